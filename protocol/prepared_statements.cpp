@@ -1,0 +1,150 @@
+#include "protocol/prepared_statements.hpp"
+
+#include <utility>
+
+namespace pgweir::protocol {
+
+namespace {
+constexpr std::size_t kGenerationsMax = 10'000;
+
+void append_hex(std::string& out, std::uint64_t value) {
+  static constexpr char digits[] = "0123456789abcdef";
+  for (int shift = 60; shift >= 0; shift -= 4) out.push_back(digits[(value >> shift) & 15]);
+}
+}  // namespace
+
+std::string statement_server_name(const Hash128& key) {
+  std::string name = "PGWEIR_";
+  name.reserve(39);
+  append_hex(name, key.high);
+  append_hex(name, key.low);
+  return name;
+}
+
+Statement::Statement(StatementTable* table, const Hash128& base, const Hash128& key, std::string_view query,
+                     std::string_view parameter_types)
+    : table_(table),
+      base_(base),
+      key_(key),
+      server_name_(statement_server_name(key)),
+      query_(query),
+      parameter_types_(parameter_types) {}
+
+Statement::~Statement() {
+  if (table_ != nullptr) table_->forget(*this);
+}
+
+StatementTable::~StatementTable() {
+  for (auto& [key, statement] : statements_) statement->table_ = nullptr;
+}
+
+StatementPtr StatementTable::intern(std::string_view query, std::string_view parameter_types) {
+  SipHash128 hash(hash_key_);
+  hash.add_number(query.size());
+  hash.add(query);
+  hash.add(parameter_types);
+  const Hash128 base = hash.finish();
+  Hash128 key = base;
+  if (!generations_.empty()) {
+    if (const auto it = generations_.find(base); it != generations_.end()) {
+      SipHash128 next(hash_key_);
+      next.add_number(base.low);
+      next.add_number(base.high);
+      next.add_number(it->second);
+      key = next.finish();
+    }
+  }
+  if (const auto it = statements_.find(key); it != statements_.end()) return StatementPtr(it->second);
+  StatementPtr made(new Statement(this, base, key, query, parameter_types));
+  statements_.emplace(key, made.get());
+  return made;
+}
+
+void StatementTable::outdate(const Statement& statement) {
+  const auto it = statements_.find(statement.key());
+  if (it == statements_.end() || it->second != &statement) return;  // already outdated
+  if (generations_.size() >= kGenerationsMax) generations_.clear();
+  ++generations_[statement.base()];
+  it->second->table_ = nullptr;
+  statements_.erase(it);
+}
+
+void StatementTable::forget(const Statement& statement) { statements_.erase(statement.key()); }
+
+ClientStatements::Registration* ClientStatements::find(std::string_view name) {
+  const auto it = names_.find(name);
+  return it == names_.end() ? nullptr : &it->second;
+}
+
+std::uint64_t ClientStatements::add(std::string_view name, StatementPtr statement, std::uint32_t segment) {
+  const std::uint64_t serial = next_serial_++;
+  names_.emplace(std::string(name), Registration{std::move(statement), serial, segment, false});
+  return serial;
+}
+
+std::optional<ClientStatements::Registration> ClientStatements::remove(std::string_view name) {
+  const auto it = names_.find(name);
+  if (it == names_.end()) return std::nullopt;
+  Registration registration = std::move(it->second);
+  names_.erase(it);
+  return registration;
+}
+
+void ClientStatements::undo_add(std::string_view name, std::uint64_t serial) {
+  const auto it = names_.find(name);
+  if (it != names_.end() && it->second.serial == serial) names_.erase(it);
+}
+
+void ClientStatements::undo_remove(std::string_view name, Registration registration) {
+  names_.try_emplace(std::string(name), std::move(registration));
+}
+
+void ClientStatements::confirm(std::string_view name, std::uint64_t serial) {
+  Registration* registration = find(name);
+  if (registration != nullptr && registration->serial == serial) registration->confirmed = true;
+}
+
+void ClientStatements::clear_confirmed() {
+  std::erase_if(names_, [](const auto& entry) { return entry.second.confirmed; });
+}
+
+bool ServerStatements::touch(const Hash128& key) {
+  const auto it = index_.find(key);
+  if (it == index_.end()) return false;
+  order_.splice(order_.begin(), order_, it->second);
+  return true;
+}
+
+void ServerStatements::add(const Hash128& key) {
+  if (touch(key)) return;
+  order_.push_front(key);
+  index_.emplace(key, order_.begin());
+}
+
+void ServerStatements::add_oldest(const Hash128& key) {
+  if (index_.contains(key)) return;
+  order_.push_back(key);
+  index_.emplace(key, std::prev(order_.end()));
+}
+
+void ServerStatements::remove(const Hash128& key) {
+  const auto it = index_.find(key);
+  if (it == index_.end()) return;
+  order_.erase(it->second);
+  index_.erase(it);
+}
+
+std::optional<Hash128> ServerStatements::evict_over(std::size_t limit) {
+  if (index_.size() <= limit) return std::nullopt;
+  const Hash128 key = order_.back();
+  order_.pop_back();
+  index_.erase(key);
+  return key;
+}
+
+void ServerStatements::clear() {
+  order_.clear();
+  index_.clear();
+}
+
+}  // namespace pgweir::protocol

@@ -1,0 +1,137 @@
+// Names of prepared statements in transaction pooling: which statement a client means by a name, what it is called on
+// the servers, and which of them a server connection has. Equal statements (text and parameter types, byte for byte)
+// share one server-side name, so that a client's statement can be found, or made, on any server. The name is derived
+// from a keyed hash of the statement, which needs no table shared between workers. Decides nothing about messages;
+// see "Extended Query" in the protocol chapter for what Parse, Bind, Describe and Close mean.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+#include <boost/smart_ptr/intrusive_ref_counter.hpp>
+
+#include "protocol/siphash.hpp"
+#include "protocol/wire.hpp"
+
+namespace pgweir::protocol {
+
+class StatementTable;
+
+/// One distinct statement known to a worker. Lives as long as a client of that worker has a name for it.
+/// Worker only: the count is not atomic.
+class Statement : public boost::intrusive_ref_counter<Statement, boost::thread_unsafe_counter> {
+ public:
+  Statement(StatementTable* table, const Hash128& base, const Hash128& key, std::string_view query,
+            std::string_view parameter_types);
+  ~Statement();
+  Statement(const Statement&) = delete;
+  Statement& operator=(const Statement&) = delete;
+
+  [[nodiscard]] const Hash128& key() const { return key_; }
+  [[nodiscard]] const Hash128& base() const { return base_; }
+  [[nodiscard]] const std::string& server_name() const { return server_name_; }
+  [[nodiscard]] const std::string& query() const { return query_; }
+  /// int16 count and the OIDs, as in the Parse message.
+  [[nodiscard]] const std::string& parameter_types() const { return parameter_types_; }
+
+ private:
+  friend class StatementTable;
+  StatementTable* table_;
+  Hash128 base_, key_;
+  std::string server_name_, query_, parameter_types_;
+};
+
+using StatementPtr = boost::intrusive_ptr<Statement>;
+
+/// What a statement with this key is called on every server.
+[[nodiscard]] std::string statement_server_name(const Hash128& key);
+
+/// All distinct statements of one worker.
+class StatementTable {
+ public:
+  explicit StatementTable(const HashKey& key) : hash_key_(key) {}
+  ~StatementTable();
+  StatementTable(const StatementTable&) = delete;
+  StatementTable& operator=(const StatementTable&) = delete;
+
+  /// The statement for this text, made if it is new.
+  [[nodiscard]] StatementPtr intern(std::string_view query, std::string_view parameter_types);
+
+  /// PostgreSQL said "cached plan must not change result type" for it: whoever prepares this text from now on gets a
+  /// fresh server-side name; those who prepared it before keep seeing the error, as they would without a pooler, since
+  /// they may have remembered the old row description.
+  void outdate(const Statement& statement);
+
+  [[nodiscard]] std::size_t size() const { return statements_.size(); }
+
+ private:
+  friend class Statement;
+  void forget(const Statement& statement);
+
+  HashKey hash_key_;
+  std::unordered_map<Hash128, Statement*, Hash128Hasher> statements_;
+  /// How often a text was outdated. Only such texts are here; emptied when it grows beyond a bound, which costs no
+  /// more than another error of that kind.
+  std::unordered_map<Hash128, std::uint32_t, Hash128Hasher> generations_;
+};
+
+/// The named statements of one client.
+class ClientStatements {
+ public:
+  struct Registration {
+    StatementPtr statement;
+    std::uint64_t serial = 0;  ///< distinguishes this registration of the name from earlier and later ones
+    std::uint32_t segment = 0;  ///< the client's count of Syncs when it came
+    bool confirmed = false;     ///< ParseComplete was seen
+  };
+
+  [[nodiscard]] Registration* find(std::string_view name);
+  /// The name must be free. Returns the serial of the registration.
+  std::uint64_t add(std::string_view name, StatementPtr statement, std::uint32_t segment = 0);
+  /// Takes a registration back out of the map; nullopt if the name is unknown.
+  [[nodiscard]] std::optional<Registration> remove(std::string_view name);
+  /// Undoes add() if that registration is still the current one.
+  void undo_add(std::string_view name, std::uint64_t serial);
+  /// Undoes remove() unless the name has been taken again.
+  void undo_remove(std::string_view name, Registration registration);
+  void confirm(std::string_view name, std::uint64_t serial);
+  /// DISCARD ALL or DEALLOCATE ALL ran: forgets all names but those whose Parse is still under way behind it.
+  void clear_confirmed();
+  [[nodiscard]] std::size_t size() const { return names_.size(); }
+
+ private:
+  struct NameHash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view s) const noexcept { return std::hash<std::string_view>{}(s); }
+  };
+  std::unordered_map<std::string, Registration, NameHash, std::equal_to<>> names_;
+  std::uint64_t next_serial_ = 1;
+};
+
+/// The shared statements that one server connection has, least recently used first out. Travels with the connection
+/// from worker to worker.
+class ServerStatements {
+ public:
+  /// True, and now the most recently used, if the server has it.
+  [[nodiscard]] bool touch(const Hash128& key);
+  void add(const Hash128& key);
+  /// Puts back, as the first to go, what turned out not to have been closed.
+  void add_oldest(const Hash128& key);
+  void remove(const Hash128& key);
+  /// Removes and returns the least recently used one while more than `limit` are there.
+  [[nodiscard]] std::optional<Hash128> evict_over(std::size_t limit);
+  void clear();
+  [[nodiscard]] std::size_t size() const { return index_.size(); }
+
+ private:
+  std::list<Hash128> order_;  ///< newest at the front
+  std::unordered_map<Hash128, std::list<Hash128>::iterator, Hash128Hasher> index_;
+};
+
+}  // namespace pgweir::protocol

@@ -1,0 +1,101 @@
+#include "protocol/reply_ledger.hpp"
+
+#include <utility>
+
+namespace pgweir::protocol {
+
+void ReplyLedger::grow() {
+  std::vector<ReplyEntry> bigger(ring_.empty() ? 8 : ring_.size() * 2);
+  for (std::size_t i = 0; i < size_; ++i) bigger[i] = std::move(nth(i));
+  ring_ = std::move(bigger);
+  head_ = 0;
+}
+
+// True if the entry does not get a place: the server skips or ignores its message.
+bool ReplyLedger::swallow(ReplyEntry& entry, const Skipped* skipped) {
+  if (copy_in_) {
+    if (entry.kind == ReplyKind::Sync) return true;
+    if (entry.kind == ReplyKind::CopyEnd) {
+      copy_in_ = false;
+      return true;
+    }
+  }
+  if (skip_to_sync_) {
+    if (entry.kind == ReplyKind::Sync) {
+      skip_to_sync_ = false;
+      return false;
+    }
+    if (skipped != nullptr && *skipped) (*skipped)(entry);
+    return true;
+  }
+  return false;
+}
+
+void ReplyLedger::push_special(ReplyKind kind) {
+  ReplyEntry entry;
+  entry.kind = kind;
+  push(std::move(entry), {});
+}
+
+void ReplyLedger::push(ReplyEntry entry, const Skipped& skipped) {
+  if (swallow(entry, &skipped)) return;
+  note_sync(entry.kind);
+  ring_[size_slot()] = std::move(entry);
+  ++size_;
+}
+
+ReplyEntry ReplyLedger::pop() {
+  ReplyEntry entry = std::move(ring_[head_]);
+  ring_[head_].change.reset();
+  ring_[head_].statement.reset();
+  head_ = (head_ + 1) & (ring_.size() - 1);
+  --size_;
+  return entry;
+}
+
+void ReplyLedger::remove_nth(std::size_t n) {
+  for (std::size_t i = n; i + 1 < size_; ++i) nth(i) = std::move(nth(i + 1));
+  nth(size_ - 1).change.reset();
+  nth(size_ - 1).statement.reset();
+  --size_;
+}
+
+void ReplyLedger::fail(const Skipped& skipped) {
+  copy_in_ = false;
+  if (size_ == 0 || ends_in_ready(front().kind)) return;
+  std::size_t count = 0;
+  while (count < size_ && nth(count).kind != ReplyKind::Sync) ++count;
+  skip_to_sync_ = count == size_;
+  if (skipped) {
+    for (std::size_t i = count; i > 0; --i) skipped(nth(i - 1));
+  }
+  for (std::size_t i = 0; i < count; ++i) drop_front();
+}
+
+void ReplyLedger::begin_copy_in() {
+  // Whatever was sent behind the COPY already is read by the server in copy mode: Syncs up to the end of the data are
+  // ignored there and get no ReadyForQuery.
+  copy_in_ = true;
+  std::size_t i = 1;
+  while (i < size_) {
+    const ReplyKind kind = nth(i).kind;
+    if (kind == ReplyKind::Sync) {
+      remove_nth(i);
+      unsynced_ = true;
+    } else if (kind == ReplyKind::CopyEnd) {
+      remove_nth(i);
+      copy_in_ = false;
+      break;
+    } else {
+      ++i;
+    }
+  }
+  if (size_ > 0 && nth(size_ - 1).kind != ReplyKind::CopyEnd) unsynced_ = !ends_in_ready(nth(size_ - 1).kind);
+}
+
+void ReplyLedger::clear() {
+  while (size_ > 0) drop_front();
+  unsynced_ = skip_to_sync_ = copy_in_ = false;
+}
+
+}  // namespace pgweir::protocol
