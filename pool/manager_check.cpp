@@ -1,0 +1,158 @@
+// check_invariants: recounts everything from the slots and compares. It knows no rule of its own; a difference means
+// that some operation forgot one.
+#include <algorithm>
+#include <array>
+
+#include "pool/manager_impl.hpp"
+
+namespace pgweir::pool {
+
+void PoolManager::Impl::check_client(const ClientSlot& c) const {
+  PROXY_INVARIANT(c.worker < settings.workers);
+  PROXY_INVARIANT((c.database == nullptr) == (c.user == nullptr));
+  PROXY_INVARIANT(c.queue_of == nullptr || c.server == nullptr);
+  PROXY_INVARIANT((c.queue_of != nullptr) == c.queue_hook.is_linked());
+  PROXY_INVARIANT((c.queue_of != nullptr) == c.worker_hook.is_linked());
+  const bool moving_here = c.server != nullptr && c.server->state == ServerState::Moving;
+  PROXY_INVARIANT(c.waiting == (c.queue_of != nullptr || moving_here));
+  if (c.server != nullptr) {
+    PROXY_INVARIANT(c.server->client == &c);
+    PROXY_INVARIANT(moving_here ? c.server->move_to == c.worker : c.server->worker == c.worker);
+  }
+  PROXY_INVARIANT(!c.grant_pending || (c.server != nullptr && c.server->state == ServerState::Active));
+  PROXY_INVARIANT(!c.has_key || cancels.client_of(c.key) == &c);
+}
+
+void PoolManager::Impl::check_server(const ServerSlot& s) const {
+  PROXY_INVARIANT(s.worker < settings.workers && s.pool != nullptr && s.pool_hook.is_linked());
+  PROXY_INVARIANT(s.client == nullptr || s.client->server == &s);
+  if (s.state == ServerState::Active) PROXY_INVARIANT(s.client != nullptr);
+  if (s.client != nullptr) PROXY_INVARIANT(s.state == ServerState::Active || s.state == ServerState::Moving);
+  PROXY_INVARIANT((s.state == ServerState::Idle) == s.idle_hook.is_linked());
+  PROXY_INVARIANT((s.state == ServerState::Idle) == s.idle_worker_hook.is_linked());
+  if (s.state == ServerState::Login) PROXY_INVARIANT(s.login_open);
+  if (s.login_open) PROXY_INVARIANT(s.state == ServerState::Login || s.state == ServerState::Closing);
+  std::uint32_t sent = 0;
+  for (const CancelSlot& cancel : s.cancels) {
+    PROXY_INVARIANT(cancel.server == &s && cancel.pool == s.pool);
+    if (cancel.sent) ++sent;
+    if (!cancel.sent) PROXY_INVARIANT(s.state == ServerState::Active);
+  }
+  PROXY_INVARIANT(sent == s.cancels_sent);
+  if (s.state == ServerState::Canceling) PROXY_INVARIANT(sent > 0);
+  if (sent > 0) {
+    PROXY_INVARIANT(s.state == ServerState::Active || s.state == ServerState::Testing ||
+                    s.state == ServerState::Canceling || s.state == ServerState::Closing);
+  }
+}
+
+void PoolManager::Impl::check_pool(const PoolState& pool, TimePoint now) const {
+  StateCounts counts;
+  std::uint32_t logins = 0, moving = 0;
+  for (const ServerSlot& s : pool.all_servers) {
+    PROXY_INVARIANT(s.pool == &pool);
+    counts.enter(s.state);
+    if (s.login_open) ++logins;
+    if (s.state == ServerState::Moving && s.client != nullptr) ++moving;
+  }
+  PROXY_INVARIANT(counts == pool.servers && logins == pool.logins && moving == pool.moving_to_client);
+  PROXY_INVARIANT(pool.idle.size() == counts.of(ServerState::Idle));
+  std::size_t on_workers = 0;
+  for (WorkerId w = 0; w < settings.workers; ++w) on_workers += pool.idle.size_on(w);
+  PROXY_INVARIANT(on_workers == pool.idle.size());
+  PROXY_INVARIANT(std::is_sorted(pool.idle.all().begin(), pool.idle.all().end(),
+                                 [](const auto& a, const auto& b) { return a.idle_since < b.idle_since; }));
+  pool.queue.check(pool);
+  PROXY_INVARIANT(pool.queue.empty() != pool.hungry_hook.is_linked());
+  // Nobody waits beside an idle server, and nobody waits for a connection that could be opened.
+  PROXY_INVARIANT(pool.queue.empty() || pool.idle.empty());
+  if (paused(pool)) {
+    PROXY_INVARIANT(pool.idle.empty() && counts.of(ServerState::Login) == 0);
+  } else if (permits_free(pool) && deadlines.next() > now) {
+    PROXY_INVARIANT(pool.openable(now) == 0);
+  }
+}
+
+namespace {
+
+void check_account(const Account& account, std::uint32_t clients, bool by_database) {
+  StateCounts counts;
+  std::uint32_t hungry = 0, warm = 0;
+  for (const PoolState* pool : account.pools) {
+    PROXY_INVARIANT((by_database ? static_cast<const Account*>(&pool->database) : &pool->user) == &account);
+    for (std::size_t i = 0; i < kServerStates; ++i) counts.by_state[i] += pool->servers.by_state[i];
+    counts.total += pool->servers.total;
+    if (!pool->queue.empty()) ++hungry;
+    if (pool->settings.min_pool_size > 0) ++warm;
+  }
+  PROXY_INVARIANT(counts == account.servers && hungry == account.hungry_pools && warm == account.warm_pools);
+  PROXY_INVARIANT(clients == account.clients);
+}
+
+}  // namespace
+
+void PoolManager::Impl::check_accounts() const {
+  std::map<const Account*, std::uint32_t> bound;
+  clients.for_each([&](const ClientSlot& c) {
+    if (c.database == nullptr) return;
+    ++bound[c.database];
+    ++bound[c.user];
+  });
+  std::map<const DatabaseState*, std::uint32_t> marked;
+  server_slots.for_each([&](const ServerSlot& s) {
+    if (s.close_needed) ++marked[&s.pool->database];
+  });
+  std::uint32_t all_marked = 0;
+  for (const auto& [name, db] : databases) {
+    check_account(*db, bound[db.get()], true);
+    PROXY_INVARIANT(db->close_needed == marked[db.get()]);
+    all_marked += db->close_needed;
+  }
+  for (const auto& [name, user] : users) check_account(*user, bound[user.get()], false);
+  PROXY_INVARIANT(all_marked == close_needed);
+}
+
+void PoolManager::Impl::check_totals() const {
+  std::uint32_t attached = 0, waiting = 0, counted = 0;
+  std::size_t keys = 0;
+  std::map<const PoolState*, std::array<std::uint32_t, 4>> of_pool;
+  clients.for_each([&](const ClientSlot& c) {
+    if (c.waiting) ++waiting;
+    if (!c.exempt) ++counted;
+    if (c.has_key) ++keys;
+    if (c.attached == nullptr) return;
+    ++attached;
+    ++of_pool[c.attached][0];
+    if (c.waiting) ++of_pool[c.attached][1];
+  });
+  cancels.slots().for_each([&](const CancelSlot& c) {
+    ++of_pool[c.pool][c.sent ? 3 : 2];
+    PROXY_INVARIANT(c.server != nullptr ? c.hook.is_linked() : (c.sent && !c.hook.is_linked()));
+  });
+  PROXY_INVARIANT(attached == attached_clients && waiting == waiting_clients && counted == counted_clients);
+  PROXY_INVARIANT(keys == cancels.keys());
+  StateCounts counts;
+  std::size_t in_pools = 0;
+  for (const auto& pool : pools) {
+    const auto& seen = of_pool[pool.get()];
+    PROXY_INVARIANT(seen[0] == pool->attached && seen[1] == pool->attached_waiting);
+    PROXY_INVARIANT(seen[2] == pool->cancels_pending && seen[3] == pool->cancels_sent);
+    for (std::size_t i = 0; i < kServerStates; ++i) counts.by_state[i] += pool->servers.by_state[i];
+    counts.total += pool->servers.total;
+    in_pools += pool->all_servers.size();
+  }
+  PROXY_INVARIANT(counts == servers && in_pools == server_slots.size() && servers.total == in_pools);
+  PROXY_INVARIANT(deadlines.consistent());
+}
+
+void PoolManager::check_invariants(TimePoint now) const {
+  const Impl& m = *impl_;
+  now = std::max(now, m.last_now);
+  m.clients.for_each([&](const ClientSlot& c) { m.check_client(c); });
+  m.server_slots.for_each([&](const ServerSlot& s) { m.check_server(s); });
+  for (const auto& pool : m.pools) m.check_pool(*pool, now);
+  m.check_accounts();
+  m.check_totals();
+}
+
+}  // namespace pgweir::pool

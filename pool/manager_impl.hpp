@@ -1,0 +1,165 @@
+// The inside of PoolManager: all slots, pools and accounts, and the steps that its public operations are made of. The
+// public operations are in the manager_*.cpp files by subject:
+//
+//   pool_manager.cpp      construction, configuration, look-ups      manager_open.cpp     when to open or evict
+//   manager_clients.cpp   clients, acquire, leaving                  manager_cancel.cpp   cancel requests
+//   manager_servers.cpp   life of a server, handing it on            manager_console.cpp  PAUSE, KILL, waits
+//   manager_time.cpp      deadlines                                  manager_report.cpp   snapshots
+//   manager_check.cpp     check_invariants
+//
+// Rules that hold between public calls, unless the database is paused: no pool has a waiter and an idle server; no
+// waiter that a new connection could serve lacks one that is logging in, but for limits, the login cap and the retry
+// pause.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pool/cancel_registry.hpp"
+#include "pool/invariant.hpp"
+#include "pool/pool_manager.hpp"
+#include "pool/pool_state.hpp"
+#include "pool/slot_map.hpp"
+
+namespace pgweir::pool {
+
+/// Texts of CloseServer actions; PgBouncer logs the same.
+namespace close_reason {
+inline constexpr std::string_view kCloseNeeded = "close_needed";
+inline constexpr std::string_view kConfigChanged = "database configuration changed";
+inline constexpr std::string_view kEvicted = "evicted";
+inline constexpr std::string_view kIdleTimeout = "server idle timeout";
+inline constexpr std::string_view kLifetime = "server lifetime over";
+inline constexpr std::string_view kPaused = "pause mode";
+inline constexpr std::string_view kTooMany = "too many servers in the pool";
+inline constexpr std::string_view kClientGone = "client disconnect while server was not ready";
+}  // namespace close_reason
+
+/// PgBouncer's warning when the reserve pool is tapped; the `reason` of such an OpenServer.
+inline constexpr std::string_view kReserveNotice = "taking connection from reserve_pool";
+
+struct PoolManager::Impl {
+  struct Wait {
+    WaitFor what{};
+    DatabaseState* database = nullptr;  ///< nullptr: all
+    WorkerId worker = 0;
+    std::uint64_t token = 0;
+  };
+  using HungryList =
+      boost::intrusive::list<PoolState, boost::intrusive::member_hook<PoolState, Hook, &PoolState::hungry_hook>>;
+
+  // The order matters for destruction: lists unlink what the slots contain.
+  ManagerSettings settings;
+  SlotMap<ClientSlot, ClientId> clients;
+  CancelRegistry cancels;
+  SlotMap<ServerSlot, ServerId> server_slots;
+  std::map<std::string, std::unique_ptr<DatabaseState>, std::less<>> databases;
+  std::map<std::string, std::unique_ptr<UserState>, std::less<>> users;
+  std::vector<std::unique_ptr<PoolState>> pools;
+  HungryList hungry;  ///< pools in which somebody waits
+  DeadlineHeap deadlines;
+  std::vector<Wait> waits;
+  StateCounts servers;
+  std::uint32_t close_needed = 0;
+  std::uint32_t counted_clients = 0;  ///< those that max_client_conn counts
+  std::uint32_t attached_clients = 0;
+  std::uint32_t waiting_clients = 0;
+  bool all_paused = false;
+  TimePoint last_now{};
+  std::uint64_t last_seq = 0;
+
+  explicit Impl(ManagerSettings s) : settings(s) {}
+
+  // ---- look-ups (pool_manager.cpp) ----
+  DatabaseState& database(std::string_view name);  ///< made if unknown
+  UserState& user(std::string_view name);          ///< made if unknown
+  [[nodiscard]] DatabaseState* find_database(std::string_view name) const;
+  [[nodiscard]] PoolState* find_pool(PoolId id) const;
+  [[nodiscard]] bool paused(const PoolState& pool) const { return all_paused || pool.database.paused; }
+  /// Workers read their clocks before they get the lock; here time never goes back.
+  TimePoint tick(TimePoint now) { return last_now = now > last_now ? now : last_now; }
+
+  // ---- waiting (manager_clients.cpp) ----
+  void set_waiting(ClientSlot& client, bool waiting);
+  void enqueue(ClientSlot& client, PoolState& pool);  ///< by its `since` and `seq`
+  void dequeue(ClientSlot& client);
+  AcquireResult acquire(ClientSlot& client, PoolState& pool, TimePoint now, Actions& out);
+  [[nodiscard]] bool fails_fast(const ClientSlot& client, const PoolState& pool, TimePoint now) const;
+  /// Takes the client out of its queue, or takes back a grant that it has not used.
+  void withdraw(ClientSlot& client, TimePoint now, Actions& out);
+  void reject_waiters(PoolState& pool, std::string_view reason, Actions& out);
+
+  // ---- servers (manager_servers.cpp) ----
+  void set_state(ServerSlot& server, ServerState next);  ///< the only place that changes a state
+  static void link(ClientSlot& client, ServerSlot& server);
+  /// Also ends the cancel requests for what the client ran there. Answers the client, nullptr if there was none.
+  ClientSlot* unlink(ServerSlot& server, Actions& out);
+  /// Like unlink; a client that had not got the server yet goes back to where it stood in the queue.
+  void unlink_and_requeue(ServerSlot& server, Actions& out);
+  void start_move(ServerSlot& server, ClientSlot& client, Actions& out);
+  void grant(ServerSlot& server, ClientSlot& client, TimePoint now, Actions& out);
+  /// Decides what a server does that has no client and no work: parked, closed, handed to a waiter, or idle. May
+  /// leave it Closing even after it has become idle (evicted for another pool).
+  void settle(ServerSlot& server, TimePoint now, Actions& out);
+  void serve(ServerSlot& server, ClientSlot& waiter, TimePoint now, Actions& out);
+  void become_idle(ServerSlot& server, TimePoint now, Actions& out);
+  [[nodiscard]] std::string_view reason_to_close(const ServerSlot& server, TimePoint now) const;
+  /// Not for one in transit: nobody could carry it out.
+  void close(ServerSlot& server, std::string_view reason, TimePoint now, Actions& out);
+  void end_login(ServerSlot& server);
+  void mark_close_needed(ServerSlot& server);
+  void login_failed(PoolState& pool, CloseKind kind, std::string_view message, TimePoint now, Actions& out);
+  void free_server(ServerSlot& server);
+  /// Gives idle servers to waiters; needed only where both can come together (RESUME, a client put back).
+  void serve_from_idle(PoolState& pool, TimePoint now, Actions& out);
+
+  // ---- opening (manager_open.cpp) ----
+  [[nodiscard]] std::uint32_t openable(const PoolState& pool, TimePoint now) const;
+  static bool permits_free(const PoolState& pool) { return !pool.database.full() && !pool.user.full(); }
+  void open(PoolState& pool, WorkerId worker, TimePoint now, Actions& out);
+  /// Opens what the pool's waiters need, or evicts for them; arms the pool's timer for what has to wait.
+  void open_wanted(PoolState& pool, TimePoint now, Actions& out);
+  /// After permits have come free: the same for all pools that share a limit with `pool`, oldest waiter first.
+  void feed(PoolState& pool, TimePoint now, Actions& out);
+  void evict_for(PoolState& pool, TimePoint now, Actions& out);
+  /// How many connections the waiters under `account` would open if its limit allowed.
+  [[nodiscard]] std::uint32_t demand(const Account& account, TimePoint now) const;
+  bool evict_longest_idle(Account& account, TimePoint now, Actions& out);
+  [[nodiscard]] PoolState* oldest_openable(const PoolState& around, TimePoint now);
+  /// A server of `pool` has become idle: evicts it if that helps waiters of other pools under a full limit.
+  void offer_to_other_pools(PoolState& pool, TimePoint now, Actions& out);
+  void keep_min_pool(PoolState& pool, TimePoint now, Actions& out);
+  void keep_min_pools_around(PoolState& pool, TimePoint now, Actions& out);
+
+  // ---- time (manager_time.cpp) ----
+  void arm(PoolState& pool, TimePoint when) { deadlines.not_later_than(pool, when); }
+  void arm_waiting(PoolState& pool, TimePoint now);  ///< retry pause, reserve pool
+  void arm_idle(PoolState& pool, const ServerSlot& server);
+  void close_expired(PoolState& pool, TimePoint now, Actions& out);
+  void run_pool(PoolState& pool, TimePoint now, Actions& out);
+  [[nodiscard]] TimePoint idle_deadline(PoolState& pool) const;
+
+  // ---- console (manager_console.cpp) ----
+  void drop_client(ClientSlot& client, std::string_view reason, TimePoint now, Actions& out);
+  void kill_servers(PoolState& pool, std::string_view reason, TimePoint now, Actions& out);
+  void close_unused(PoolState& pool, TimePoint now, Actions& out);
+  void wake_pools(const std::vector<PoolState*>& of, TimePoint now, Actions& out);
+  [[nodiscard]] bool satisfied(const Wait& wait) const;
+  void check_waits_slow(Actions& out);
+  void check_waits(Actions& out) {
+    if (!waits.empty()) [[unlikely]] check_waits_slow(out);
+  }
+
+  // ---- reports and checks ----
+  [[nodiscard]] PoolSnapshot snapshot(const PoolState& pool, TimePoint now) const;
+  void check_client(const ClientSlot& client) const;
+  void check_server(const ServerSlot& server) const;
+  void check_pool(const PoolState& pool, TimePoint now) const;
+  void check_accounts() const;
+  void check_totals() const;
+};
+
+}  // namespace pgweir::pool

@@ -1,0 +1,150 @@
+// When a new server connection is opened and for whom, and when an idle one of another pool is evicted to make room.
+// Every permit is taken in open(), which insists on all limits.
+#include <algorithm>
+#include <array>
+
+#include "pool/manager_impl.hpp"
+
+namespace pgweir::pool {
+
+namespace {
+
+/// Whether a permit that `around` gave back may be what `pool` waits for.
+bool shares_limit(const PoolState& pool, const PoolState& around) {
+  return &pool == &around || (around.database.limited() && &pool.database == &around.database) ||
+         (around.user.limited() && &pool.user == &around.user);
+}
+
+}  // namespace
+
+std::uint32_t PoolManager::Impl::openable(const PoolState& pool, TimePoint now) const {
+  return paused(pool) ? 0 : pool.openable(now);
+}
+
+void PoolManager::Impl::open(PoolState& pool, WorkerId worker, TimePoint now, Actions& out) {
+  const PoolSettings& limits = pool.settings;
+  PROXY_INVARIANT(permits_free(pool));
+  PROXY_INVARIANT(limits.pool_size == 0 || pool.servers.total < limits.pool_size ||
+                  pool.servers.total - limits.pool_size < limits.reserve_pool_size);
+  const std::string_view notice = pool.uses_reserve() ? kReserveNotice : std::string_view{};
+  ServerSlot& server = server_slots.add();
+  server.pool = &pool;
+  server.worker = worker;
+  server.created = now;
+  pool.all_servers.push_back(server);
+  ++pool.logins;
+  pool.servers.enter(ServerState::Login);
+  pool.database.servers.enter(ServerState::Login);
+  pool.user.servers.enter(ServerState::Login);
+  servers.enter(ServerState::Login);
+  out.push_back({.kind = ActionKind::OpenServer,
+                 .worker = worker,
+                 .server = server.id,
+                 .pool = pool.id,
+                 .reason = std::string(notice)});
+}
+
+void PoolManager::Impl::open_wanted(PoolState& pool, TimePoint now, Actions& out) {
+  while (openable(pool, now) > 0) {
+    if (!permits_free(pool)) {
+      evict_for(pool, now, out);
+      break;
+    }
+    open(pool, pool.first_uncovered()->worker, now, out);
+  }
+  arm_waiting(pool, now);
+}
+
+PoolState* PoolManager::Impl::oldest_openable(const PoolState& around, TimePoint now) {
+  PoolState* best = nullptr;
+  for (PoolState& pool : hungry) {
+    if (!shares_limit(pool, around) || !permits_free(pool) || openable(pool, now) == 0) continue;
+    if (best == nullptr || queued_before(*pool.first_uncovered(), *best->first_uncovered())) best = &pool;
+  }
+  return best;
+}
+
+void PoolManager::Impl::feed(PoolState& pool, TimePoint now, Actions& out) {
+  if (!pool.database.limited() && !pool.user.limited()) {
+    open_wanted(pool, now, out);
+    return;
+  }
+  while (PoolState* next = oldest_openable(pool, now)) open(*next, next->first_uncovered()->worker, now, out);
+  // Whoever got nothing may have to evict, or to wait for a moment of its own.
+  for (PoolState& other : hungry) {
+    if (shares_limit(other, pool)) open_wanted(other, now, out);
+  }
+}
+
+std::uint32_t PoolManager::Impl::demand(const Account& account, TimePoint now) const {
+  std::uint32_t sum = 0;
+  for (const PoolState& pool : hungry) {
+    const bool holds_it = static_cast<const Account*>(&pool.database) == &account || &pool.user == &account;
+    if (holds_it) sum += openable(pool, now);
+  }
+  return sum;
+}
+
+bool PoolManager::Impl::evict_longest_idle(Account& account, TimePoint now, Actions& out) {
+  ServerSlot* victim = nullptr;
+  for (PoolState* pool : account.pools) {
+    if (pool->idle.empty() || !pool->queue.empty()) continue;
+    ServerSlot& candidate = pool->idle.longest_idle();
+    if (victim == nullptr || candidate.idle_since < victim->idle_since) victim = &candidate;
+  }
+  if (victim == nullptr) return false;
+  close(*victim, close_reason::kEvicted, now, out);
+  return true;
+}
+
+void PoolManager::Impl::evict_for(PoolState& pool, TimePoint now, Actions& out) {
+  const std::array<Account*, 2> accounts{&pool.database, &pool.user};
+  const auto hopeless = [](const Account* a) {
+    return a->full() && a->servers.of(ServerState::Idle) + a->servers.of(ServerState::Closing) == 0;
+  };
+  // With two full limits an eviction under one of them is in vain while the other can give nothing.
+  if (std::any_of(accounts.begin(), accounts.end(), hopeless)) return;
+  for (Account* account : accounts) {
+    if (!account->full()) continue;
+    // Connections that are closing already will free permits too.
+    while (account->servers.of(ServerState::Idle) > 0 &&
+           account->servers.of(ServerState::Closing) < demand(*account, now)) {
+      if (!evict_longest_idle(*account, now, out)) break;
+    }
+  }
+}
+
+void PoolManager::Impl::offer_to_other_pools(PoolState& pool, TimePoint now, Actions& out) {
+  const auto contended = [](const Account& a) { return a.full() && a.hungry_pools > 0; };
+  if (!contended(pool.database) && !contended(pool.user)) [[likely]] return;
+  for (PoolState& other : hungry) {
+    if (shares_limit(other, pool)) open_wanted(other, now, out);
+  }
+}
+
+void PoolManager::Impl::keep_min_pool(PoolState& pool, TimePoint now, Actions& out) {
+  const std::uint32_t wanted = pool.min_servers();
+  if (pool.servers.alive() >= wanted || pool.logins > 0 || paused(pool) || !permits_free(pool)) return;
+  if (pool.settings.pool_size != 0 && pool.servers.total >= pool.settings.pool_size) return;
+  if (pool.login_paused(now)) {
+    arm(pool, pool.retry_at);
+  } else if (now < pool.min_pool_from) {
+    arm(pool, pool.min_pool_from);
+  } else {
+    open(pool, pool.next_worker, now, out);
+    pool.next_worker = static_cast<WorkerId>((pool.next_worker + 1) % settings.workers);
+  }
+}
+
+void PoolManager::Impl::keep_min_pools_around(PoolState& pool, TimePoint now, Actions& out) {
+  keep_min_pool(pool, now, out);
+  for (Account* account : {static_cast<Account*>(&pool.database), static_cast<Account*>(&pool.user)}) {
+    if (!account->limited() || account->warm_pools == 0) continue;
+    for (PoolState* other : account->pools) {
+      if (account->full()) break;
+      keep_min_pool(*other, now, out);
+    }
+  }
+}
+
+}  // namespace pgweir::pool

@@ -1,0 +1,132 @@
+// Construction, configuration and look-ups of the pool manager.
+#include "pool/pool_manager.hpp"
+
+#include <algorithm>
+
+#include "pool/manager_impl.hpp"
+
+namespace pgweir::pool {
+
+PoolManager::PoolManager(ManagerSettings settings) : impl_(std::make_unique<Impl>(settings)) {
+  PROXY_INVARIANT(settings.workers > 0);
+}
+
+PoolManager::~PoolManager() = default;
+
+DatabaseState& PoolManager::Impl::database(std::string_view name) {
+  auto entry = databases.find(name);
+  if (entry == databases.end()) {
+    entry = databases.emplace(std::string(name), std::make_unique<DatabaseState>()).first;
+    entry->second->name = name;
+  }
+  return *entry->second;
+}
+
+UserState& PoolManager::Impl::user(std::string_view name) {
+  auto entry = users.find(name);
+  if (entry == users.end()) {
+    entry = users.emplace(std::string(name), std::make_unique<UserState>()).first;
+    entry->second->name = name;
+  }
+  return *entry->second;
+}
+
+DatabaseState* PoolManager::Impl::find_database(std::string_view name) const {
+  const auto entry = databases.find(name);
+  return entry == databases.end() ? nullptr : entry->second.get();
+}
+
+PoolState* PoolManager::Impl::find_pool(PoolId id) const {
+  if (id.index >= pools.size() || pools[id.index]->id != id) return nullptr;
+  return pools[id.index].get();
+}
+
+void PoolManager::set_limits(std::uint32_t max_client_conn) { impl_->settings.max_client_conn = max_client_conn; }
+
+// New limits are acted on by the next on_time, which is due at once.
+void PoolManager::set_database_limits(std::string_view database, DatabaseLimits limits) {
+  DatabaseState& db = impl_->database(database);
+  const bool changed = db.max_servers != limits.max_db_connections;
+  db.max_servers = limits.max_db_connections;
+  db.max_clients = limits.max_db_client_connections;
+  if (!changed) return;
+  for (PoolState* pool : db.pools) impl_->arm(*pool, impl_->last_now);
+}
+
+void PoolManager::set_user_limits(std::string_view user, UserLimits limits) {
+  UserState& u = impl_->user(user);
+  const bool changed = u.max_servers != limits.max_user_connections;
+  u.max_servers = limits.max_user_connections;
+  u.max_clients = limits.max_user_client_connections;
+  if (!changed) return;
+  for (PoolState* pool : u.pools) impl_->arm(*pool, impl_->last_now);
+}
+
+PoolId PoolManager::set_pool(std::string_view database, std::string_view user, const PoolSettings& settings,
+                             TimePoint now, Actions& out) {
+  Impl& m = *impl_;
+  now = m.tick(now);
+  DatabaseState& db = m.database(database);
+  PoolState* pool = nullptr;
+  if (const auto known = db.pool_of_user.find(user); known != db.pool_of_user.end()) {
+    pool = known->second;
+  } else {
+    UserState& owner = m.user(user);
+    const PoolId id{static_cast<std::uint32_t>(m.pools.size()), 1};
+    pool = m.pools.emplace_back(std::make_unique<PoolState>(id, db, owner, m.settings.workers)).get();
+    db.pool_of_user.emplace(std::string(user), pool);
+    db.pools.push_back(pool);
+    owner.pools.push_back(pool);
+  }
+  const bool was_warm = pool->settings.min_pool_size > 0;
+  const bool warm = settings.min_pool_size > 0;
+  pool->settings = settings;
+  for (Account* account : {static_cast<Account*>(&db), static_cast<Account*>(&pool->user)}) {
+    account->warm_pools += static_cast<std::uint32_t>(warm) - static_cast<std::uint32_t>(was_warm);
+  }
+  m.run_pool(*pool, now, out);
+  m.check_waits(out);
+  return pool->id;
+}
+
+PoolId PoolManager::find_pool(std::string_view database, std::string_view user) const {
+  const DatabaseState* db = impl_->find_database(database);
+  if (db == nullptr) return {};
+  const auto entry = db->pool_of_user.find(user);
+  return entry == db->pool_of_user.end() ? PoolId{} : entry->second->id;
+}
+
+std::vector<PoolId> PoolManager::pools() const {
+  std::vector<PoolId> ids;
+  ids.reserve(impl_->pools.size());
+  for (const auto& pool : impl_->pools) ids.push_back(pool->id);
+  return ids;
+}
+
+std::pair<std::string, std::string> PoolManager::pool_name(PoolId pool) const {
+  const PoolState* p = impl_->find_pool(pool);
+  if (p == nullptr) return {};
+  return {p->database.name, p->user.name};
+}
+
+std::string PoolManager::last_login_error(PoolId pool) const {
+  const PoolState* p = impl_->find_pool(pool);
+  return p == nullptr ? std::string() : p->last_error;
+}
+
+bool PoolManager::last_login_ok(PoolId pool) const {
+  const PoolState* p = impl_->find_pool(pool);
+  return p != nullptr && p->ever_logged_in && !p->last_login_failed;
+}
+
+bool PoolManager::close_needed(ServerId server) const {
+  const ServerSlot* s = impl_->server_slots.find(server);
+  return s != nullptr && s->close_needed;
+}
+
+WorkerId PoolManager::server_worker(ServerId server) const {
+  const ServerSlot* s = impl_->server_slots.find(server);
+  return s == nullptr ? WorkerId{0} : s->worker;
+}
+
+}  // namespace pgweir::pool

@@ -1,0 +1,278 @@
+// All pools of the process as one pure state machine: events in, actions out. Decides which client gets which server
+// connection, when one is opened, closed or moved to another worker, and holds every connection limit exactly: a permit
+// is taken before a connect starts and returned when the close is complete. It knows nothing of sockets, threads or the
+// protocol; production puts one mutex around it, the simulator calls it directly.
+//
+// Order of fairness: a free server goes to the oldest waiter of its pool, except that the oldest waiter on the server's
+// own worker is preferred if it queued at most `fifo_slack` after the oldest of all, which saves a hand-over.
+//
+// States of a server connection (PgBouncer's console names in brackets):
+//
+//   Login [sv_login] -> Idle [sv_idle, sv_used] <-> Active [sv_active] -> Testing [sv_tested] -> Idle
+//                        |  ^
+//                        v  |             Active -> Canceling [sv_being_canceled] -> Idle
+//                       Moving            any -> Closing (permit still held) -> slot free
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pool/ids.hpp"
+#include "pool/pool_action.hpp"
+#include "pool/time.hpp"
+
+namespace pgweir::pool {
+
+/// Settings of one (database, user) pool with all inheritance resolved. 0 means what it means in PgBouncer.
+struct PoolSettings {
+  std::uint32_t pool_size = 20;         ///< 0: unlimited
+  std::uint32_t min_pool_size = 0;      ///< kept while a client is attached or `forced_user`
+  std::uint32_t reserve_pool_size = 0;  ///< on top of pool_size
+  std::uint32_t max_pool_logins = 4;    ///< server logins in progress at once, at least 1
+  Duration reserve_pool_timeout{5'000'000};  ///< 0: no reserve
+  Duration server_idle_timeout{600'000'000};  ///< 0: never
+  Duration server_lifetime{3'600'000'000};    ///< 0: each connection is used once
+  Duration server_login_retry{15'000'000};
+  Duration server_check_delay{30'000'000};
+  bool server_check = true;        ///< a check query is configured
+  bool server_round_robin = false;  ///< reuse the longest idle first instead of the newest
+  bool forced_user = false;         ///< min_pool_size holds without clients too
+};
+
+/// Process-wide limits; 0 is unlimited except for max_client_conn.
+struct ManagerSettings {
+  WorkerId workers = 1;
+  Duration fifo_slack{1'000};
+  std::uint32_t max_client_conn = 100;
+};
+
+/// Limits of one database entry. 0: unlimited.
+struct DatabaseLimits {
+  std::uint32_t max_db_connections = 0;
+  std::uint32_t max_db_client_connections = 0;
+};
+
+/// Limits of one user: connections as pool user, clients as login user. 0: unlimited.
+struct UserLimits {
+  std::uint32_t max_user_connections = 0;
+  std::uint32_t max_user_client_connections = 0;
+};
+
+enum class AcquireStatus : std::uint8_t {
+  Granted,  ///< `server` is linked, on the client's worker; use it now
+  Queued,   ///< a Grant, RejectClient or DropClient action will come, unless the client leaves
+  Failing,  ///< the last login failed, no server is left and the retry pause lasts: PgBouncer's fast failure
+};
+
+struct AcquireResult {
+  AcquireStatus status = AcquireStatus::Queued;
+  ServerId server{};
+  bool needs_check = false;
+};
+
+enum class ClientLimit : std::uint8_t { Ok, Database, User };
+
+/// How a linked or testing server is given back.
+enum class ReleaseKind : std::uint8_t {
+  Clean,      ///< ready for the next client
+  NeedsTest,  ///< the worker now runs server_reset_query on it; a second release ends that
+};
+
+/// Why a server connection's slot ends.
+enum class CloseKind : std::uint8_t {
+  Normal,            ///< closed by us or by the server after a successful login
+  LoginFailed,       ///< connect failed or timed out, DNS failure: waiters keep waiting, retry after server_login_retry
+  LoginRejected,     ///< the server answered with an error: waiters are rejected with it if no server is left
+  ServerNotReadyYet  ///< 57P03: waiters keep waiting
+};
+
+/// Backend pid and secret as the server sent them (secret: 4 to 256 bytes, 32 here at most since 3.0 sends 4).
+struct BackendKey {
+  std::uint32_t pid = 0;
+  std::string secret{};
+};
+
+enum class CancelStatus : std::uint8_t {
+  NotFound,  ///< unknown key, or the client runs nothing: drop the request
+  Waiting,   ///< the client waits in a queue and must be told 57014 by its own worker; see `client`, `worker`
+  Forward,   ///< connect to the server, then ask confirm_cancel
+  Console,   ///< the client is a console connection: interrupt its pending command
+  LimitReached,
+};
+
+struct CancelResult {
+  CancelStatus status = CancelStatus::NotFound;
+  CancelId cancel{};
+  ClientId client{};
+  WorkerId worker = 0;  ///< of the client
+  ServerId server{};
+  PoolId pool{};
+  BackendKey key{};
+};
+
+/// Numbers of one pool for SHOW POOLS.
+struct PoolSnapshot {
+  PoolId id{};
+  std::string database, user;
+  std::uint32_t cl_active = 0, cl_waiting = 0, cl_active_cancel_req = 0, cl_waiting_cancel_req = 0;
+  std::uint32_t sv_active = 0, sv_active_cancel = 0, sv_being_canceled = 0, sv_idle = 0, sv_used = 0, sv_tested = 0,
+                sv_login = 0;
+  std::uint32_t closing = 0;  ///< closing connections; they still count against the limits
+  Duration maxwait{0};
+};
+
+struct DatabaseSnapshot {
+  std::string name;
+  std::uint32_t current_connections = 0, current_client_connections = 0;
+  bool paused = false, disabled = false;
+};
+
+struct UserSnapshot {
+  std::string name;
+  std::uint32_t current_connections = 0, current_client_connections = 0;
+};
+
+/// Counters for tests, SHOW LISTS and the simulator's checkers.
+struct Totals {
+  std::uint32_t clients = 0, login_clients = 0, servers = 0, idle_servers = 0, waiting_clients = 0, pools = 0,
+                cancels = 0;
+};
+
+class PoolManager {
+ public:
+  explicit PoolManager(ManagerSettings settings);
+  ~PoolManager();
+  PoolManager(const PoolManager&) = delete;
+  PoolManager& operator=(const PoolManager&) = delete;
+
+  // ---- configuration (the caller has resolved all inheritance) ----
+  void set_limits(std::uint32_t max_client_conn);
+  void set_database_limits(std::string_view database, DatabaseLimits limits);
+  void set_user_limits(std::string_view user, UserLimits limits);
+  /// Creates the pool or gives it new settings; servers over a shrunken limit are closed as they become idle.
+  PoolId set_pool(std::string_view database, std::string_view user, const PoolSettings& settings, TimePoint now,
+                  Actions& out);
+  [[nodiscard]] PoolId find_pool(std::string_view database, std::string_view user) const;
+  /// Every existing pool, for re-resolving the settings after a reload.
+  [[nodiscard]] std::vector<PoolId> pools() const;
+  [[nodiscard]] std::pair<std::string, std::string> pool_name(PoolId pool) const;  ///< database, user
+
+  // ---- clients ----
+  /// A client socket was accepted. nullopt: max_client_conn is reached. `exempt` (console logins) passes the limit.
+  [[nodiscard]] std::optional<ClientId> add_client(WorkerId worker, bool exempt = false);
+  /// Turns an accepted client into an exempt one (it logs in to the console); it no longer counts for max_client_conn.
+  void exempt_client(ClientId client);
+  /// The client named its database and user. Counts it there; on refusal nothing is counted. `exempt`: console admin.
+  [[nodiscard]] ClientLimit bind_client(ClientId client, std::string_view database, std::string_view user);
+  /// Says that the login is complete and which pool the client belongs to (SHOW POOLS cl_active, min_pool_size).
+  void attach_client(ClientId client, PoolId pool, TimePoint now, Actions& out);
+  /// The client is gone: leaves every queue. A grant on its way to it is taken back. A server linked to it must have
+  /// been released or closed by the worker before. Its cancel key stops working.
+  void remove_client(ClientId client, TimePoint now, Actions& out);
+
+  // ---- servers for clients ----
+  /// `client` (waiting in no queue, holding no server) needs a server of `pool`. O(1).
+  [[nodiscard]] AcquireResult acquire(ClientId client, PoolId pool, TimePoint now, Actions& out);
+  /// Like acquire for a client whose granted server proved dead before any byte of its request was sent: it waits
+  /// again with its first waiting time, at the head of the queue. The dead server must have been reported before.
+  [[nodiscard]] AcquireResult acquire_again(ClientId client, PoolId pool, TimePoint waiting_since, TimePoint now,
+                                            Actions& out);
+  /// The worker is about to link the two because of a Grant action. False: the grant has been taken back meanwhile
+  /// (the server may already be another client's): leave both alone. A server granted by AcquireStatus::Granted needs
+  /// no such call. Until it is called the client counts as waiting for cancel requests, and a server that dies puts
+  /// its client back at the head of the queue.
+  [[nodiscard]] bool grant_taken(ClientId client, ServerId server);
+  /// Leaves the queue (query_wait_timeout, cancel while waiting). A grant on its way is taken back.
+  void stop_waiting(ClientId client, TimePoint now, Actions& out);
+  /// The worker gives an Active, Testing server back. Handled here: parked while a cancel is in flight, closed when
+  /// recycled, too old, over the limit or its database is gone, handed to a waiter, or idle. Answers the action, if
+  /// any, through `out`.
+  void release(ServerId server, ReleaseKind kind, TimePoint now, Actions& out);
+
+  // ---- life of server connections ----
+  /// Login complete: Login -> Idle or straight to a waiter.
+  void server_ready(ServerId server, BackendKey key, TimePoint now, Actions& out);
+  /// A moved server is registered on its new worker.
+  void server_arrived(ServerId server, TimePoint now, Actions& out);
+  /// The worker has begun to close it (error, dirty, dead): no longer usable, the permit stays taken.
+  /// A client whose Grant of it is under way goes back to the head of its queue.
+  void server_closing(ServerId server, TimePoint now, Actions& out);
+  /// The close is complete: returns the permit. `message` is kept as the "cached error" of the pool after a failed
+  /// login; waiters rejected because of it get `message`. Also valid straight from any other state (EOF on an idle one).
+  void server_closed(ServerId server, CloseKind kind, std::string_view message, TimePoint now, Actions& out);
+  /// A server that must not serve another client (close at release): DNS change, stray message, SHOW's close_needed.
+  void recycle_server(ServerId server, TimePoint now, Actions& out);
+  [[nodiscard]] std::string last_login_error(PoolId pool) const;
+  /// False until the first successful login of the pool, and after a failed one until the next success.
+  [[nodiscard]] bool last_login_ok(PoolId pool) const;
+  [[nodiscard]] bool close_needed(ServerId server) const;
+  [[nodiscard]] WorkerId server_worker(ServerId server) const;
+
+  // ---- cancel requests ----
+  /// Registers the client's cancel key (8 bytes as sent in BackendKeyData). False: the key is taken, draw another.
+  [[nodiscard]] bool set_cancel_key(ClientId client, std::uint64_t key, bool console);
+  /// A cancel request came in on any worker. Forward counts it against 2 x pool_size of the pool.
+  [[nodiscard]] CancelResult begin_cancel(std::uint64_t key, WorkerId worker, TimePoint now);
+  /// Just before the request is sent. False: the query it was meant for is over, do not send it (the cancel has ended).
+  /// True: from now on the server is not handed on until end_cancel.
+  [[nodiscard]] bool confirm_cancel(CancelId cancel);
+  /// The cancel connection ended. `delivered`: the server closed it after our request, so the signal has been sent;
+  /// otherwise its fate is unknown and the server connection is recycled.
+  void end_cancel(CancelId cancel, bool delivered, TimePoint now, Actions& out);
+
+  // ---- console ----
+  enum class DatabaseResult : std::uint8_t { Ok, NotFound, Already };
+  DatabaseResult pause(std::string_view database, TimePoint now, Actions& out);   ///< closes its idle servers
+  DatabaseResult resume(std::string_view database, TimePoint now, Actions& out);
+  DatabaseResult pause_all(TimePoint now, Actions& out);
+  DatabaseResult resume_all(TimePoint now, Actions& out);
+  DatabaseResult set_disabled(std::string_view database, bool disabled);
+  [[nodiscard]] bool is_disabled(std::string_view database) const;
+  [[nodiscard]] bool is_paused(std::string_view database) const;  ///< by itself or globally
+  [[nodiscard]] bool all_paused() const;
+  /// Makes a database known so that it can be paused or disabled before any client came.
+  void add_database(std::string_view database);
+  /// Tags every server of the database (empty: all) to be closed when free; idle ones close now.
+  void reconnect(std::string_view database, TimePoint now, Actions& out);
+  /// Drops all clients and servers of the database with `reason`. Servers in use are closed by their worker when the
+  /// client is dropped.
+  void kill(std::string_view database, std::string_view reason, TimePoint now, Actions& out);
+  /// Rejects all waiting clients with `reason` (SHUTDOWN WAIT_FOR_SERVERS).
+  void reject_waiting(std::string_view reason, TimePoint now, Actions& out);
+
+  /// What a console command waits for. The WaitOver action comes at once if the condition already holds.
+  enum class WaitFor : std::uint8_t {
+    NoActiveServers,  ///< PAUSE: none Active or Testing
+    NoServers,        ///< SHUTDOWN WAIT_FOR_SERVERS
+    NoClients,        ///< SHUTDOWN WAIT_FOR_CLIENTS
+    NoCloseNeeded,    ///< WAIT_CLOSE
+  };
+  void wait_for(WaitFor what, std::string_view database /* empty: all */, WorkerId worker, std::uint64_t token,
+                TimePoint now, Actions& out);
+  void stop_wait(std::uint64_t token);
+
+  [[nodiscard]] std::vector<PoolSnapshot> pool_snapshots(TimePoint now) const;
+  [[nodiscard]] std::vector<DatabaseSnapshot> database_snapshots() const;
+  [[nodiscard]] std::vector<UserSnapshot> user_snapshots() const;
+  [[nodiscard]] Totals totals() const;
+  [[nodiscard]] std::optional<PoolSnapshot> pool_snapshot(PoolId pool, TimePoint now) const;
+
+  // ---- time ----
+  /// When on_time wants to be called next; kNever if nothing is due. Lazily kept: it may be early, never late.
+  [[nodiscard]] TimePoint next_deadline() const;
+  /// Reserve pool, login retries, min_pool_size, idle and lifetime limits that are due at `now`.
+  void on_time(TimePoint now, Actions& out);
+
+  /// Aborts through std::abort if an internal rule is broken; for tests and the simulator. Walks everything.
+  void check_invariants(TimePoint now) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pgweir::pool

@@ -1,0 +1,88 @@
+// One (database, user) pool: its servers, its waiters, and what it remembers about logins. Answers questions about
+// itself; what follows from the answers is the manager's decision.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "pool/deadline_heap.hpp"
+#include "pool/idle_servers.hpp"
+#include "pool/limits.hpp"
+#include "pool/waiter_queue.hpp"
+
+namespace pgweir::pool {
+
+/// After an unexpected close min_pool_size is restored this much later, so that a server which drops every new
+/// connection is not called in a tight loop. PgBouncer looks at min_pool_size three times a second.
+inline constexpr Duration kMinPoolPause{333'000};
+
+/// Cancel requests in flight of a pool without a size limit.
+inline constexpr std::uint32_t kUnlimitedPoolCancels = 100;
+
+struct PoolState : DeadlineEntry {
+  PoolState(PoolId pool_id, DatabaseState& db, UserState& owner, WorkerId workers)
+      : id(pool_id), database(db), user(owner), queue(workers), idle(workers) {}
+
+  PoolId id;
+  DatabaseState& database;
+  UserState& user;
+  PoolSettings settings{};
+
+  WaiterQueue queue;
+  IdleServers idle;
+  ServerList all_servers;
+  StateCounts servers;
+
+  std::uint32_t logins = 0;            ///< servers whose login has no result yet
+  std::uint32_t moving_to_client = 0;  ///< Moving servers with a client; those clients wait
+  std::uint32_t attached = 0;          ///< clients whose login is complete and whose pool this is
+  std::uint32_t attached_waiting = 0;  ///< those of them that wait, here or in another pool
+  std::uint32_t cancels_pending = 0;
+  std::uint32_t cancels_sent = 0;
+
+  bool ever_logged_in = false;
+  bool last_login_failed = false;
+  std::string last_error;
+  TimePoint retry_at{};  ///< end of the pause after a failed login
+
+  bool closed_for_lifetime = false;  ///< last_lifetime_close is set
+  TimePoint last_lifetime_close{};
+  TimePoint min_pool_from{};  ///< not before this is min_pool_size restored
+  WorkerId next_worker = 0;   ///< for servers opened for nobody in particular
+
+  Hook hungry_hook;  ///< linked while somebody waits
+
+  [[nodiscard]] bool login_paused(TimePoint now) const { return last_login_failed && now < retry_at; }
+  /// min_pool_size as far as it applies now.
+  [[nodiscard]] std::uint32_t min_servers() const;
+  /// Waiters for whom no login is in progress and to whom no server is on its way.
+  [[nodiscard]] std::uint32_t uncovered() const;
+  /// The oldest of them, or nullptr.
+  [[nodiscard]] const ClientSlot* first_uncovered() const { return queue.at(supply()); }
+  /// How many servers the pool would open at `now` if only its own limits counted (pause of the database apart).
+  [[nodiscard]] std::uint32_t openable(TimePoint now) const;
+  /// When the reserve pool becomes usable for the first uncovered waiter; kNever if that is not what it waits for.
+  [[nodiscard]] TimePoint reserve_from() const;
+  [[nodiscard]] bool uses_reserve() const {
+    return settings.pool_size != 0 && servers.total >= settings.pool_size;
+  }
+  /// More live connections than the pool or one of its accounts may have.
+  [[nodiscard]] bool excess() const;
+  [[nodiscard]] Duration lifetime_gap() const;
+  /// True if `server` is older than server_lifetime and its turn to be closed for that has come.
+  [[nodiscard]] bool lifetime_over(const ServerSlot& server, TimePoint now) const;
+  [[nodiscard]] bool needs_check(const ServerSlot& server, TimePoint now) const;
+  [[nodiscard]] std::uint32_t cancels_max() const {
+    return settings.pool_size == 0 ? kUnlimitedPoolCancels : 2 * settings.pool_size;
+  }
+
+ private:
+  /// Servers that will become free for a waiter without being opened.
+  [[nodiscard]] std::uint32_t supply() const {
+    return logins + servers.of(ServerState::Moving) - moving_to_client;
+  }
+  [[nodiscard]] std::uint32_t logins_max() const;
+};
+
+}  // namespace pgweir::pool

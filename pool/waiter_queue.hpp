@@ -1,0 +1,44 @@
+// The waiting clients of one pool: one queue over all workers in the order of their waiting time, and a sub-queue per
+// worker. Decides which waiter a free server goes to; granting it is the manager's work.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "pool/slots.hpp"
+
+namespace pgweir::pool {
+
+class WaiterQueue {
+  using AllList =
+      boost::intrusive::list<ClientSlot, boost::intrusive::member_hook<ClientSlot, Hook, &ClientSlot::queue_hook>>;
+  using WorkerList =
+      boost::intrusive::list<ClientSlot, boost::intrusive::member_hook<ClientSlot, Hook, &ClientSlot::worker_hook>>;
+
+ public:
+  explicit WaiterQueue(WorkerId workers) : by_worker_(workers) {}
+
+  /// Places `client` by its `since` and `seq`. O(1) for a newcomer; a client that comes back with an old time is
+  /// sought from the front, where it belongs.
+  void insert(ClientSlot& client);
+  void remove(ClientSlot& client);
+
+  [[nodiscard]] bool empty() const { return all_.empty(); }
+  [[nodiscard]] std::uint32_t size() const { return static_cast<std::uint32_t>(all_.size()); }
+  [[nodiscard]] ClientSlot& front() { return all_.front(); }
+  [[nodiscard]] const ClientSlot& front() const { return all_.front(); }
+  /// The waiter behind `skip` others; nullptr if there are not so many. O(skip).
+  [[nodiscard]] const ClientSlot* at(std::uint32_t skip) const;
+  /// Who gets a server that is free on `worker`: the oldest waiter of all, or the oldest one on that worker if it
+  /// queued at most `slack` later. The queue must not be empty.
+  [[nodiscard]] ClientSlot& choose(WorkerId worker, Duration slack);
+
+  /// For check_invariants: order, sub-queues and membership.
+  void check(const PoolState& pool) const;
+
+ private:
+  AllList all_;
+  std::vector<WorkerList> by_worker_;
+};
+
+}  // namespace pgweir::pool
