@@ -1,0 +1,120 @@
+// Which values the console's tables of entries show; see admin_rows.hpp.
+#include "proxy/core/admin_rows.hpp"
+
+#include <span>
+
+#include "proxy/core/config_settings.hpp"
+
+namespace pgweir::core {
+
+namespace {
+
+constexpr std::string_view kConsole = kConsoleDatabase;
+/// PgBouncer gives its console pool this size; nothing depends on it.
+constexpr int kConsolePoolSize = 2;
+
+/// Null for the one default Unix socket, else what the file says.
+std::optional<std::string> host_list(std::span<const HostPort> hosts) {
+  std::string text;
+  for (const HostPort& host : hosts) {
+    if (!text.empty()) text += ',';
+    text += host.host;
+  }
+  if (text.empty()) return std::nullopt;
+  return text;
+}
+
+std::optional<LoadBalanceHosts> shown_balancing(const DatabaseConfig& database) {
+  if (database.hosts.size() < 2) return std::nullopt;
+  return database.load_balance_hosts;
+}
+
+/// The columns that do not depend on whether it is the console.
+DatabaseRow common_row(const Config& config, const DatabaseConfig& database) {
+  DatabaseRow row;
+  row.min_pool_size = effective_min_pool_size(config, database);
+  row.reserve_pool_size = effective_reserve_pool_size(config, database, {});
+  row.server_lifetime = effective_server_lifetime(config, database);
+  row.max_connections = effective_max_db_connections(config, database);
+  row.max_client_connections = effective_max_db_client_connections(config, database);
+  return row;
+}
+
+}  // namespace
+
+DatabaseRow database_row(const Config& config, const DatabaseConfig& database, std::string_view name,
+                         const pool::DatabaseSnapshot& counts) {
+  DatabaseRow row = common_row(config, database);
+  row.name = name;
+  row.host = host_list(database.hosts);
+  row.port = database.hosts.empty() ? 0 : database.hosts.front().port;
+  row.database = effective_dbname(database, name);
+  row.force_user = database.user;
+  row.pool_size = effective_pool_size(config, database, {});
+  row.pool_mode = database.pool_mode;
+  row.load_balance_hosts = shown_balancing(database);
+  row.current_connections = counts.current_connections;
+  row.current_client_connections = counts.current_client_connections;
+  row.paused = counts.paused;
+  row.disabled = counts.disabled;
+  return row;
+}
+
+DatabaseRow console_database_row(const Config& config, std::uint32_t console_clients) {
+  DatabaseRow row = common_row(config, DatabaseConfig{});
+  row.name = kConsole;
+  row.port = config.listen_port;
+  row.database = kConsole;
+  row.force_user = kConsole;
+  row.pool_size = kConsolePoolSize;
+  row.pool_mode = PoolMode::Statement;
+  row.current_client_connections = console_clients;
+  return row;
+}
+
+PoolRow pool_row(const Config& config, const pool::PoolSnapshot& counts) {
+  PoolRow row;
+  row.counts = counts;
+  if (const DatabaseConfig* database = find_database(config, counts.database)) {
+    row.pool_mode = effective_pool_mode(config, *database, counts.user);
+    row.load_balance_hosts = shown_balancing(*database);
+  } else {
+    row.pool_mode = config.pool_mode;
+  }
+  return row;
+}
+
+PoolRow console_pool_row(std::uint32_t console_clients) {
+  PoolRow row;
+  row.counts.database = kConsole;
+  row.counts.user = kConsole;
+  row.counts.cl_active = console_clients;
+  row.pool_mode = PoolMode::Statement;
+  return row;
+}
+
+UserRow user_row(const Config& config, std::string_view name, const pool::UserSnapshot& counts) {
+  UserRow row;
+  row.name = name;
+  if (const auto found = config.users.find(name); found != config.users.end()) {
+    row.pool_size = found->second.pool_size;
+    row.reserve_pool_size = found->second.reserve_pool_size;
+    row.pool_mode = found->second.pool_mode;
+  }
+  row.max_user_connections = effective_max_user_connections(config, name);
+  row.current_connections = counts.current_connections;
+  row.max_user_client_connections = effective_max_user_client_connections(config, name);
+  row.current_client_connections = counts.current_client_connections;
+  return row;
+}
+
+PeerRow peer_row(const Config& config, const PeerConfig& peer) {
+  PeerRow row;
+  row.peer_id = peer.id;
+  row.host = host_list(peer.hosts);
+  row.port = peer.hosts.empty() ? 0 : peer.hosts.front().port;
+  row.pool_size = effective_pool_size(config, peer);
+  return row;
+}
+
+}  // namespace pgweir::core

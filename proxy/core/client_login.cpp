@@ -1,0 +1,650 @@
+#include "proxy/core/client_login.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "protocol/auth_md5.hpp"
+#include "protocol/frame_header.hpp"
+#include "protocol/message_builder.hpp"
+#include "protocol/message_type.hpp"
+#include "protocol/message_view.hpp"
+#include "proxy/core/client_session.hpp"
+#include "proxy/core/console.hpp"
+#include "proxy/core/worker_core.hpp"
+
+namespace pgweir::core {
+
+using protocol::FirstPacketKind;
+using protocol::SecretKind;
+
+namespace {
+
+constexpr std::uint32_t kProtocol30 = 196608;
+constexpr std::size_t kUserNameMax = 128;
+constexpr std::uint32_t kPasswordMessageMax = 65536;
+constexpr std::string_view kConsole = "pgbouncer";
+
+std::string hex_of(ByteView bytes) {
+  std::string text;
+  for (const char c : bytes.substr(0, 20)) text += fmt::format("{:02x}", static_cast<unsigned char>(c));
+  return text;
+}
+
+std::string parameter_key(std::string_view name, std::string_view value) {
+  return protocol::to_lower(name) + '=' + std::string(value);
+}
+
+}  // namespace
+
+void ClientLogin::fail(std::string_view text, std::string_view native_sqlstate) {
+  client_.fatal(text, client_.core_->sqlstate(native_sqlstate));
+}
+
+bool ClientLogin::console_login() const { return client_.database_ == kConsole; }
+
+std::size_t ClientLogin::consume(ByteView in) {
+  std::size_t pos = 0;
+  while (pos < in.size() && client_.state_ == ClientSession::State::Login) {
+    const ByteView rest = in.substr(pos);
+    std::size_t used = 0;
+    switch (step_) {
+      case Step::FirstPacket:
+        used = take_first_packet(rest);
+        break;
+      case Step::Password:
+      case Step::SaslInitial:
+      case Step::SaslResponse:
+        used = take_password(rest);
+        break;
+      default:  // waiting for something; the bytes are the client's first messages
+        return pos;
+    }
+    if (used == 0) break;
+    pos += used;
+  }
+  return client_.closed() || client_.state_ == ClientSession::State::Closing ? in.size() : pos;
+}
+
+std::size_t ClientLogin::take_first_packet(ByteView in) {
+  WorkerCore& core = *client_.core_;
+  const protocol::FirstPacket packet = protocol::parse_first_packet(in, core.config().max_packet_size);
+  const bool tls_offered = core.host().tls_available() && !client_.address_.is_unix;
+  switch (packet.kind) {
+    case FirstPacketKind::NeedMore:
+      return 0;
+    case FirstPacketKind::DirectTls:
+      if (tls_offered && !client_.port().is_tls()) return start_tls(in);
+      break;
+    case FirstPacketKind::SslRequest:
+      if (client_.port().is_tls()) {
+        client_.disconnect("SSL request inside TLS");
+        return in.size();
+      }
+      if (!tls_offered) return refuse_encryption(in, packet.size, "received unencrypted data after SSL request");
+      if (in.size() > packet.size) {
+        fail("received unencrypted data after SSL request", "08P01");
+        return in.size();
+      }
+      client_.send(ByteView("S"));
+      (void)start_tls({});
+      return packet.size;
+    case FirstPacketKind::GssEncRequest:
+      return refuse_encryption(in, packet.size, "received unencrypted data after GSSAPI encryption request");
+    case FirstPacketKind::CancelRequest:
+      take_cancel_request(packet.body);
+      return packet.size;
+    case FirstPacketKind::ProtocolV2:
+      fail("old V2 protocol not supported", "0A000");
+      return in.size();
+    case FirstPacketKind::Startup:
+      take_startup(packet);
+      return packet.size;
+    case FirstPacketKind::Bad:
+      break;
+  }
+  fail(fmt::format("bad packet header: '{}'", hex_of(in)), "08P01");
+  return in.size();
+}
+
+std::size_t ClientLogin::start_tls(ByteView in) {
+  step_ = Step::Handshake;
+  client_.port().start_tls_server(in);
+  return in.size();
+}
+
+void ClientLogin::tls_ready() {
+  if (step_ == Step::Handshake) step_ = Step::FirstPacket;
+}
+
+std::size_t ClientLogin::refuse_encryption(ByteView in, std::size_t size, const char* text) {
+  if (in.size() > size) {
+    fail(text, "08P01");
+    return in.size();
+  }
+  client_.send(ByteView("N"));
+  return size;
+}
+
+// Never answered; the connection is closed when the request has done what it could.
+void ClientLogin::take_cancel_request(ByteView body) {
+  const auto key = protocol::parse_cancel_request(body);
+  if (!key || key->secret.size() != 4) {
+    client_.disconnect("bad cancel request");
+    return;
+  }
+  step_ = Step::Done;
+  WorkerCore& core = *client_.core_;
+  const std::uint64_t number = (std::uint64_t{key->pid} << 32) | protocol::load_u32(key->secret.data());
+  pool::CancelResult result;
+  {
+    PoolLock pools(core.host());
+    result = pools->begin_cancel(number, core.id(), core.now());
+  }
+  const pool::ClientId requester = client_.id_;
+  switch (result.status) {
+    case pool::CancelStatus::Forward:
+      core.host().post(result.worker, [cancel = result.cancel, server = result.server, origin = core.id(),
+                                       requester](WorkerCore& there) {
+        there.start_cancel(cancel, server, origin, requester);
+      });
+      return;
+    case pool::CancelStatus::Waiting:
+    case pool::CancelStatus::Console:
+      core.host().post(result.worker, [target = result.client](WorkerCore& there) { there.cancel_waiting(target); });
+      break;
+    case pool::CancelStatus::NotFound:
+    case pool::CancelStatus::LimitReached:
+      break;
+  }
+  client_.disconnect("cancel request");
+}
+
+void ClientLogin::take_startup(const protocol::FirstPacket& packet) {
+  WorkerCore& core = *client_.core_;
+  if (startup_seen_) return fail("client re-sent startup pkt", "08P01");
+  startup_seen_ = true;
+  std::vector<protocol::StartupParameter> parameters;
+  if (protocol::parse_startup_parameters(packet.body, parameters) != protocol::StartupStatus::Ok) {
+    return fail("invalid startup packet layout: expected terminator as last byte", "08P01");
+  }
+  const Config& config = core.config();
+  if (config.client_tls_sslmode >= SslMode::Require && !client_.port().is_tls() && !client_.address_.is_unix) {
+    return fail("SSL required", "28000");
+  }
+  std::string_view user, database;
+  for (const auto& parameter : parameters) {
+    if (parameter.name == "user") {
+      user = parameter.value;
+    } else if (parameter.name == "database") {
+      database = parameter.value;
+    } else if (!take_parameter(parameter.name, parameter.value)) {
+      return;
+    }
+  }
+  if (user.empty()) return fail("no username supplied", "28000");
+  if (user.size() >= kUserNameMax) return fail("username too long", "28000");
+  client_.user_ = std::string(user);
+  client_.database_ = std::string(database.empty() ? user : database);
+  if (packet.minor > 0 || !unknown_options_.empty()) negotiate(packet.minor);
+  check_limits();
+}
+
+bool ClientLogin::take_parameter(std::string_view name, std::string_view value) {
+  const Config& config = client_.core_->config();
+  if (name == "options") return take_options(value);
+  if (name == "replication") {
+    // Physical and logical replication need a server connection of their own kind.
+    if (value == "false" || value == "off" || value == "no" || value == "0" || value.empty()) return true;
+    fail("unsupported startup parameter: replication", "0A000");
+    return false;
+  }
+  if (name.substr(0, 5) == "_pq_.") {
+    if (unknown_options_.size() < 64) unknown_options_.emplace_back(name);
+    return true;
+  }
+  if (config.ignore_startup_parameters.contains(name)) return true;
+  return keep_parameter(name, value, "unsupported startup parameter: {}");
+}
+
+bool ClientLogin::take_options(std::string_view options) {
+  const Config& config = client_.core_->config();
+  std::vector<std::pair<std::string, std::string>> parsed;
+  if (!protocol::parse_startup_options(options, parsed)) {
+    if (config.ignore_startup_parameters.contains("options")) return true;
+    fail("unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed", "0A000");
+    return false;
+  }
+  for (const auto& [name, value] : parsed) {
+    if (config.ignore_startup_parameters.contains(name)) continue;
+    if (!keep_parameter(name, value, "unsupported startup parameter in options: {}")) return false;
+  }
+  return true;
+}
+
+bool ClientLogin::keep_parameter(std::string_view name, std::string_view value, const char* refusal) {
+  if (!protocol::valid_parameter_name(name) || extras_.size() >= 256) {
+    fail(fmt::format(fmt::runtime(refusal), name.substr(0, 64)), "42704");
+    return false;
+  }
+  const auto index = client_.core_->settings()->tracked->find(name);
+  if (!index) {
+    extras_[protocol::to_lower(name)] = std::string(value);
+    return true;
+  }
+  std::erase_if(tracked_, [&](const auto& entry) { return entry.first == *index; });
+  tracked_.emplace_back(*index, *index == protocol::TrackedNames::kApplicationName
+                                    ? protocol::clean_application_name(value)
+                                    : std::string(value));
+  return true;
+}
+
+// We speak 3.0: newer minor versions and protocol options are declined, as the protocol foresees.
+void ClientLogin::negotiate(std::uint16_t minor) {
+  (void)minor;
+  const std::vector<std::string_view> names(unknown_options_.begin(), unknown_options_.end());
+  std::string message;
+  protocol::append_negotiate_protocol_version(message, kProtocol30, names);
+  client_.send(ByteView(message));
+}
+
+void ClientLogin::check_limits() {
+  WorkerCore& core = *client_.core_;
+  const Config& config = core.config();
+  if (config.log_connections) {
+    core.log(LogLevel::Log, client_.log_name() + fmt::format("login attempt: db={} user={} tls={} replication=no",
+                                                             client_.database_, client_.user_,
+                                                             client_.port().is_tls() ? client_.port().tls_info() : "no"));
+  }
+  if (over_limit_ && !console_login()) return fail("no more connections allowed (max_client_conn)", "53300");
+  if (console_login()) {
+    PoolLock pools(core.host());
+    pools->exempt_client(client_.id_);
+  } else {
+    pool::ClientLimit limit;
+    {
+      PoolLock pools(core.host());
+      limit = pools->bind_client(client_.id_, client_.database_, client_.user_);
+    }
+    if (limit == pool::ClientLimit::Database) {
+      return fail("client connections exceeded (max_db_client_connections)", "53300");
+    }
+    if (limit == pool::ClientLimit::User) {
+      return fail("client connections exceeded (max_user_client_connections)", "53300");
+    }
+  }
+  find_user();
+}
+
+void ClientLogin::find_user() {
+  WorkerCore& core = *client_.core_;
+  const Config& config = core.config();
+  const DatabaseConfig* entry = console_login() ? nullptr : find_database(config, client_.database_);
+  if (console_login()) {
+    const PeerAddress& address = client_.address_;
+    console_admin_ = config.admin_users.contains(client_.user_);
+    if (address.is_unix && address.uid == core.host().own_uid() && client_.user_ == kConsole) {
+      console_admin_ = true;
+      return authenticated();
+    }
+    if (!console_admin_ && !config.stats_users.contains(client_.user_) && config.auth_type != AuthType::Any) {
+      return fail("not allowed", "28000");
+    }
+  }
+  if (config.auth_type == AuthType::Any) {
+    if (entry != nullptr && !entry->user) return fail("bouncer config error", "28000");
+    return authenticated();
+  }
+  const auto& users = *core.settings()->users;
+  const auto it = users.find(client_.user_);
+  if (it != users.end() && !it->second.empty()) {
+    secret_ = it->second;
+    return start_authentication();
+  }
+  if (it != users.end() && config.auth_type == AuthType::Trust) return start_authentication();
+  if (entry != nullptr || (console_login() && config.auth_dbname)) {
+    const std::string auth_user(entry != nullptr ? effective_auth_user(config, *entry) : config.auth_user.value_or(""));
+    const std::string auth_db(entry != nullptr ? effective_auth_dbname(config, *entry) : std::string_view(*config.auth_dbname));
+    const std::string lookup_db = auth_db.empty() ? client_.database_ : auth_db;
+    if (!auth_user.empty() && auth_user != client_.user_) {
+      PoolContext* pool = lookup_db == kConsole ? nullptr : core.context_for(lookup_db, auth_user);
+      if (pool == nullptr) return fail("bouncer config error", "28000");
+      bool disabled;
+      {
+        PoolLock pools(core.host());
+        disabled = pools->is_disabled(lookup_db);
+      }
+      if (disabled) return fail(fmt::format("authentication database \"{}\" is disabled", lookup_db), "57P03");
+      return start_lookup(*pool);
+    }
+  }
+  mock_ = true;
+  start_authentication();
+}
+
+void ClientLogin::start_lookup(PoolContext& pool) {
+  step_ = Step::Lookup;
+  request_server(pool);
+}
+
+void ClientLogin::request_server(PoolContext& pool) {
+  WorkerCore& core = *client_.core_;
+  wanted_ = &pool;
+  client_.wait_start_ = core.now();
+  pool::AcquireResult result;
+  std::string error;
+  {
+    PoolLock pools(core.host());
+    result = pools->acquire(client_.id_, pool.id, core.now(), core.actions());
+    if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(pool.id);
+  }
+  (void)client_.acquired(result, error);
+}
+
+void ClientLogin::granted(ServerSession& server) {
+  if (step_ == Step::Lookup) {
+    const Config& config = client_.core_->config();
+    const DatabaseConfig* entry = find_database(config, client_.database_);
+    server.run_lookup(entry != nullptr ? effective_auth_query(config, *entry) : std::string_view(config.auth_query),
+                      client_.user_);
+  } else {
+    align(server);
+  }
+}
+
+bool ClientLogin::rejected() {
+  if (step_ != Step::Lookup) return false;
+  fail("bouncer config error", "08006");
+  return true;
+}
+
+void ClientLogin::hidden_done(HiddenPurpose purpose, const HiddenResult& result) {
+  ServerSession& server = *client_.server_;
+  if (purpose == HiddenPurpose::Lookup) {
+    server.finish_after_input();
+    lookup_done(result);
+    return;
+  }
+  if (result.failed) {
+    // What the client asked for in its start-up packet is refused: it hears what the server says of it.
+    server.finish_after_input();
+    client_.fatal(result.message, result.sqlstate);
+    return;
+  }
+  aligned(server);
+}
+
+void ClientLogin::lookup_done(const HiddenResult& result) {
+  WorkerCore& core = *client_.core_;
+  if (result.failed || (result.rows > 0 && (result.columns != 2 || result.row.size() != 2 || !result.row[0]))) {
+    core.log(LogLevel::Warning, client_.log_name() + "auth_query failed: " +
+                                    (result.failed ? result.message : std::string("wrong number of columns or no name")));
+    return fail("bouncer config error", "28000");
+  }
+  if (result.rows == 0) {
+    core.log(LogLevel::Log, client_.log_name() + "no such user: " + client_.user_);
+    return fail("no such user", "28P01");
+  }
+  client_.user_ = *result.row[0];
+  secret_ = result.row[1].value_or("");
+  mock_ = secret_.empty();
+  if (!mock_ && !console_login()) {
+    Credentials credentials;
+    credentials.secret = secret_;
+    core.share_credentials(client_.database_, client_.user_, credentials);
+  }
+  start_authentication();
+}
+
+void ClientLogin::start_authentication() {
+  WorkerCore& core = *client_.core_;
+  const Config& config = core.config();
+  const SecretKind kind = protocol::classify_secret(secret_);
+  std::string message;
+  switch (config.auth_type) {
+    case AuthType::Trust:
+      if (mock_) return fail("\"trust\" authentication failed", "28000");
+      return authenticated();
+    case AuthType::Plain:
+      step_ = Step::Password;
+      protocol::append_authentication_cleartext(message);
+      break;
+    case AuthType::ScramSha256:
+      break;
+    default:
+      if (kind == SecretKind::Scram && !mock_) break;
+      step_ = Step::Password;
+      core.host().crypto().random_bytes(std::span<unsigned char>(reinterpret_cast<unsigned char*>(salt_), sizeof salt_));
+      protocol::append_authentication_md5(message, std::string_view(salt_, sizeof salt_));
+      break;
+  }
+  if (!message.empty()) {
+    client_.send(ByteView(message));
+    return;
+  }
+  if (kind == SecretKind::Scram && !mock_) {
+    if (const auto secret = protocol::parse_scram_secret(secret_)) {
+      scram_pass_through_ = true;
+      return offer_scram(*secret, false);
+    }
+  }
+  if (kind == SecretKind::Plain && !mock_) return offer_scram(core.scram_secret_of(client_.user_, secret_), false);
+  mock_ = true;
+  offer_scram(protocol::mock_scram_secret(core.host().crypto(), client_.user_, core.keys().mock_auth_key,
+                                          static_cast<std::uint32_t>(config.scram_iterations)),
+              true);
+}
+
+void ClientLogin::offer_scram(const protocol::ScramSecret& secret, bool mock) {
+  WorkerCore& core = *client_.core_;
+  step_ = Step::SaslInitial;
+  scram_secret_ = secret;
+  protocol::ScramServerOptions options;
+  options.channel_binding_data = client_.port().tls_server_end_point();
+  options.channel_binding_offered = !options.channel_binding_data.empty();
+  std::vector<std::string_view> mechanisms;
+  if (options.channel_binding_offered) mechanisms.push_back(protocol::kScramPlusMechanism);
+  mechanisms.push_back(protocol::kScramMechanism);
+  scram_ = std::make_unique<protocol::ScramServer>(core.host().crypto(), secret, mock,
+                                                   protocol::make_scram_nonce(core.host().crypto()), std::move(options));
+  std::string message;
+  protocol::append_authentication_sasl(message, mechanisms);
+  client_.send(ByteView(message));
+}
+
+std::size_t ClientLogin::take_password(ByteView in) {
+  protocol::FrameHeader header;
+  const auto status = read_frame_header(in, kPasswordMessageMax, header);
+  if (!in.empty() && in[0] != protocol::frontend::PasswordMessage) {
+    client_.disconnect("unexpected packet during login");
+    return in.size();
+  }
+  if (status == protocol::FrameStatus::NeedMore) return 0;
+  if (status == protocol::FrameStatus::BadLength) {
+    fail(fmt::format("bad packet header: '{}'", hex_of(in)), "08P01");
+    return in.size();
+  }
+  if (in.size() < header.total()) return 0;
+  const ByteView body = in.substr(protocol::kHeaderSize, header.body());
+  if (step_ == Step::Password) {
+    check_password(body);
+  } else {
+    take_sasl(body);
+  }
+  return header.total();
+}
+
+void ClientLogin::check_password(ByteView body) {
+  protocol::Crypto& crypto = client_.core_->host().crypto();
+  const auto password = protocol::parse_password(body);
+  if (!password || password->empty()) return fail("empty password returned by client", "28P01");
+  bool ok;
+  if (client_.core_->config().auth_type == AuthType::Plain) {
+    ok = protocol::check_plain_password(crypto, secret_, client_.user_, *password);
+  } else {
+    ok = protocol::check_md5_response(crypto, secret_, client_.user_, std::string_view(salt_, sizeof salt_), *password);
+  }
+  if (!ok || mock_) return fail("password authentication failed", "28P01");
+  authenticated();
+}
+
+void ClientLogin::take_sasl(ByteView body) {
+  std::string message;
+  if (step_ == Step::SaslInitial) {
+    const auto initial = protocol::parse_sasl_initial_response(body);
+    if (!initial || !initial->data) return fail("SASL authentication failed", "28P01");
+    if (initial->mechanism != protocol::kScramMechanism && initial->mechanism != protocol::kScramPlusMechanism) {
+      return fail("client selected an invalid SASL authentication mechanism", "28000");
+    }
+    const auto answer = scram_->first(initial->mechanism, *initial->data);
+    if (!answer) return fail("SASL authentication failed", "28P01");
+    step_ = Step::SaslResponse;
+    protocol::append_authentication_sasl_continue(message, *answer);
+    client_.send(ByteView(message));
+    return;
+  }
+  const auto result = scram_->final(body);
+  if (!result.ok || mock_) return fail("SASL authentication failed", "28P01");
+  protocol::append_authentication_sasl_final(message, result.server_final);
+  client_.send(ByteView(message));
+  if (scram_pass_through_ && !console_login()) {
+    Credentials credentials;
+    credentials.scram_keys = protocol::ScramKeys{result.client_key, scram_secret_.server_key};
+    client_.core_->share_credentials(client_.database_, client_.user_, credentials);
+  }
+  authenticated();
+}
+
+void ClientLogin::authenticated() {
+  WorkerCore& core = *client_.core_;
+  if (console_login()) return start_console();
+  if (find_database(core.config(), client_.database_) == nullptr) {
+    return fail(fmt::format("no such database: {}", client_.database_), "3D000");
+  }
+  bool disabled;
+  {
+    PoolLock pools(core.host());
+    disabled = pools->is_disabled(client_.database_);
+  }
+  if (disabled) return fail(fmt::format("database \"{}\" is disabled", client_.database_), "57P03");
+  if (core.shutdown() != ShutdownMode::None) return fail("pooler is shutting down", "57P01");
+  wanted_ = core.context_for(client_.database_, core.pool_user(client_.database_, client_.user_));
+  if (wanted_ == nullptr) return fail(fmt::format("no such database: {}", client_.database_), "3D000");
+  if (!extras_.empty()) {
+    client_.parameters_.extras =
+        std::make_shared<const protocol::ExtraParameters>(extras_.begin(), extras_.end());
+  }
+  prepare_welcome();
+}
+
+void ClientLogin::start_console() {
+  step_ = Step::Done;
+  client_.context_ = nullptr;
+  client_.console_ = std::make_unique<Console>(client_, console_admin_);
+  client_.state_ = ClientSession::State::Console;
+  client_.parameters_.tracked = client_.core_->console_parameters(tracked_);
+  client_.console_->welcome(client_.core_->new_cancel_key(client_.id_, true));
+  client_.core_->wake(client_);
+}
+
+bool ClientLogin::parameters_known() const {
+  const auto& accepted = wanted_->accepted_parameters;
+  const auto& names = *client_.core_->settings()->tracked;
+  for (const auto& [index, value] : tracked_) {
+    if (index == protocol::TrackedNames::kApplicationName) continue;
+    if (!accepted.contains(parameter_key(names.name(index), value))) return false;
+  }
+  return std::all_of(extras_.begin(), extras_.end(),
+                     [&](const auto& extra) { return accepted.contains(parameter_key(extra.first, extra.second)); });
+}
+
+// A login needs a server only where nothing is known yet: what servers of the pool report, or what they make of this
+// client's start-up parameters.
+void ClientLogin::prepare_welcome() {
+  step_ = Step::Welcome;
+  if (wanted_->report && parameters_known()) {
+    welcome();
+    return;
+  }
+  request_server(*wanted_);
+}
+
+void ClientLogin::align(ServerSession& server) {
+  const auto& names = *client_.core_->settings()->tracked;
+  protocol::ParameterSetPtr desired = server.report()->tracked;
+  for (const auto& [index, value] : tracked_) desired = with_value(desired, index, value);
+  client_.parameters_.tracked = desired;
+  const auto sql = alignment_sql(names, client_.parameters_, server.parameters());
+  if (!sql) {
+    server.finish_after_input();
+    return fail("invalid server parameter", "22023");
+  }
+  if (sql->empty()) {
+    aligned(server);
+  } else {
+    server.run_hidden(*sql, HiddenPurpose::Align);
+  }
+}
+
+void ClientLogin::aligned(ServerSession& server) {
+  const auto& names = *client_.core_->settings()->tracked;
+  server.parameters().extras = client_.parameters_.extras;
+  server.parameters().extras_unknown = false;
+  auto& accepted = wanted_->accepted_parameters;
+  if (accepted.size() + tracked_.size() + extras_.size() > PoolContext::kAcceptedMax) accepted.clear();
+  for (const auto& [index, value] : tracked_) {
+    const auto& reported = server.parameters().tracked->values[index];
+    accepted[parameter_key(names.name(index), value)] = reported.value_or(value);
+  }
+  for (const auto& [name, value] : extras_) accepted[parameter_key(name, value)] = value;
+  wanted_->report = server.report();
+  server.finish_after_input();
+  welcome();
+}
+
+void ClientLogin::welcome() {
+  WorkerCore& core = *client_.core_;
+  PoolContext& pool = *wanted_;
+  const auto& names = *core.settings()->tracked;
+  const std::shared_ptr<const ServerReport> report = pool.report;
+  protocol::ParameterSetPtr values = report->tracked;
+  for (auto& [index, value] : tracked_) {
+    const auto it = pool.accepted_parameters.find(parameter_key(names.name(index), value));
+    if (it != pool.accepted_parameters.end() && index != protocol::TrackedNames::kApplicationName) value = it->second;
+    values = with_value(values, index, value);
+  }
+  client_.parameters_.tracked = values;
+  if (!tracked_.empty()) client_.overrides_ = std::make_unique<StartupOverrides>(std::move(tracked_));
+  std::string message;
+  append_welcome(message, *report);
+  step_ = Step::Done;
+  client_.become_ready(pool);
+  ++pool.stats.client_login_count;
+  {
+    PoolLock pools(core.host());
+    pools->attach_client(client_.id_, pool.id, core.now(), core.actions());
+  }
+  client_.send(ByteView(message));
+  core.wake(client_);
+}
+
+void ClientLogin::append_welcome(std::string& out, const ServerReport& report) const {
+  WorkerCore& core = *client_.core_;
+  const auto& names = *core.settings()->tracked;
+  protocol::append_authentication_ok(out);
+  for (const auto& [name, value] : report.untracked) protocol::append_parameter_status(out, name, value);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const auto& value = client_.parameters_.tracked->values[i];
+    if (value) protocol::append_parameter_status(out, names.name(i), *value);
+  }
+  const std::uint64_t key = core.new_cancel_key(client_.id_, false);
+  char secret[4];
+  protocol::store_u32(secret, static_cast<std::uint32_t>(key));
+  protocol::append_backend_key_data(out, static_cast<std::uint32_t>(key >> 32), std::string_view(secret, sizeof secret));
+  if (!core.config().login_notify_message.empty()) {
+    protocol::append_notice(out, "NOTICE", "00000", core.config().login_notify_message);
+  }
+  protocol::append_ready_for_query(out, 'I');
+}
+
+}  // namespace pgweir::core

@@ -1,0 +1,94 @@
+// A client's way from its first byte to ReadyForQuery: TLS, start-up packet, limits, authentication (with auth_query where
+// the user is not in the file), checking its start-up parameters on a server where they are new, and the welcome.
+// Follows "Start-up" and "SASL Authentication" of the protocol chapter from the server's side; the order of the checks
+// is PgBouncer's, since what is refused first tells an attacker what exists.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "protocol/auth_scram.hpp"
+#include "protocol/auth_secret.hpp"
+#include "protocol/startup.hpp"
+#include "proxy/core/pool_context.hpp"
+#include "proxy/core/port.hpp"
+
+namespace pgweir::core {
+
+class ClientSession;
+class ServerSession;
+enum class HiddenPurpose : std::uint8_t;
+struct HiddenResult;
+
+class ClientLogin {
+ public:
+  explicit ClientLogin(ClientSession& client) : client_(client) {}
+
+  std::size_t consume(ByteView in);
+  void tls_ready();
+  /// A server was granted for the step that waits for one.
+  void granted(ServerSession& server);
+  void hidden_done(HiddenPurpose purpose, const HiddenResult& result);
+  /// The pool gave up. True if the login has answered it itself.
+  bool rejected();
+  /// The pool that the step under way wants a server of.
+  [[nodiscard]] PoolContext* wanted_pool() const { return wanted_; }
+  /// The socket was accepted beyond max_client_conn: only the console may go on.
+  void set_over_limit() { over_limit_ = true; }
+
+ private:
+  enum class Step : std::uint8_t { FirstPacket, Handshake, Password, SaslInitial, SaslResponse, Lookup, Welcome, Done };
+
+  std::size_t take_first_packet(ByteView in);
+  std::size_t start_tls(ByteView in);
+  std::size_t refuse_encryption(ByteView in, std::size_t size, const char* text);
+  void take_cancel_request(ByteView body);
+  void take_startup(const protocol::FirstPacket& packet);
+  bool take_parameter(std::string_view name, std::string_view value);
+  bool take_options(std::string_view options);
+  bool keep_parameter(std::string_view name, std::string_view value, const char* refusal);
+  void negotiate(std::uint16_t minor);
+  void check_limits();
+  void find_user();
+  void start_lookup(PoolContext& pool);
+  void lookup_done(const HiddenResult& result);
+  void start_authentication();
+  void offer_scram(const protocol::ScramSecret& secret, bool mock);
+  std::size_t take_password(ByteView in);
+  void check_password(ByteView body);
+  void take_sasl(ByteView body);
+  void authenticated();
+  void start_console();
+  void prepare_welcome();
+  bool parameters_known() const;
+  void align(ServerSession& server);
+  void aligned(ServerSession& server);
+  void welcome();
+  void append_welcome(std::string& out, const ServerReport& report) const;
+  void request_server(PoolContext& pool);
+  [[nodiscard]] bool console_login() const;
+  void fail(std::string_view text, std::string_view native_sqlstate);
+
+  ClientSession& client_;
+  Step step_ = Step::FirstPacket;
+  bool over_limit_ = false;
+  bool mock_ = false;           ///< the user does not exist: the exchange is for show
+  bool startup_seen_ = false;
+  bool console_admin_ = false;
+  std::string secret_;          ///< as stored; of the login user
+  PoolContext* wanted_ = nullptr;
+  std::string application_name_;
+  std::vector<std::string> unknown_options_;  ///< _pq_. names for NegotiateProtocolVersion
+  std::vector<std::pair<std::size_t, std::string>> tracked_;  ///< start-up values of tracked parameters
+  std::map<std::string, std::string> extras_;  ///< other start-up parameters, by lower-case name
+  char salt_[4] = {};
+  std::unique_ptr<protocol::ScramServer> scram_;
+  protocol::ScramSecret scram_secret_;
+  bool scram_pass_through_ = false;  ///< the secret is a real one, its keys are good for servers
+};
+
+}  // namespace pgweir::core

@@ -1,0 +1,575 @@
+// The way of a request: asking for a server when a transaction begins, making its parameters the client's, and passing
+// messages on, with statement names rewritten where the pool shares servers between clients.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "protocol/message_builder.hpp"
+#include "protocol/message_type.hpp"
+#include "protocol/message_view.hpp"
+#include "proxy/core/client_session.hpp"
+#include "proxy/core/server_login.hpp"
+#include "proxy/core/worker_core.hpp"
+
+namespace pgweir::core {
+
+namespace frontend = protocol::frontend;
+using protocol::ReplyEntry;
+using protocol::ReplyKind;
+
+namespace {
+
+/// A message up to this size is held until it is complete before a server is asked for, so that a slow sender does not
+/// occupy one.
+constexpr std::size_t kHoldMax = 16384;
+/// Names of statements and portals, and messages that consist of them, may not be longer.
+constexpr std::size_t kNamesMax = 65536;
+/// A named Parse has to be kept whole, since it may be needed on other servers.
+constexpr std::size_t kParseMax = 64UL << 20;
+/// An unnamed Parse beyond this is not kept: it is good for this server only.
+constexpr std::size_t kUnnamedKept = 16384;
+
+bool known_type(char type) {
+  switch (type) {
+    case frontend::Bind:
+    case frontend::Close:
+    case frontend::CopyData:
+    case frontend::CopyDone:
+    case frontend::CopyFail:
+    case frontend::Describe:
+    case frontend::Execute:
+    case frontend::Flush:
+    case frontend::FunctionCall:
+    case frontend::Parse:
+    case frontend::Query:
+    case frontend::Sync:
+    case frontend::Terminate:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool is_copy_type(char type) {
+  return type == frontend::CopyData || type == frontend::CopyDone || type == frontend::CopyFail;
+}
+
+std::string hex_of(ByteView bytes) {
+  std::string text;
+  for (const char c : bytes.substr(0, 20)) text += fmt::format("{:02x}", static_cast<unsigned char>(c));
+  return text;
+}
+
+}  // namespace
+
+std::size_t ClientSession::relay(ByteView in) {
+  OutBatch& out = core_->batch();
+  std::size_t pos = 0;
+  last_request_ = core_->now();
+  while (pos < in.size()) {
+    if (stream_left_ > 0) {
+      if (stream_forward_ && (server_ == nullptr || server_->has_unsent())) break;
+      const std::size_t n = std::min(stream_left_, in.size() - pos);
+      if (stream_forward_) out.add(in.substr(pos, n));
+      stream_left_ -= n;
+      pos += n;
+      continue;
+    }
+    protocol::FrameHeader header;
+    const auto status = read_frame_header(in.substr(pos), core_->config().max_packet_size, header);
+    if (status == protocol::FrameStatus::NeedMore) break;
+    const ByteView rest = in.substr(pos);
+    if (status == protocol::FrameStatus::BadLength || !known_type(header.type)) {
+      flush_to_server(out);
+      fatal(status == protocol::FrameStatus::BadLength ? fmt::format("bad packet header: '{}'", hex_of(rest))
+                                                       : std::string("unknown pkt"));
+      return in.size();
+    }
+    const ByteView message = rest.substr(0, std::min(header.total(), rest.size()));
+    if (header.type == frontend::Terminate) {
+      flush_to_server(out);
+      terminated_ = true;
+      disconnect("client close request");
+      return in.size();
+    }
+    if ((cancel_pending_ || skip_to_sync_) && drop_cancelled(header)) {
+      stream_forward_ = false;
+      stream_left_ = header.total() - message.size();
+      pos += message.size();
+      continue;
+    }
+    if (server_ == nullptr && is_copy_type(header.type)) {
+      stream_forward_ = false;  // late data of a COPY that has ended
+      stream_left_ = header.total() - message.size();
+      pos += message.size();
+      continue;
+    }
+    if (!prepare_server(header, message.size(), out)) break;
+    const Step step = take_message(header, message, out);
+    if (state_ != State::Ready) {
+      out.clear();
+      return in.size();
+    }
+    if (step != Step::Done) break;
+    stream_left_ = header.total() - message.size();
+    pos += message.size();
+  }
+  flush_to_server(out);
+  if (server_ != nullptr) server_->answer_local_now();
+  return pos;
+}
+
+// A request that was cancelled while it waited in the queue is answered as the server would have: an error, then
+// ReadyForQuery, for a pipeline at its Sync. True if the message with this header is to be dropped.
+bool ClientSession::drop_cancelled(const protocol::FrameHeader& header) {
+  std::string answer;
+  if (cancel_pending_) {
+    cancel_pending_ = false;
+    skip_to_sync_ = header.type != frontend::Query && header.type != frontend::FunctionCall;
+    protocol::append_error(
+        answer, protocol::ErrorText{
+                    .severity = "ERROR", .sqlstate = "57014", .message = "canceling statement due to user request", .add_v = true});
+    if (!skip_to_sync_) protocol::append_ready_for_query(answer, 'I');
+  }
+  if (skip_to_sync_ && header.type == frontend::Sync) {
+    skip_to_sync_ = false;
+    protocol::append_ready_for_query(answer, 'I');
+  }
+  in_query_ = in_transaction_ = false;
+  send(ByteView(answer));
+  return true;
+}
+
+void ClientSession::flush_to_server(OutBatch& out) {
+  if (!out.empty() && server_ != nullptr) {
+    sent_to_server_ = true;
+    server_->mark_used(mode_ == PoolMode::Session);
+    server_->forward(out);
+  }
+  out.clear();
+}
+
+// True when this message may go to a server now.
+bool ClientSession::prepare_server(const protocol::FrameHeader& header, std::size_t available, OutBatch& out) {
+  if (server_ == nullptr) {
+    if (available < header.total() && header.total() <= kHoldMax) return false;
+    if (waiting_ || !acquire()) return false;
+  }
+  if (server_->wants_flush()) {
+    protocol::append_flush(out.begin_own());
+    out.end_own();
+  }
+  if (!server_->accepts_messages()) return false;
+  return !server_->needs_alignment() || align();
+}
+
+bool ClientSession::acquire() {
+  wait_start_ = core_->now();
+  notified_ = false;
+  pool::AcquireResult result;
+  std::string error;
+  {
+    PoolLock pools(core_->host());
+    result = pools->acquire(id_, context_->id, core_->now(), core_->actions());
+    if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(context_->id);
+  }
+  count_query_start();
+  return acquired(result, error);
+}
+
+bool ClientSession::acquired(const pool::AcquireResult& result, const std::string& error) {
+  switch (result.status) {
+    case pool::AcquireStatus::Granted: {
+      ServerSession* server = core_->find_server(result.server);
+      server->link(*this);
+      return on_granted(*server, result.needs_check);
+    }
+    case pool::AcquireStatus::Failing: {
+      const auto [sqlstate, message] = decode_login_error(error);
+      fatal(fmt::format("server login has been failing, cached error: {} (server_login_retry)", message.substr(0, 99)),
+            core_->sqlstate(sqlstate));
+      return false;
+    }
+    case pool::AcquireStatus::Queued:
+      waiting_ = true;
+      core_->schedule(*this, next_deadline());
+      return false;
+  }
+  return false;
+}
+
+// True if the server's parameters are the client's already. Otherwise the client's data waits for the SETs.
+bool ClientSession::align() {
+  if (!server_->ledger().idle() || server_->transaction_status() != 'I') return true;
+  protocol::ServerParameters& theirs = server_->parameters();
+  if (aligned(parameters_, theirs)) {
+    if (parameters_.tracked && theirs.tracked && *parameters_.tracked == *theirs.tracked) {
+      parameters_.tracked = theirs.tracked;  // the next comparison is one of pointers
+    }
+    server_->set_aligned();
+    return true;
+  }
+  const auto sql = alignment_sql(*core_->settings()->tracked, parameters_, theirs);
+  if (!sql) {
+    fatal("invalid server parameter", core_->sqlstate("22023"));
+    return false;
+  }
+  if (sql->empty()) {
+    theirs.extras = parameters_.extras;
+    server_->set_aligned();
+    return true;
+  }
+  server_->run_hidden(*sql, HiddenPurpose::Align);
+  return false;
+}
+
+ClientSession::Step ClientSession::take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
+  switch (header.type) {
+    case frontend::Query:
+      return take_query(header, message, out);
+    case frontend::Parse:
+      return take_parse(header, message, out);
+    case frontend::Bind:
+      return take_bind(header, message, out);
+    case frontend::Describe:
+    case frontend::Close:
+      return take_target(header, message, out);
+    case frontend::Execute:
+      count_query_start();
+      server_->ledger().push(ReplyKind::Execute);
+      break;
+    case frontend::FunctionCall:
+      count_query_start();
+      server_->ledger().push(ReplyKind::FunctionCall);
+      break;
+    case frontend::Sync:
+      ++segment_;
+      server_->ledger().push(ReplyKind::Sync);
+      break;
+    case frontend::CopyDone:
+    case frontend::CopyFail:
+      server_->ledger().push(ReplyKind::CopyEnd);
+      break;
+    default:  // CopyData and Flush have no reply
+      break;
+  }
+  pass(message, out);
+  return Step::Done;
+}
+
+void ClientSession::pass(ByteView message, OutBatch& out) {
+  out.add(message);
+  stream_forward_ = true;
+}
+
+void ClientSession::push_entry(ReplyEntry entry) {
+  server_->ledger().push(std::move(entry), [this](ReplyEntry& skipped) { server_->undo(skipped); });
+}
+
+ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
+  (void)header;
+  if (core_->config().disable_pqexec) {
+    fatal("PQexec disallowed", core_->sqlstate("0A000"));
+    return Step::Hold;
+  }
+  count_query_start();
+  unnamed_.reset();  // a simple query drops the unnamed statement
+  unnamed_serial_ = 0;
+  server_->unnamed = {};
+  server_->ledger().push(ReplyKind::Query);
+  pass(message, out);
+  return Step::Done;
+}
+
+ClientSession::Step ClientSession::take_parse(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
+  const ByteView body = message.substr(protocol::kHeaderSize);
+  if (body.empty() && header.body() > 0) return Step::NeedMore;
+  const bool complete = message.size() == header.total();
+  const bool named = !body.empty() && body[0] != '\0';
+  const bool tracked = named && tracks_;
+  if (!complete && ((tracked && header.total() <= kParseMax) || header.total() <= kUnnamedKept)) return Step::NeedMore;
+  if (tracked && !complete) {
+    fatal("prepared statement is too long", core_->sqlstate("54000"));
+    return Step::Hold;
+  }
+  count_query_start();
+  if (mode_ == PoolMode::Session || (named && !tracks_)) {
+    server_->ledger().push(ReplyKind::Parse);
+    pass(message, out);
+    return Step::Done;
+  }
+  const auto view = complete ? protocol::parse_parse(body) : std::nullopt;
+  if (complete && !view) {
+    fatal("broken Parse packet");
+    return Step::Hold;
+  }
+  if (!named) {
+    take_unnamed_parse(view ? &*view : nullptr);
+    pass(message, out);
+    return Step::Done;
+  }
+  return take_named_parse(*view, out);
+}
+
+void ClientSession::take_unnamed_parse(const protocol::ParseView* view) {
+  ReplyEntry entry;
+  entry.kind = ReplyKind::Parse;
+  entry.unnamed_serial = unnamed_serial_ = next_unnamed_serial_++;
+  if (next_unnamed_serial_ == 0) next_unnamed_serial_ = 1;
+  if (view != nullptr) {
+    if (!unnamed_) unnamed_ = std::make_unique<Unnamed>();
+    unnamed_->query.assign(view->query);
+    unnamed_->parameter_types.assign(view->parameter_types_raw);
+  } else {
+    unnamed_.reset();
+  }
+  server_->unnamed = {id_, unnamed_serial_};
+  ++context_->stats.client_parse_count;
+  ++context_->stats.server_parse_count;
+  push_entry(std::move(entry));
+}
+
+ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& view, OutBatch& out) {
+  if (const auto* known = statements_->find(view.statement)) {
+    // The earlier Parse of this name may still fail, which makes the name free again; then only its reply tells.
+    if (!known->confirmed && known->segment != segment_) return Step::Hold;
+    add_mistake(out, "42P05", fmt::format("prepared statement \"{}\" already exists", view.statement));
+    stream_forward_ = false;
+    return Step::Done;
+  }
+  if (statements_->size() >= kStatementsMax) {
+    add_mistake(out, "53400", "too many prepared statements");
+    stream_forward_ = false;
+    return Step::Done;
+  }
+  const protocol::StatementPtr statement = core_->statement_table().intern(view.query, view.parameter_types_raw);
+  ReplyEntry entry;
+  entry.change = std::make_unique<protocol::StatementChange>();
+  entry.change->client_name = std::string(view.statement);
+  entry.change->added_serial = statements_->add(view.statement, statement, segment_);
+  entry.change->key = statement->key();
+  ++context_->stats.client_parse_count;
+  if (server_->statements().touch(statement->key())) {
+    entry.kind = ReplyKind::LocalParse;
+  } else {
+    entry.kind = ReplyKind::Parse;
+    entry.change->server_added = true;
+    server_->statements().add(statement->key());
+    evict_statements(out);
+    protocol::append_parse(out.begin_own(), statement->server_name(), view.query, view.parameter_types_raw);
+    out.end_own();
+    ++context_->stats.server_parse_count;
+  }
+  push_entry(std::move(entry));
+  stream_forward_ = false;
+  return Step::Done;
+}
+
+ClientSession::Step ClientSession::take_bind(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
+  count_query_start();
+  if (mode_ == PoolMode::Session) {
+    server_->ledger().push(ReplyKind::Bind);
+    pass(message, out);
+    return Step::Done;
+  }
+  const ByteView body = message.substr(protocol::kHeaderSize);
+  const auto names = protocol::two_strings(body);
+  if (!names) {
+    if (message.size() < header.total() && body.size() < kNamesMax) return Step::NeedMore;
+    fatal("broken Bind packet");
+    return Step::Hold;
+  }
+  const auto& [portal, name] = *names;
+  ++context_->stats.bind_count;
+  if (name.empty()) return take_unnamed_use(ReplyKind::Bind, message, out);
+  if (!tracks_) {
+    server_->ledger().push(ReplyKind::Bind);
+    pass(message, out);
+    return Step::Done;
+  }
+  const auto* known = statements_->find(name);
+  if (known == nullptr) {
+    add_mistake(out, "26000", fmt::format("prepared statement \"{}\" does not exist", name));
+    stream_forward_ = false;
+    return Step::Done;
+  }
+  const protocol::StatementPtr statement = known->statement;
+  ensure_on_server(*statement, out);
+  const std::size_t offset = portal.size() + name.size() + 2;
+  const std::string& server_name = statement->server_name();
+  std::string& own = out.begin_own();
+  char head[protocol::kHeaderSize];
+  head[0] = header.type;
+  protocol::store_u32(head + 1, static_cast<std::uint32_t>(header.length - name.size() + server_name.size()));
+  own.append(head, sizeof head);
+  own.append(portal).push_back('\0');
+  own.append(server_name).push_back('\0');
+  out.end_own();
+  pass(body.substr(offset), out);
+  ReplyEntry entry;
+  entry.kind = ReplyKind::Bind;
+  entry.statement = statement;
+  push_entry(std::move(entry));
+  return Step::Done;
+}
+
+// Bind or Describe of the unnamed statement.
+ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView message, OutBatch& out) {
+  const ServerSession::UnnamedOwner mine{id_, unnamed_serial_};
+  if (unnamed_serial_ == 0 || (server_->unnamed != mine && !unnamed_)) {
+    // Whatever unnamed statement the server has, it is not this client's.
+    add_mistake(out, "26000", "unnamed prepared statement does not exist");
+    stream_forward_ = false;
+    return Step::Done;
+  }
+  if (server_->unnamed != mine) {
+    protocol::append_parse(out.begin_own(), "", unnamed_->query, unnamed_->parameter_types);
+    out.end_own();
+    ReplyEntry entry;
+    entry.kind = ReplyKind::HiddenParse;
+    entry.unnamed_serial = unnamed_serial_;
+    server_->unnamed = mine;
+    ++context_->stats.server_parse_count;
+    push_entry(std::move(entry));
+  }
+  ReplyEntry entry;
+  entry.kind = kind;
+  push_entry(std::move(entry));
+  pass(message, out);
+  return Step::Done;
+}
+
+// Describe and Close.
+ClientSession::Step ClientSession::take_target(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
+  count_query_start();
+  const bool describe = header.type == frontend::Describe;
+  const ReplyKind kind = describe ? ReplyKind::Describe : ReplyKind::Close;
+  if (mode_ == PoolMode::Session) {
+    server_->ledger().push(kind);
+    pass(message, out);
+    return Step::Done;
+  }
+  if (message.size() < header.total() && header.total() <= kNamesMax) return Step::NeedMore;
+  const auto target =
+      message.size() == header.total() ? protocol::parse_target(message.substr(protocol::kHeaderSize)) : std::nullopt;
+  if (!target) {
+    fatal(describe ? "broken Describe packet" : "broken Close packet");
+    return Step::Hold;
+  }
+  if (target->kind == 'P' || (!target->name.empty() && !tracks_)) {
+    server_->ledger().push(kind);
+    pass(message, out);
+    return Step::Done;
+  }
+  if (target->name.empty()) {
+    if (describe) return take_unnamed_use(kind, message, out);
+    unnamed_.reset();
+    unnamed_serial_ = 0;
+    server_->unnamed = {};
+    server_->ledger().push(kind);
+    pass(message, out);
+    return Step::Done;
+  }
+  stream_forward_ = false;
+  return describe ? take_named_describe(target->name, out) : take_named_close(target->name);
+}
+
+ClientSession::Step ClientSession::take_named_describe(ByteView name, OutBatch& out) {
+  const auto* known = statements_->find(name);
+  if (known == nullptr) {
+    add_mistake(out, "26000", fmt::format("prepared statement \"{}\" does not exist", name));
+    return Step::Done;
+  }
+  const protocol::StatementPtr statement = known->statement;
+  ensure_on_server(*statement, out);
+  protocol::append_describe(out.begin_own(), 'S', statement->server_name());
+  out.end_own();
+  ReplyEntry entry;
+  entry.kind = ReplyKind::Describe;
+  entry.statement = statement;
+  push_entry(std::move(entry));
+  return Step::Done;
+}
+
+// Never forwarded: other clients may use the same statement on that server.
+ClientSession::Step ClientSession::take_named_close(ByteView name) {
+  ReplyEntry entry;
+  entry.kind = ReplyKind::LocalClose;
+  if (auto removed = statements_->remove(name)) {
+    entry.change = std::make_unique<protocol::StatementChange>();
+    entry.change->client_name = std::string(name);
+    entry.change->removed = std::move(*removed);
+  }
+  push_entry(std::move(entry));
+  return Step::Done;
+}
+
+// A message that PostgreSQL would refuse for a name that only we know about. To get its consequences right (aborted
+// transaction, skipping to Sync) the server is made to fail too, and its error is replaced by the right one.
+void ClientSession::add_mistake(OutBatch& out, std::string_view sqlstate, std::string_view text) {
+  protocol::append_describe(out.begin_own(), 'S', "PGWEIR_no_such_statement");
+  out.end_own();
+  ReplyEntry entry;
+  entry.kind = ReplyKind::Mistake;
+  entry.change = std::make_unique<protocol::StatementChange>();
+  protocol::append_error(
+      entry.change->error,
+      protocol::ErrorText{.severity = "ERROR", .sqlstate = sqlstate, .message = text, .add_v = true});
+  push_entry(std::move(entry));
+}
+
+void ClientSession::ensure_on_server(const protocol::Statement& statement, OutBatch& out) {
+  if (server_->statements().touch(statement.key())) return;
+  server_->statements().add(statement.key());
+  evict_statements(out);
+  protocol::append_parse(out.begin_own(), statement.server_name(), statement.query(), statement.parameter_types());
+  out.end_own();
+  ReplyEntry entry;
+  entry.kind = ReplyKind::HiddenParse;
+  entry.change = std::make_unique<protocol::StatementChange>();
+  entry.change->key = statement.key();
+  entry.change->server_added = true;
+  ++context_->stats.server_parse_count;
+  push_entry(std::move(entry));
+}
+
+void ClientSession::evict_statements(OutBatch& out) {
+  while (const auto key = server_->statements().evict_over(context_->max_prepared_statements)) {
+    protocol::append_close(out.begin_own(), 'S', protocol::statement_server_name(*key));
+    out.end_own();
+    ReplyEntry entry;
+    entry.kind = ReplyKind::HiddenClose;
+    entry.change = std::make_unique<protocol::StatementChange>();
+    entry.change->key = *key;
+    entry.change->server_removed = true;
+    push_entry(std::move(entry));
+  }
+}
+
+void ClientSession::count_query_start() {
+  if (in_query_) return;
+  in_query_ = true;
+  query_start_ = core_->now();
+  ++context_->stats.query_count;
+  if (!in_transaction_) {
+    in_transaction_ = true;
+    transaction_start_ = core_->now();
+    ++context_->stats.xact_count;
+  }
+  if (has_deadlines_) core_->schedule(*this, next_deadline());
+}
+
+void ClientSession::count_query_end(TimePoint now, bool transaction_over) {
+  if (in_query_) {
+    in_query_ = false;
+    context_->stats.query_time += static_cast<std::uint64_t>((now - query_start_).count());
+  }
+  if (transaction_over && in_transaction_) {
+    in_transaction_ = false;
+    context_->stats.xact_time += static_cast<std::uint64_t>((now - transaction_start_).count());
+  }
+  last_request_ = now;
+  if (has_deadlines_) core_->schedule(*this, next_deadline());
+}
+
+}  // namespace pgweir::core

@@ -1,0 +1,424 @@
+// Life of a client connection outside of relaying: links to servers, time limits, ways out. The relay is in
+// client_relay.cpp, the login in client_login.cpp.
+#include "proxy/core/client_session.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "protocol/message_builder.hpp"
+#include "proxy/core/client_login.hpp"
+#include "proxy/core/console.hpp"
+#include "proxy/core/server_login.hpp"
+#include "proxy/core/worker_core.hpp"
+
+namespace pgweir::core {
+
+namespace {
+/// Unread bytes kept of a client that may not send on yet (waiting for a server, or for replies).
+constexpr std::size_t kUnreadMax = 65536;
+/// How long a last message may take to leave.
+constexpr Duration kLinger = std::chrono::seconds(5);
+
+TimePoint after(TimePoint start, Duration limit) {
+  return limit > Duration::zero() ? start + limit : pool::kNever;
+}
+}  // namespace
+
+ClientSession::ClientSession(WorkerCore& core, std::unique_ptr<Port> port, pool::ClientId id, PeerAddress address)
+    : Connection(core, std::move(port)),
+      id_(id),
+      login_(std::make_unique<ClientLogin>(*this)),
+      address_(std::move(address)),
+      connected_at_(core.now()),
+      last_request_(core.now()),
+      connect_wall_us_(core.host().wall_clock_us()),
+      number_(core.next_number()) {
+  core.schedule(*this, next_deadline());
+}
+
+ClientSession::~ClientSession() = default;
+
+std::string ClientSession::log_name() const {
+  const std::string_view database = database_.empty() ? std::string_view("(nodb)") : std::string_view(database_);
+  const std::string_view user = user_.empty() ? std::string_view("(nouser)") : std::string_view(user_);
+  if (address_.is_unix) return fmt::format("C-{:#x}: {}/{}@unix({}): ", number_, database, user, address_.pid);
+  const bool v6 = address_.host.find(':') != std::string::npos;
+  return fmt::format("C-{:#x}: {}/{}@{}{}{}:{} ", number_, database, user, v6 ? "[" : "", address_.host, v6 ? "]" : "",
+                     address_.port);
+}
+
+std::string ClientSession::application_name() const {
+  const auto index = protocol::TrackedNames::kApplicationName;
+  if (!parameters_.tracked || parameters_.tracked->values.size() <= index) return {};
+  return parameters_.tracked->values[index].value_or("");
+}
+
+std::size_t ClientSession::consume(ByteView in) {
+  switch (state_) {
+    case State::Login:
+      return login_->consume(in);
+    case State::Ready:
+      if (context_ != nullptr) context_->stats.client_bytes += in.size() - std::min(in.size(), counted_unread_);
+      {
+        const std::size_t used = relay(in);
+        counted_unread_ = in.size() - used;
+        return used;
+      }
+    case State::Console:
+      return console_->consume(in);
+    case State::Closing:
+      return in.size();
+  }
+  return in.size();
+}
+
+bool ClientSession::wants_input() const {
+  if (state_ == State::Closing) return false;
+  if (state_ == State::Ready && server_ != nullptr && server_->has_unsent()) return false;
+  // Answers of our own pile up if the client does not read them: it may send on when it has.
+  if (has_unsent()) return false;
+  return unread_size() < kUnreadMax || (state_ == State::Ready && server_ != nullptr && server_->accepts_messages());
+}
+
+bool ClientSession::wants_hangup() const {
+  return waiting_;
+}
+
+void ClientSession::on_woken() {
+  if (login_ && state_ != State::Login) login_.reset();
+  resume_input();
+  update_interest();
+}
+
+void ClientSession::on_output_drained() {
+  if (state_ == State::Closing) {
+    finish_closing();
+    return;
+  }
+  if (server_ != nullptr) core_->wake(*server_);
+  core_->wake(*this);
+}
+
+void ClientSession::deliver(std::span<const ByteView> pieces) {
+  if (state_ == State::Closing) return;
+  send(pieces);
+  if (has_unsent() && server_ != nullptr) server_->update_interest();
+}
+
+void ClientSession::set_over_limit() { login_->set_over_limit(); }
+
+void ClientSession::on_tls_ready() {
+  if (login_) login_->tls_ready();
+}
+
+void ClientSession::on_hangup(const std::string& reason) {
+  if (closed()) return;
+  disconnect(reason);
+}
+
+bool ClientSession::on_granted(ServerSession& server, bool needs_check) {
+  waiting_ = false;
+  server_ = &server;
+  sent_to_server_ = false;
+  PoolContext& context = server.context();
+  ++context.stats.server_assignment_count;
+  context.stats.wait_time += static_cast<std::uint64_t>((core_->now() - wait_start_).count());
+  if (needs_check) {
+    const std::string& query = core_->config().server_check_query;
+    server.run_hidden(query == "<empty>" ? std::string_view() : std::string_view(query), HiddenPurpose::Check);
+    return false;
+  }
+  if (state_ != State::Login) return true;
+  login_->granted(server);
+  return false;
+}
+
+void ClientSession::on_hidden_done(HiddenPurpose purpose, const HiddenResult& result) {
+  ServerSession& server = *server_;
+  if (purpose == HiddenPurpose::Check) {
+    if (result.failed) {
+      server.close("test query failed");  // ends in on_server_lost, which asks for another
+    } else if (state_ == State::Login) {
+      login_->granted(server);
+    } else {
+      core_->wake(*this);
+    }
+    return;
+  }
+  if (state_ == State::Login) {
+    login_->hidden_done(purpose, result);
+    return;
+  }
+  if (result.failed) {
+    // The SETs were one transaction, so the server is as it was; this client cannot have what it asks for.
+    core_->log(LogLevel::Warning, log_name() + "cannot set parameters on server: " + result.message);
+    fatal("invalid server parameter", core_->sqlstate("22023"));
+    return;
+  }
+  server.parameters().extras = parameters_.extras;
+  server.parameters().extras_unknown = false;
+  if (parameters_.tracked && server.parameters().tracked) take_spelling(*server.parameters().tracked);
+  if (parameters_.tracked && *parameters_.tracked == *server.parameters().tracked) {
+    parameters_.tracked = server.parameters().tracked;
+  }
+  server.set_aligned();
+  core_->wake(*this);
+}
+
+// The client's values as the server spells them.
+void ClientSession::take_spelling(const protocol::ParameterSet& server) {
+  for (std::size_t i = 0; i < server.values.size() && i < parameters_.tracked->values.size(); ++i) {
+    if (server.values[i] && parameters_.tracked->values[i]) {
+      parameters_.tracked = with_value(parameters_.tracked, i, *server.values[i]);
+    }
+  }
+}
+
+void ClientSession::on_server_lost(std::string_view reason) {
+  server_ = nullptr;
+  if (state_ == State::Closing || closed()) return;
+  const bool retry = !sent_to_server_;
+  if (!retry) {
+    fatal(reason, core_->sqlstate("08006"));
+    return;
+  }
+  // Nothing of this client has reached the server: it may have another one, with its old place in the queue.
+  PoolContext* context = state_ == State::Login ? login_->wanted_pool() : context_;
+  pool::AcquireResult result;
+  std::string error;
+  {
+    PoolLock pools(core_->host());
+    result = pools->acquire_again(id_, context->id, wait_start_, core_->now(), core_->actions());
+    if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(context->id);
+  }
+  if (acquired(result, error)) core_->wake(*this);
+}
+
+void ClientSession::on_server_released() {
+  server_ = nullptr;
+  sent_to_server_ = false;
+  last_request_ = core_->now();
+  if (idle_timeout_ > Duration::zero()) core_->schedule(*this, next_deadline());
+  if (state_ == State::Ready && unread_size() > 0) core_->wake(*this);
+}
+
+bool ClientSession::releases_server() const {
+  return state_ == State::Ready && sent_to_server_ && mode_ != PoolMode::Session &&
+         (stream_left_ == 0 || !stream_forward_);
+}
+
+void ClientSession::on_rejected(std::string_view reason) {
+  waiting_ = false;
+  if (state_ == State::Login && login_->rejected()) return;
+  const auto [sqlstate, message] = decode_login_error(reason);
+  fatal(message, sqlstate);
+}
+
+void ClientSession::on_dropped(std::string_view reason) {
+  if (state_ == State::Closing || closed()) return;
+  fatal(reason, core_->sqlstate("57P01"));
+}
+
+void ClientSession::on_cancel_while_waiting() {
+  if (state_ == State::Console) {
+    console_->interrupt();
+    return;
+  }
+  if (state_ != State::Ready || !waiting_) return;
+  {
+    PoolLock pools(core_->host());
+    pools->stop_waiting(id_, core_->now(), core_->actions());
+  }
+  waiting_ = false;
+  cancel_pending_ = true;
+  core_->wake(*this);
+}
+
+void ClientSession::fatal(std::string_view text, std::string_view sqlstate) {
+  if (state_ == State::Closing || closed()) return;
+  if (core_->config().log_pooler_errors)
+    core_->log(LogLevel::Warning, log_name() + fmt::format("pooler error: {}", text));
+  std::string message;
+  protocol::append_error(message, "FATAL", sqlstate, text);
+  log_closing(text);
+  state_ = State::Closing;
+  leave();
+  send(ByteView(message));
+  closing_at_ = core_->now();
+  if (!has_unsent()) {
+    finish_closing();
+  } else {
+    core_->schedule(*this, next_deadline());
+  }
+}
+
+void ClientSession::disconnect(std::string_view reason) {
+  if (closed()) return;
+  if (state_ != State::Closing) log_closing(reason);
+  state_ = State::Closing;
+  leave();
+  finish_closing();
+}
+
+void ClientSession::finish_closing() {
+  if (closed()) return;
+  close_port();
+  core_->bury(*this);
+}
+
+void ClientSession::log_closing(std::string_view reason) {
+  if (!core_->config().log_disconnections || user_.empty()) return;
+  const auto age = std::chrono::duration_cast<std::chrono::seconds>(core_->now() - connected_at_).count();
+  core_->log(LogLevel::Log, log_name() + fmt::format("closing because: {} (age={}s)", reason, age));
+}
+
+void ClientSession::leave() {
+  if (left_) return;
+  left_ = true;
+  console_.reset();
+  if (server_ != nullptr) {
+    ServerSession* server = server_;
+    server_ = nullptr;
+    server->client_left(terminated_);
+  }
+  waiting_ = false;
+  PoolLock pools(core_->host());
+  pools->remove_client(id_, core_->now(), core_->actions());
+}
+
+const std::string* ClientSession::take_parameter(std::size_t index, std::string_view value, bool after_reset) {
+  if (!parameters_.tracked || index >= parameters_.tracked->values.size()) return nullptr;
+  if (after_reset && overrides_) {
+    for (const auto& [overridden, own] : *overrides_) {
+      if (overridden != index) continue;
+      parameters_.tracked = with_value(parameters_.tracked, index, own);
+      return &own;
+    }
+  }
+  parameters_.tracked = with_value(parameters_.tracked, index, value);
+  return nullptr;
+}
+
+void ClientSession::reset_to_startup() {
+  if (!overrides_ || !parameters_.tracked) return;
+  for (const auto& [index, own] : *overrides_) parameters_.tracked = with_value(parameters_.tracked, index, own);
+}
+
+void ClientSession::forget_unnamed(std::uint32_t serial) {
+  if (unnamed_serial_ != serial) return;
+  unnamed_serial_ = 0;
+  unnamed_.reset();
+}
+
+void ClientSession::become_ready(PoolContext& context) {
+  context_ = &context;
+  state_ = State::Ready;
+  mode_ = context.mode;
+  tracks_ = context.tracks_statements();
+  if (tracks_) statements_ = std::make_unique<protocol::ClientStatements>();
+  settings_changed();
+  last_request_ = core_->now();
+  core_->schedule(*this, next_deadline());
+}
+
+void ClientSession::settings_changed() {
+  if (context_ == nullptr || context_->entry == nullptr) return;
+  const Config& config = core_->config();
+  wait_timeout_ = effective_query_wait_timeout(config, *context_->entry, user_);
+  idle_timeout_ = effective_client_idle_timeout(config, user_);
+  has_deadlines_ = context_->query_timeout > Duration::zero() || context_->transaction_timeout > Duration::zero() ||
+                   context_->idle_transaction_timeout > Duration::zero();
+  if (state_ == State::Ready) core_->schedule(*this, next_deadline());
+}
+
+TimePoint ClientSession::next_deadline() const {
+  const Config& config = core_->config();
+  if (state_ == State::Closing) return closing_at_ + kLinger;
+  if (state_ == State::Console) return pool::kNever;
+  if (state_ == State::Login) return after(connected_at_, config.client_login_timeout);
+  TimePoint at = pool::kNever;
+  if (waiting_) {
+    at = std::min(at, after(wait_start_, wait_timeout_));
+    if (!notified_) at = std::min(at, after(wait_start_, config.query_wait_notify));
+  } else if (server_ == nullptr) {
+    at = std::min(at, after(last_request_, idle_timeout_));
+  }
+  if (!has_deadlines_) return at;
+  if (in_query_) at = std::min(at, after(query_start_, context_->query_timeout));
+  if (in_transaction_ && server_ != nullptr) {
+    at = std::min(at, after(transaction_start_, context_->transaction_timeout));
+  }
+  if (in_transaction_ && !in_query_ && server_ != nullptr) {
+    at = std::min(at, after(last_request_, context_->idle_transaction_timeout));
+  }
+  return at;
+}
+
+void ClientSession::on_timer(TimePoint now) {
+  if (closed()) return;
+  if (state_ == State::Closing) {
+    if (now >= closing_at_ + kLinger) {
+      finish_closing();
+    } else {
+      core_->schedule(*this, closing_at_ + kLinger);
+    }
+    return;
+  }
+  if (state_ == State::Login) {
+    if (now >= next_deadline()) {
+      fatal(waiting_ ? "client_login_timeout (server down)" : "client_login_timeout", core_->sqlstate("08006"));
+      return;
+    }
+  } else if (state_ == State::Ready && (!check_wait_limits(now) || !check_query_limits(now))) {
+    return;
+  }
+  const TimePoint at = next_deadline();
+  if (at != pool::kNever) core_->schedule(*this, at);
+}
+
+// False if the client was closed.
+bool ClientSession::check_wait_limits(TimePoint now) {
+  const Config& config = core_->config();
+  if (waiting_) {
+    if (now >= after(wait_start_, wait_timeout_)) {
+      fatal("query_wait_timeout", core_->sqlstate("57014"));
+      return false;
+    }
+    if (!notified_ && now >= after(wait_start_, config.query_wait_notify)) {
+      notified_ = true;
+      std::string notice;
+      protocol::append_notice(notice, "NOTICE", "00000",
+                              "No server connection available in postgres backend, client being queued");
+      send(ByteView(notice));
+    }
+  } else if (server_ == nullptr && now >= after(last_request_, idle_timeout_)) {
+    fatal("client_idle_timeout", core_->sqlstate("57P05"));
+    return false;
+  }
+  return true;
+}
+
+bool ClientSession::check_query_limits(TimePoint now) {
+  if (!has_deadlines_) return true;
+  const char* over = nullptr;
+  if (in_query_ && now >= after(query_start_, context_->query_timeout)) {
+    over = waiting_ ? "query_timeout" : "query timeout";
+  } else if (in_transaction_ && server_ != nullptr && now >= after(transaction_start_, context_->transaction_timeout)) {
+    over = "transaction timeout";
+  } else if (in_transaction_ && !in_query_ && server_ != nullptr &&
+             now >= after(last_request_, context_->idle_transaction_timeout)) {
+    over = "idle transaction timeout";
+  }
+  if (over == nullptr) return true;
+  if (server_ != nullptr) {
+    // The server connection goes too, whatever state it is in.
+    ServerSession* server = server_;
+    server_ = nullptr;
+    server->drop_client(over);
+  }
+  fatal(over, core_->sqlstate("57014"));
+  return false;
+}
+
+}  // namespace pgweir::core

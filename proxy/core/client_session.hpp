@@ -1,0 +1,194 @@
+// One client connection as a machine: after its login it relays messages to the linked server, asking the pool for one
+// when a transaction begins, rewriting names of prepared statements and making the server's parameters the client's
+// first. Follows "Message Flow" of the protocol chapter from the server's side.
+//
+//   Login --welcome--> Idle --first message--> Waiting --grant--> Active --server free--> Idle
+//                                                                 (session mode: stays Active)
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "protocol/frame_header.hpp"
+#include "protocol/message_view.hpp"
+#include "protocol/prepared_statements.hpp"
+#include "protocol/session_parameters.hpp"
+#include "proxy/core/connection.hpp"
+#include "proxy/core/pool_context.hpp"
+#include "proxy/core/server_session.hpp"
+
+namespace pgweir::core {
+
+class ClientLogin;
+class Console;
+
+/// Start-up values that RESET and DISCARD ALL go back to, by tracked index.
+using StartupOverrides = std::vector<std::pair<std::size_t, std::string>>;
+
+class ClientSession final : public Connection {
+ public:
+  enum class State : std::uint8_t {
+    Login,    ///< until ReadyForQuery was sent
+    Ready,    ///< relaying
+    Console,  ///< talks to the admin console
+    Closing,  ///< a last message is being sent
+  };
+
+  ClientSession(WorkerCore& core, std::unique_ptr<Port> port, pool::ClientId id, PeerAddress address);
+  ~ClientSession() override;
+
+  // ---- events ----
+  void on_hangup(const std::string& reason) override;
+  void on_tls_ready() override;
+  void on_timer(TimePoint now);
+  void on_woken() override;
+  /// A Grant for this client. The server is on this worker and linked by the caller.
+  /// True if the client's messages may go to it at once.
+  bool on_granted(ServerSession& server, bool needs_check);
+  void on_hidden_done(HiddenPurpose purpose, const HiddenResult& result);
+  /// The linked server is gone. `sent` says whether bytes of this client may have reached it.
+  void on_server_lost(std::string_view reason);
+  /// The server went back to the pool.
+  void on_server_released();
+  /// The pool gave up on it: `reason` as encoded by encode_login_error, or a text of PgBouncer's.
+  void on_rejected(std::string_view reason);
+  /// KILL, database removed and the like.
+  void on_dropped(std::string_view reason);
+  /// Accepted beyond max_client_conn.
+  void set_over_limit();
+  /// New settings are in force.
+  void settings_changed();
+  /// A cancel request for a client that waits in a queue, or for a console command.
+  void on_cancel_while_waiting();
+
+  /// Sends a FATAL error and closes.
+  void fatal(std::string_view text, std::string_view sqlstate = "08P01");
+  /// Closes without a message.
+  void disconnect(std::string_view reason);
+
+  [[nodiscard]] State state() const { return state_; }
+  [[nodiscard]] pool::ClientId id() const { return id_; }
+  [[nodiscard]] ServerSession* server() const { return server_; }
+  [[nodiscard]] bool waiting() const { return waiting_; }
+  [[nodiscard]] PoolContext* context() const { return context_; }
+  [[nodiscard]] const PeerAddress& address() const { return address_; }
+  [[nodiscard]] std::uint64_t number() const { return number_; }
+  [[nodiscard]] const std::string& database() const { return database_; }
+  [[nodiscard]] const std::string& user() const { return user_; }
+  [[nodiscard]] TimePoint connected_at() const { return connected_at_; }
+  [[nodiscard]] TimePoint last_request() const { return last_request_; }
+  [[nodiscard]] TimePoint query_start() const { return query_start_; }
+  [[nodiscard]] std::int64_t connect_wall_us() const { return connect_wall_us_; }
+  [[nodiscard]] std::string application_name() const;
+  [[nodiscard]] std::size_t prepared_statements() const { return statements_ ? statements_->size() : 0; }
+  protocol::SessionParameters& parameters() { return parameters_; }
+  [[nodiscard]] protocol::ClientStatements* statements() { return statements_.get(); }
+  [[nodiscard]] std::string log_name() const;
+  [[nodiscard]] Console* console() { return console_.get(); }
+  [[nodiscard]] WorkerCore& core() { return *core_; }
+  [[nodiscard]] bool in_query() const { return in_query_; }
+
+  // ---- from the server's relay ----
+  /// The pool mode and what the client did say that a free server goes back to the pool.
+  [[nodiscard]] bool releases_server() const;
+  /// Replies for this client.
+  void deliver(std::span<const ByteView> pieces);
+  /// A tracked parameter changed on the server. `after_reset`: because of RESET or DISCARD ALL, so the client's own
+  /// start-up value applies; returns it if the server's value is not to be shown.
+  const std::string* take_parameter(std::size_t index, std::string_view value, bool after_reset);
+  void reset_to_startup();
+  void forget_unnamed(std::uint32_t serial);
+  void count_query_end(TimePoint now, bool transaction_over);
+
+  TimePoint timer_at = pool::kNever;  ///< WorkerCore's bookkeeping
+
+ private:
+  friend class ClientLogin;
+  enum class Step { Done, NeedMore, Hold };
+
+  std::size_t consume(ByteView in) override;
+  void on_output_drained() override;
+  [[nodiscard]] bool wants_input() const override;
+  [[nodiscard]] bool wants_hangup() const override;
+
+  // relay (client_relay.cpp)
+  std::size_t relay(ByteView in);
+  void flush_to_server(OutBatch& out);
+  bool prepare_server(const protocol::FrameHeader& header, std::size_t available, OutBatch& out);
+  bool acquire();
+  bool acquired(const pool::AcquireResult& result, const std::string& error);
+  bool align();
+  Step take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
+  Step take_query(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
+  Step take_parse(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
+  Step take_named_parse(const protocol::ParseView& view, OutBatch& out);
+  void take_unnamed_parse(const protocol::ParseView* view);
+  Step take_bind(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
+  Step take_unnamed_use(protocol::ReplyKind kind, ByteView message, OutBatch& out);
+  Step take_target(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
+  Step take_named_describe(ByteView name, OutBatch& out);
+  Step take_named_close(ByteView name);
+  void pass(ByteView message, OutBatch& out);
+  void push_entry(protocol::ReplyEntry entry);
+  void add_mistake(OutBatch& out, std::string_view sqlstate, std::string_view text);
+  void ensure_on_server(const protocol::Statement& statement, OutBatch& out);
+  void evict_statements(OutBatch& out);
+  void count_query_start();
+  bool drop_cancelled(const protocol::FrameHeader& header);
+  void take_spelling(const protocol::ParameterSet& server);
+
+  void log_closing(std::string_view reason);
+  void leave();
+  void finish_closing();
+  [[nodiscard]] TimePoint next_deadline() const;
+  bool check_wait_limits(TimePoint now);
+  bool check_query_limits(TimePoint now);
+  void become_ready(PoolContext& context);
+
+  /// A client may not name more statements than this; PostgreSQL would run out of memory, we must not.
+  static constexpr std::size_t kStatementsMax = 100'000;
+
+  pool::ClientId id_;
+  State state_ = State::Login;
+  bool waiting_ = false;        ///< in the pool's queue
+  bool left_ = false;           ///< the pools know that it is gone
+  bool in_query_ = false, in_transaction_ = false;
+  bool sent_to_server_ = false;  ///< bytes of this client went to the linked server
+  bool notified_ = false;        ///< query_wait_notify was sent for this wait
+  bool stream_forward_ = false;
+  bool tracks_ = false;          ///< named statements are ours to manage
+  bool has_deadlines_ = false;   ///< some timeout of queries or transactions is on
+  bool terminated_ = false;      ///< it sent Terminate
+  bool cancel_pending_ = false;  ///< the next request was cancelled while it waited
+  bool skip_to_sync_ = false;    ///< the rest of a cancelled pipeline is dropped
+  PoolMode mode_ = PoolMode::Session;  ///< as at login: a reload changes it for later clients
+  std::uint32_t segment_ = 0;    ///< number of Syncs so far
+  std::size_t stream_left_ = 0;
+  std::size_t counted_unread_ = 0;  ///< part of the unread bytes that the statistics have
+  ServerSession* server_ = nullptr;
+  PoolContext* context_ = nullptr;
+  std::unique_ptr<ClientLogin> login_;
+  std::unique_ptr<Console> console_;
+  std::unique_ptr<protocol::ClientStatements> statements_;
+  protocol::SessionParameters parameters_;
+  std::unique_ptr<StartupOverrides> overrides_;
+
+  /// The client's unnamed statement, kept so that it can follow to another server.
+  struct Unnamed {
+    std::string query, parameter_types;
+  };
+  std::unique_ptr<Unnamed> unnamed_;  ///< null: none, or too long to be kept
+  std::uint32_t unnamed_serial_ = 0;  ///< of the latest Parse of it; 0: there is none
+  std::uint32_t next_unnamed_serial_ = 1;
+
+  PeerAddress address_;
+  std::string database_, user_;
+  Duration wait_timeout_{}, idle_timeout_{};
+  TimePoint closing_at_{};
+  TimePoint connected_at_{}, last_request_{}, wait_start_{}, query_start_{}, transaction_start_{};
+  std::int64_t connect_wall_us_ = 0;
+  std::uint64_t number_ = 0;
+};
+
+}  // namespace pgweir::core

@@ -1,0 +1,103 @@
+#include "proxy/core/connection.hpp"
+
+namespace pgweir::core {
+
+namespace {
+// A buffer that grew for one large message is not kept.
+constexpr std::size_t kKeepCapacity = 4096;
+
+void release(std::string& buffer) {
+  if (buffer.capacity() > kKeepCapacity) {
+    std::string().swap(buffer);
+  } else {
+    buffer.clear();
+  }
+}
+}  // namespace
+
+std::span<const ByteView> OutBatch::views() {
+  views_.clear();
+  for (const Piece& piece : pieces_) {
+    views_.emplace_back(piece.own ? scratch_.data() + piece.offset : piece.data, piece.size);
+  }
+  return views_;
+}
+
+void Connection::receive(ByteView fresh) {
+  if (closed_) return;
+  if (in_.empty()) {
+    consuming_ = true;
+    const std::size_t used = consume(fresh);
+    consuming_ = false;
+    if (!closed_ && used < fresh.size()) in_.assign(fresh.substr(used));
+  } else {
+    in_.append(fresh);
+    resume_input();
+  }
+  update_interest();
+}
+
+void Connection::resume_input() {
+  // While consuming, the loop that is under way comes to the rest by itself or leaves it for a later call.
+  if (closed_ || consuming_ || in_.empty()) return;
+  consuming_ = true;
+  const std::size_t used = consume(in_);
+  consuming_ = false;
+  if (closed_) return;
+  if (used == in_.size()) {
+    release(in_);
+  } else {
+    in_.erase(0, used);
+  }
+  update_interest();
+}
+
+void Connection::writable() {
+  if (closed_) return;
+  if (has_unsent()) {
+    const ByteView rest = ByteView(out_).substr(out_sent_);
+    out_sent_ += port_->write(std::span<const ByteView>(&rest, 1));
+    if (has_unsent()) return;
+    release(out_);
+    out_sent_ = 0;
+  }
+  on_output_drained();
+  update_interest();
+}
+
+void Connection::send(std::span<const ByteView> pieces) {
+  if (closed_) return;
+  std::size_t accepted = has_unsent() ? 0 : port_->write(pieces);
+  bool rest = false;
+  for (const ByteView piece : pieces) {
+    if (accepted >= piece.size()) {
+      accepted -= piece.size();
+      continue;
+    }
+    if (!rest && !has_unsent()) {
+      out_.clear();
+      out_sent_ = 0;
+    }
+    rest = true;
+    out_.append(piece.substr(accepted));
+    accepted = 0;
+  }
+  if (rest) update_interest();
+}
+
+void Connection::update_interest() {
+  if (closed_) return;
+  const bool read = wants_input();
+  const auto now = static_cast<std::uint8_t>((read ? 1 : 0) | (has_unsent() ? 2 : 0) | (wants_hangup() ? 4 : 0));
+  if (now == interest_) return;
+  interest_ = now;
+  port_->set_interest(read, has_unsent(), wants_hangup());
+}
+
+void Connection::close_port() {
+  if (closed_) return;
+  closed_ = true;
+  port_->close();
+}
+
+}  // namespace pgweir::core

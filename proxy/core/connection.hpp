@@ -1,0 +1,135 @@
+// The buffering that client and server connections share: bytes that could not be passed on yet, in both directions,
+// and the back-pressure between them. Decides when a socket is read and when not; what the bytes mean is up to the
+// session classes. A connection owns memory only while it holds bytes.
+//
+//   socket --receive()--> [ unread residue in_ ] --consume()--> peer's send() --> [ unsent out_ ] --> socket
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "proxy/core/port.hpp"
+
+namespace pgweir::core {
+
+class WorkerCore;
+
+/// Output gathered while one batch of input is looked at: runs of the input itself and bytes of our own between them.
+/// One per worker; empty outside of a consume() call.
+class OutBatch {
+ public:
+  /// Adds bytes that stay valid until take().
+  void add(ByteView bytes) {
+    if (bytes.empty()) return;
+    if (!pieces_.empty() && !pieces_.back().own && pieces_.back().data + pieces_.back().size == bytes.data()) {
+      pieces_.back().size += bytes.size();
+    } else {
+      pieces_.push_back({bytes.data(), 0, bytes.size(), false});
+    }
+  }
+  /// Bytes of our own may be appended to scratch() between begin_own() and end_own().
+  std::string& begin_own() {
+    own_start_ = scratch_.size();
+    return scratch_;
+  }
+  void end_own() {
+    const std::size_t size = scratch_.size() - own_start_;
+    if (size == 0) return;
+    if (!pieces_.empty() && pieces_.back().own) {
+      pieces_.back().size += size;
+    } else {
+      pieces_.push_back({nullptr, own_start_, size, true});
+    }
+  }
+  [[nodiscard]] bool empty() const { return pieces_.empty(); }
+  /// The gathered bytes in order; valid until clear() or the next add.
+  std::span<const ByteView> views();
+  void clear() {
+    pieces_.clear();
+    scratch_.clear();
+  }
+
+ private:
+  struct Piece {
+    const char* data;
+    std::size_t offset;
+    std::size_t size;
+    bool own;
+  };
+  std::vector<Piece> pieces_;
+  std::vector<ByteView> views_;
+  std::string scratch_;
+  std::size_t own_start_ = 0;
+};
+
+class Connection {
+ public:
+  Connection(WorkerCore& core, std::unique_ptr<Port> port) : core_(&core), port_(std::move(port)) {
+    if (port_) port_->bind(*this);
+  }
+  virtual ~Connection() = default;
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // ---- events, from the Port's owner ----
+  /// Bytes were read; the view is valid during the call only.
+  void receive(ByteView fresh);
+  /// The socket takes bytes again.
+  void writable();
+  /// The peer closed or the connection broke; `reason` for the log. Nothing follows.
+  virtual void on_hangup(const std::string& reason) = 0;
+  virtual void on_tls_ready() {}
+
+  /// Looks again at the unread bytes, after whatever kept them from being passed on has ended.
+  void resume_input();
+
+  /// Called by WorkerCore after the event in which somebody asked for it with wake().
+  virtual void on_woken() { resume_input(); }
+
+  [[nodiscard]] bool closed() const { return closed_; }
+  [[nodiscard]] bool has_unsent() const { return out_sent_ < out_.size(); }
+  [[nodiscard]] std::size_t unread_size() const { return in_.size(); }
+  [[nodiscard]] std::size_t unsent_size() const { return out_.size() - out_sent_; }
+  [[nodiscard]] Port& port() { return *port_; }
+  [[nodiscard]] const Port& port() const { return *port_; }
+  /// Tells the Port what is wanted now; after changes made from outside.
+  void update_interest();
+
+ protected:
+  /// Looks at `in` and says how many bytes are done with; the rest is kept and given again, with more behind it.
+  virtual std::size_t consume(ByteView in) = 0;
+  /// Everything sent has left.
+  virtual void on_output_drained() = 0;
+  /// Whether more input may come now.
+  [[nodiscard]] virtual bool wants_input() const = 0;
+  [[nodiscard]] virtual bool wants_hangup() const { return false; }
+
+  /// Sends, keeping what the socket does not take.
+  void send(std::span<const ByteView> pieces);
+  void send(ByteView bytes) { send(std::span<const ByteView>(&bytes, 1)); }
+  void drop_input() { in_.clear(); }
+  [[nodiscard]] ByteView unread() const { return in_; }
+  void mark_closed() { closed_ = true; }
+  void attach_port(std::unique_ptr<Port> port) {
+    port_ = std::move(port);
+    port_->bind(*this);
+  }
+  /// Closes the socket; the object is destroyed at the end of the batch.
+  void close_port();
+
+  WorkerCore* core_;
+
+ private:
+  std::unique_ptr<Port> port_;
+  std::string in_;
+  std::string out_;
+  std::size_t out_sent_ = 0;
+  bool closed_ = false;
+  bool consuming_ = false;
+  std::uint8_t interest_ = 1;  ///< what the Port was told last; a new Port reads
+
+  friend class WorkerCore;
+};
+
+}  // namespace pgweir::core

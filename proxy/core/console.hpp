@@ -1,0 +1,65 @@
+// One connection to the admin console: reads commands, collects what SHOW prints from the pools and all workers, and has
+// actions carried out. The language is admin_command, the tables are admin_format; here is who does what when. A command
+// whose answer takes time (PAUSE, RELOAD, SHOW over several workers) holds back the commands behind it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "proxy/core/admin_command.hpp"
+#include "proxy/core/port.hpp"
+#include "proxy/core/report.hpp"
+
+namespace pgweir::core {
+
+class ClientSession;
+
+class Console {
+ public:
+  /// `admin`: of admin_users; otherwise only SHOW is allowed.
+  Console(ClientSession& client, bool admin);
+  ~Console();
+
+  void welcome(std::uint64_t cancel_key);
+  std::size_t consume(ByteView in);
+  /// A cancel request for this connection: ends a pending PAUSE by resuming everything.
+  void interrupt();
+  /// A wait of PoolManager::wait_for is over; false if it is not this console's.
+  bool wait_over(std::uint64_t token);
+  void process_command_done(const std::string& error);
+
+ private:
+  void run(std::string_view sql);
+  void act(const AdminCommand& command);
+  void show(const AdminCommand& command);
+  void show_collected(ShowWhat what, const WorkerReport& report);
+  void pause(const AdminCommand& command);
+  void resume(const AdminCommand& command);
+  void kill(const AdminCommand& command);
+  void kill_client(const AdminCommand& command);
+  void reconnect(const AdminCommand& command);
+  void set_disabled(const AdminCommand& command, bool disabled);
+  void wait_close(const AdminCommand& command);
+  void shut_down(const AdminCommand& command);
+  [[nodiscard]] bool check_database(const AdminCommand& command, const char* verb);
+  void hold(const AdminCommand& command);
+  void done(std::string_view tag);
+  void error(std::string_view text, std::string_view sqlstate = "08P01");
+  void answer(std::string& out);
+
+  void show_databases(std::string& out);
+  void show_pools(std::string& out);
+  void show_users(std::string& out);
+  void show_lists(std::string& out);
+  void show_peers(std::string& out);
+
+  ClientSession& client_;
+  bool admin_;
+  bool busy_ = false;       ///< a command's answer is pending
+  bool pausing_ = false;    ///< ... and it is a PAUSE, which a cancel request resumes
+  std::string held_tag_;    ///< tag of the pending answer
+  std::uint64_t token_ = 0;  ///< of the pending wait
+  std::uint64_t request_ = 0;
+};
+
+}  // namespace pgweir::core

@@ -1,0 +1,52 @@
+#include "proxy/core/pool_context.hpp"
+
+#include <algorithm>
+
+namespace pgweir::core {
+
+void resolve(PoolContext& context, std::shared_ptr<const Settings> settings) {
+  context.settings = std::move(settings);
+  const Config& config = *context.settings->config;
+  context.entry = find_database(config, context.database);
+  if (context.entry == nullptr) return;
+  const DatabaseConfig& entry = *context.entry;
+  context.dbname = std::string(effective_dbname(entry, context.database));
+  context.forced_user = entry.user.has_value();
+  context.mode = effective_pool_mode(config, entry, context.user);
+  context.max_prepared_statements = static_cast<std::size_t>(std::max(0, config.max_prepared_statements));
+  context.query_timeout = effective_query_timeout(config, context.user);
+  context.transaction_timeout = effective_transaction_timeout(config, context.user);
+  context.idle_transaction_timeout = effective_idle_transaction_timeout(config, context.user);
+}
+
+pool::PoolSettings pool_settings(const Config& config, const DatabaseConfig& entry, const std::string& pool_user) {
+  pool::PoolSettings result;
+  result.pool_size = static_cast<std::uint32_t>(effective_pool_size(config, entry, pool_user));
+  result.min_pool_size = static_cast<std::uint32_t>(effective_min_pool_size(config, entry));
+  result.reserve_pool_size = static_cast<std::uint32_t>(effective_reserve_pool_size(config, entry, pool_user));
+  result.max_pool_logins = static_cast<std::uint32_t>(std::max(1, config.max_pool_logins));
+  result.reserve_pool_timeout = config.reserve_pool_timeout;
+  result.server_idle_timeout = config.server_idle_timeout;
+  result.server_lifetime = effective_server_lifetime(config, entry);
+  result.server_login_retry = config.server_login_retry;
+  result.server_check_delay = config.server_check_delay;
+  result.server_check = !config.server_check_query.empty();
+  result.server_round_robin = config.server_round_robin;
+  result.forced_user = entry.user.has_value();
+  return result;
+}
+
+ServerTarget server_target(const PoolContext& context, std::size_t index) {
+  const Config& config = *context.settings->config;
+  const DatabaseConfig& entry = *context.entry;
+  ServerTarget target;
+  target.host = entry.hosts[index % entry.hosts.size()];
+  if (target.host.host.empty()) target.host.host = config.unix_socket_dir;
+  target.sslmode = target.host.is_unix() ? SslMode::Disable : effective_server_tls_sslmode(config, entry);
+  target.ca_file = std::string(effective_server_tls_ca_file(config, entry));
+  target.cert_file = std::string(effective_server_tls_cert_file(config, entry));
+  target.key_file = std::string(effective_server_tls_key_file(config, entry));
+  return target;
+}
+
+}  // namespace pgweir::core

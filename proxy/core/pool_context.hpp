@@ -1,0 +1,81 @@
+// What one worker knows about one (database, user) pool beyond the connections themselves: the settings that apply, how
+// to log in to its server, what a welcome contains, and its counters. Every worker has its own copy, so nothing here is
+// locked.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "protocol/auth_scram.hpp"
+#include "protocol/session_parameters.hpp"
+#include "proxy/core/config.hpp"
+#include "proxy/core/pool_stats.hpp"
+#include "proxy/core/port.hpp"
+
+namespace pgweir::core {
+
+/// Configuration and user list in force. Immutable; sessions keep the one they began with only for as long as a step
+/// takes and ask their worker again.
+struct Settings {
+  std::shared_ptr<const Config> config;
+  std::shared_ptr<const std::map<std::string, std::string, std::less<>>> users;  ///< auth_file
+  std::shared_ptr<const protocol::TrackedNames> tracked;
+};
+
+/// What is needed to log in to a server as a pool's user, found out at client logins.
+struct Credentials {
+  std::optional<std::string> secret;              ///< from auth_query
+  std::optional<protocol::ScramKeys> scram_keys;  ///< of a client that proved its password by SCRAM
+};
+
+using ParameterList = std::vector<std::pair<std::string, std::string>>;
+
+/// What a server reported at login: the untracked parameters in the server's order, and the tracked ones.
+struct ServerReport {
+  ParameterList untracked;
+  protocol::ParameterSetPtr tracked;
+  friend bool operator==(const ServerReport&, const ServerReport&) = default;
+};
+
+struct PoolContext {
+  pool::PoolId id{};
+  std::string database;  ///< entry name that clients use
+  std::string user;      ///< user of the server connections
+  std::shared_ptr<const Settings> settings;
+  const DatabaseConfig* entry = nullptr;  ///< inside `settings`; null once the database was removed
+
+  // Resolved from the settings:
+  std::string dbname;
+  bool forced_user = false;
+  PoolMode mode = PoolMode::Session;
+  std::size_t max_prepared_statements = 0;  ///< 0: named statements pass through untouched
+  Duration query_timeout{}, transaction_timeout{}, idle_transaction_timeout{};
+
+  Credentials credentials;
+  std::shared_ptr<const ServerReport> report;  ///< null until a server of this pool was seen here
+  std::size_t next_host = 0;                   ///< for load_balance_hosts
+  PoolStats stats;
+  StatsPeriod period;  ///< the last one that is over
+
+  /// Start-up parameter values that a server has accepted, by "name=value", with what the server made of them. Bounded.
+  std::unordered_map<std::string, std::string> accepted_parameters;
+  static constexpr std::size_t kAcceptedMax = 1000;
+
+  [[nodiscard]] bool tracks_statements() const { return mode != PoolMode::Session && max_prepared_statements > 0; }
+};
+
+/// Fills the resolved part of a context from new settings. `entry` is left null if the database is gone.
+void resolve(PoolContext& context, std::shared_ptr<const Settings> settings);
+
+/// The limits of a pool for PoolManager, all inheritance resolved.
+[[nodiscard]] pool::PoolSettings pool_settings(const Config& config, const DatabaseConfig& entry,
+                                               const std::string& pool_user);
+
+/// Host number `index` (modulo the list) of the pool's database and how to connect to it.
+[[nodiscard]] ServerTarget server_target(const PoolContext& context, std::size_t index);
+
+}  // namespace pgweir::core

@@ -1,0 +1,142 @@
+// What the session machines ask of the world: a socket (Port) and their worker's surroundings (Host). proxy/io carries
+// these out with epoll, OpenSSL and threads, the simulator with virtual pipes and time. The machines call out through
+// these narrow interfaces instead of returning lists of actions, because the byte path would pay for the lists with
+// every message; the rule that keeps them pure is that neither interface ever calls back from within a call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "pool/pool_manager.hpp"
+#include "protocol/crypto.hpp"
+#include "protocol/wire.hpp"
+#include "proxy/core/config.hpp"
+
+namespace pgweir::core {
+
+using protocol::ByteView;
+using pool::TimePoint;
+
+/// Both ends of a connection as text, for the log and SHOW.
+struct PeerAddress {
+  std::string host;        ///< numeric, or "unix"
+  int port = 0;
+  std::string local_host;
+  int local_port = 0;
+  bool is_unix = false;
+  int pid = 0;             ///< of the process behind a Unix socket, if known
+  std::int64_t uid = -1;   ///< of that process, if known
+};
+
+/// A server to connect to and how.
+struct ServerTarget {
+  HostPort host;
+  SslMode sslmode = SslMode::Disable;
+  std::string ca_file, cert_file, key_file;  ///< per database; the Host falls back to nothing else
+};
+
+class Connection;
+
+/// One socket. All calls from the owning worker; none of them calls back into the session.
+class Port {
+ public:
+  virtual ~Port() = default;
+  /// The session that gets this socket's events from now on.
+  virtual void bind(Connection& session) { (void)session; }
+  /// Takes as many bytes of the pieces, in order, as the socket accepts now, and says how many. A broken connection
+  /// swallows them; the session learns of it by on_hangup.
+  virtual std::size_t write(std::span<const ByteView> pieces) = 0;
+  /// What the session wants to hear of. With `read` off, a peer that has gone for good is still reported; `hangup`
+  /// says that the end of the peer's stream matters even though nothing is read.
+  virtual void set_interest(bool read, bool write, bool hangup) = 0;
+  /// Starts TLS as the server. Ends in Connection::on_tls_ready or on_hangup.
+  virtual void start_tls_server(ByteView already_received) = 0;
+  /// Starts TLS as the client, checking the certificate as `target` says. Ends as above.
+  virtual void start_tls_client(const ServerTarget& target) = 0;
+  [[nodiscard]] virtual bool is_tls() const = 0;
+  /// PgBouncer's form, "TLSv1.3/TLS_AES_256_GCM_SHA384/ECDH=prime256v1"; empty without TLS.
+  [[nodiscard]] virtual std::string tls_info() const = 0;
+  /// tls-server-end-point data of RFC 5929; empty without TLS.
+  [[nodiscard]] virtual std::string tls_server_end_point() const = 0;
+  /// Ends the connection; nothing is reported afterwards. What was written is still delivered.
+  virtual void close() = 0;
+};
+
+enum class LogLevel { Fatal, Error, Warning, Log, Debug, Noise };
+
+class WorkerCore;
+/// Something to do on another worker. Copyable because std::function asks for it; nobody copies one.
+using Task = std::function<void(WorkerCore&)>;
+
+/// A console command that concerns the whole process rather than the pools.
+struct ProcessCommand {
+  enum class Kind : std::uint8_t { Reload, Set, ShutdownNow, ShutdownWaitForServers, ShutdownWaitForClients };
+  Kind kind{};
+  std::string key, value;  ///< Set
+  pool::WorkerId worker = 0;  ///< where the console that waits for the outcome lives
+  pool::ClientId client{};    ///< answered through WorkerCore::process_command_done (Reload, Set)
+};
+
+/// The worker around the machines.
+class Host {
+ public:
+  virtual ~Host() = default;
+
+  /// Access to the pools of all workers; see PoolLock.
+  virtual pool::PoolManager& lock_pools() = 0;
+  virtual void unlock_pools() = 0;
+
+  /// Starts a connect. Ends in WorkerCore::server_connected or server_connect_failed, unless abandoned.
+  virtual void open_server(pool::ServerId server, const ServerTarget& target) = 0;
+  virtual void abandon_server(pool::ServerId server) = 0;
+  /// Starts a connect for a cancel request; `token` is the caller's. Ends in WorkerCore::cancel_connected or
+  /// cancel_connect_failed, unless abandoned.
+  virtual void open_cancel(std::uint64_t token, const ServerTarget& target) = 0;
+  virtual void abandon_cancel(std::uint64_t token) = 0;
+
+  /// A server's port leaves this worker's event set, and enters the one of the worker that calls attach.
+  virtual void detach(Port& port) = 0;
+  virtual void attach(Port& port) = 0;
+
+  /// Runs `task` on worker `to` (also on the own one: later). Tasks from one worker to another keep their order.
+  virtual void post(pool::WorkerId to, Task task) = 0;
+  [[nodiscard]] virtual pool::WorkerId worker_count() const = 0;
+  /// Carries out what the console asked for; see console.hpp. Process-wide.
+  virtual void process_command(const ProcessCommand& command) = 0;
+
+  /// A wait of PoolManager::wait_for that no console asked for is over.
+  virtual void wait_over(std::uint64_t token) { (void)token; }
+
+  virtual void log(LogLevel level, std::string text) = 0;
+  [[nodiscard]] virtual protocol::Crypto& crypto() = 0;
+  /// Seconds and microseconds since 1970, for what people read (SHOW, SCRAM has no need of it).
+  [[nodiscard]] virtual std::int64_t wall_clock_us() = 0;
+  /// "YYYY-MM-DD HH:MM:SS TZ" in local time.
+  [[nodiscard]] virtual std::string format_time(std::int64_t unix_us) = 0;
+  /// User id of the process, for the console login over a Unix socket.
+  [[nodiscard]] virtual std::int64_t own_uid() const = 0;
+  /// True if TLS can be offered to clients.
+  [[nodiscard]] virtual bool tls_available() const = 0;
+};
+
+/// Holds the pools for a few list operations; never across a call into a Port.
+class PoolLock {
+ public:
+  explicit PoolLock(Host& host) : host_(host), pools_(host.lock_pools()) {}
+  ~PoolLock() { host_.unlock_pools(); }
+  PoolLock(const PoolLock&) = delete;
+  PoolLock& operator=(const PoolLock&) = delete;
+  pool::PoolManager* operator->() { return &pools_; }
+  pool::PoolManager& operator*() { return pools_; }
+
+ private:
+  Host& host_;
+  pool::PoolManager& pools_;
+};
+
+}  // namespace pgweir::core

@@ -1,0 +1,137 @@
+#include "proxy/core/report.hpp"
+
+#include <memory>
+
+#include "proxy/core/client_session.hpp"
+#include "proxy/core/worker_core.hpp"
+
+namespace pgweir::core {
+
+namespace {
+
+std::int64_t wall_of(WorkerCore& core, TimePoint moment) {
+  return core.host().wall_clock_us() - (core.now() - moment).count();
+}
+
+void fill_address(SocketRow& row, const PeerAddress& address) {
+  row.addr = address.is_unix ? "unix" : address.host;
+  row.port = address.port;
+  row.local_addr = address.is_unix ? "unix" : address.local_host;
+  row.local_port = address.local_port;
+}
+
+SocketRow client_row(WorkerCore& core, const ClientSession& client) {
+  SocketRow row;
+  switch (client.state()) {
+    case ClientSession::State::Login:
+    case ClientSession::State::Closing:
+      row.state = client.waiting() ? SocketState::ClWaiting : SocketState::ClLogin;
+      break;
+    case ClientSession::State::Ready:
+      row.state = client.waiting()             ? SocketState::ClWaiting
+                  : client.server() != nullptr ? SocketState::ClActive
+                                               : SocketState::ClIdle;
+      break;
+    case ClientSession::State::Console:
+      row.state = SocketState::ClActive;
+      break;
+  }
+  row.user = client.user();
+  row.database = client.database();
+  fill_address(row, client.address());
+  row.connect_time = client.connect_wall_us();
+  row.request_time = wall_of(core, client.last_request());
+  if (client.in_query()) row.wait = core.now() - client.query_start();
+  row.ptr = row.id = client.number();
+  if (client.server() != nullptr) {
+    row.link = client.server()->number();
+    row.close_needed = false;
+  }
+  row.remote_pid = static_cast<std::uint64_t>(client.address().pid);
+  row.tls = client.port().tls_info();
+  row.application_name = client.application_name();
+  row.prepared_statements = client.prepared_statements();
+  row.recv_pos = row.pkt_avail = client.unread_size();
+  row.send_avail = client.unsent_size();
+  return row;
+}
+
+SocketRow server_row(WorkerCore& core, const ServerSession& server, bool close_needed) {
+  SocketRow row;
+  row.state = !server.logged_in()            ? SocketState::SvLogin
+              : server.testing()             ? SocketState::SvTested
+              : server.client() != nullptr   ? SocketState::SvActive
+              : core.now() - server.last_packet() >= core.config().server_check_delay ? SocketState::SvUsed
+                                                                                       : SocketState::SvIdle;
+  row.user = server.context().user;
+  row.database = server.context().database;
+  fill_address(row, server.address());
+  row.connect_time = server.connect_wall_us();
+  row.request_time = wall_of(core, server.last_packet());
+  row.close_needed = close_needed;
+  row.ptr = row.id = server.number();
+  if (server.client() != nullptr) row.link = server.client()->number();
+  row.remote_pid = server.key().pid;
+  row.tls = server.port().tls_info();
+  const auto index = protocol::TrackedNames::kApplicationName;
+  const auto& tracked = server.parameters().tracked;
+  if (tracked && tracked->values.size() > index) row.application_name = tracked->values[index].value_or("");
+  row.prepared_statements = server.statements().size();
+  row.recv_pos = row.pkt_avail = server.unread_size();
+  row.send_avail = server.unsent_size();
+  return row;
+}
+
+}  // namespace
+
+WorkerReport make_report(WorkerCore& core, bool sockets) {
+  WorkerReport report;
+  for (const auto& [id, context] : core.contexts()) {
+    StatsRow& row = report.stats[context->database];
+    row.database = context->database;
+    row.total += context->stats;
+    row.period.begin += context->period.begin;
+    row.period.end += context->period.end;
+    row.period.length_us = std::max(row.period.length_us, context->period.length_us);
+  }
+  if (!sockets) return report;
+  for (const auto& [id, client] : core.clients()) {
+    if (!client->closed()) report.sockets.push_back(client_row(core, *client));
+  }
+  PoolLock pools(core.host());
+  for (const auto& [id, server] : core.servers()) {
+    if (!server->closed()) report.sockets.push_back(server_row(core, *server, pools->close_needed(id)));
+  }
+  return report;
+}
+
+void collect_reports(WorkerCore& core, bool sockets, std::function<void(WorkerCore&, WorkerReport)> done) {
+  struct Collection {
+    std::size_t missing;
+    WorkerReport report;
+    std::function<void(WorkerCore&, WorkerReport)> done;
+  };
+  // Touched on the asking worker only: the others send their part there.
+  const auto collection = std::make_shared<Collection>(Collection{core.host().worker_count(), {}, std::move(done)});
+  const pool::WorkerId origin = core.id();
+  for (pool::WorkerId worker = 0; worker < core.host().worker_count(); ++worker) {
+    core.host().post(worker, [collection, origin, sockets](WorkerCore& there) {
+      const auto part = std::make_shared<WorkerReport>(make_report(there, sockets));
+      there.host().post(origin, [collection, part](WorkerCore& here) {
+        WorkerReport& all = collection->report;
+        all.sockets.insert(all.sockets.end(), part->sockets.begin(), part->sockets.end());
+        for (const auto& [database, row] : part->stats) {
+          StatsRow& sum = all.stats[database];
+          sum.database = database;
+          sum.total += row.total;
+          sum.period.begin += row.period.begin;
+          sum.period.end += row.period.end;
+          sum.period.length_us = std::max(sum.period.length_us, row.period.length_us);
+        }
+        if (--collection->missing == 0) collection->done(here, std::move(all));
+      });
+    });
+  }
+}
+
+}  // namespace pgweir::core

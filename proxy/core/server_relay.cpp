@@ -1,0 +1,482 @@
+// The way of a reply: which messages of a server go to the linked client, which are ours and vanish, which of the
+// client's messages are answered here, and when the server is free again.
+#include <algorithm>
+
+#include "protocol/message_builder.hpp"
+#include "protocol/message_type.hpp"
+#include "protocol/message_view.hpp"
+#include "proxy/core/client_session.hpp"
+#include "proxy/core/server_login.hpp"
+#include "proxy/core/server_session.hpp"
+#include "proxy/core/worker_core.hpp"
+
+namespace pgweir::core {
+
+namespace backend = protocol::backend;
+using protocol::ReplyEntry;
+using protocol::ReplyKind;
+
+namespace {
+
+/// Messages that have to be looked at whole may not be longer than this.
+constexpr std::size_t kCompleteMax = 65536;
+
+/// Types whose body matters to us.
+bool needs_body(char type) {
+  switch (type) {
+    case backend::ReadyForQuery:
+    case backend::ParameterStatus:
+    case backend::ErrorResponse:
+    case backend::CommandComplete:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool known_type(char type) {
+  switch (type) {
+    case backend::BackendKeyData:
+    case backend::BindComplete:
+    case backend::CloseComplete:
+    case backend::CommandComplete:
+    case backend::CopyBothResponse:
+    case backend::CopyData:
+    case backend::CopyDone:
+    case backend::CopyInResponse:
+    case backend::CopyOutResponse:
+    case backend::DataRow:
+    case backend::EmptyQueryResponse:
+    case backend::ErrorResponse:
+    case backend::FunctionCallResponse:
+    case backend::NoData:
+    case backend::NoticeResponse:
+    case backend::NotificationResponse:
+    case backend::ParameterDescription:
+    case backend::ParameterStatus:
+    case backend::ParseComplete:
+    case backend::PortalSuspended:
+    case backend::ReadyForQuery:
+    case backend::RowDescription:
+      return true;
+    default:
+      return false;
+  }
+}
+
+/// Comes at any time, whatever is owed.
+bool asynchronous(char type) {
+  return type == backend::NoticeResponse || type == backend::NotificationResponse || type == backend::ParameterStatus;
+}
+
+}  // namespace
+
+std::size_t ServerSession::consume(ByteView in) {
+  last_packet_ = core_->now();
+  if (terminated_) return in.size();
+  const std::size_t used = login_ && !login_->relaying() ? login_->consume(in) : relay(in);
+  if (login_ && login_->done() && !closed() && !terminated_) {
+    login_.reset();
+    if (used < in.size()) core_->wake(*this);
+    PoolLock pools(core_->host());
+    pools->server_ready(id_, key_, core_->now(), core_->actions());
+  }
+  return used;
+}
+
+std::size_t ServerSession::relay(ByteView in) {
+  if (client_ != nullptr && client_->has_unsent()) return 0;
+  if (client_ != nullptr) context_->stats.server_bytes += in.size();
+  OutBatch& out = core_->batch();
+  std::size_t pos = 0;
+  while (pos < in.size()) {
+    if (stream_left_ > 0) {
+      const std::size_t n = std::min(stream_left_, in.size() - pos);
+      if (stream_forward_) out.add(in.substr(pos, n));
+      stream_left_ -= n;
+      pos += n;
+      if (stream_left_ == 0) answer_local(out);
+      continue;
+    }
+    protocol::FrameHeader header;
+    const protocol::FrameStatus status = read_frame_header(in.substr(pos), core_->config().max_packet_size, header);
+    if (status == protocol::FrameStatus::NeedMore) break;
+    if (status == protocol::FrameStatus::BadLength || !known_type(header.type)) {
+      flush_to_client(out);
+      protocol_violation(status == protocol::FrameStatus::BadLength ? "bad pkt header" : "unknown pkt");
+      return in.size();
+    }
+    const ByteView message = in.substr(pos, std::min(header.total(), in.size() - pos));
+    const Step step = take_message(header, message, out);
+    if (step == Step::NeedMore) break;
+    if (step == Step::Stop) {
+      out.clear();
+      return in.size();
+    }
+    if (step == Step::Forward) out.add(message);
+    stream_forward_ = step == Step::Forward;
+    stream_left_ = header.total() - message.size();
+    pos += message.size();
+    if (stream_left_ == 0) answer_local(out);
+  }
+  flush_to_client(out);
+  if (pos == in.size() && !release_if_free() && client_ != nullptr && client_->unread_size() > 0 &&
+      accepts_messages()) {
+    core_->wake(*client_);
+  }
+  return pos;
+}
+
+void ServerSession::flush_to_client(OutBatch& out) {
+  if (out.empty()) return;
+  if (client_ != nullptr) client_->deliver(out.views());
+  out.clear();
+}
+
+// The first bytes of a message, at least its header. Everything a message means is decided here, once.
+ServerSession::Step ServerSession::take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
+  const bool complete = message.size() == header.total();
+  const bool body_matters = needs_body(header.type);
+  if (!complete && (body_matters || hidden_ > 0) && header.total() <= kCompleteMax) return Step::NeedMore;
+  if (hidden_ > 0) return take_hidden(header, message);
+  if (client_ == nullptr) return take_idle_message(header, message);
+  if (!body_matters) return take_reply(header.type);
+  const ByteView body = message.substr(protocol::kHeaderSize);
+  if (!complete) {
+    if (header.type == backend::ErrorResponse) return take_error({}, out);
+    flush_to_client(out);
+    protocol_violation(header.type == backend::ParameterStatus ? "broken ParameterStatus packet" : "bad pkt header");
+    return Step::Stop;
+  }
+  switch (header.type) {
+    case backend::ReadyForQuery:
+      return take_ready(body, out);
+    case backend::ErrorResponse:
+      return take_error(body, out);
+    case backend::ParameterStatus:
+      return take_parameter_status(body, out);
+    default:
+      return take_command_complete(body);
+  }
+}
+
+// Messages without a body that matters: settle the ledger's front entry.
+ServerSession::Step ServerSession::take_reply(char type) {
+  if (type == backend::DataRow || type == backend::CopyData || asynchronous(type)) return Step::Forward;
+  if (copy_both_) return Step::Forward;
+  if (ledger_.empty()) return unexpected(type);
+  const ReplyKind front = ledger_.front().kind;
+  switch (type) {
+    case backend::ParseComplete:
+      if (front != ReplyKind::Parse && front != ReplyKind::HiddenParse) return unexpected(type);
+      confirm(ledger_.front());
+      ledger_.drop_front();
+      return front == ReplyKind::Parse ? Step::Forward : Step::Drop;
+    case backend::BindComplete:
+      if (front != ReplyKind::Bind) return unexpected(type);
+      ledger_.drop_front();
+      return Step::Forward;
+    case backend::CloseComplete:
+      if (front != ReplyKind::Close && front != ReplyKind::HiddenClose) return unexpected(type);
+      ledger_.drop_front();
+      return front == ReplyKind::Close ? Step::Forward : Step::Drop;
+    case backend::RowDescription:
+    case backend::NoData:
+      if (front == ReplyKind::Describe) ledger_.drop_front();
+      return Step::Forward;
+    case backend::EmptyQueryResponse:
+    case backend::PortalSuspended:
+      if (front == ReplyKind::Execute) ledger_.drop_front();
+      return Step::Forward;
+    case backend::CopyInResponse:
+      ledger_.begin_copy_in();
+      return Step::Forward;
+    case backend::CopyBothResponse:
+      copy_both_ = true;
+      return Step::Forward;
+    default:
+      return Step::Forward;
+  }
+}
+
+// A reply that nobody asked for: the client may have use for it, the next client must not meet this server.
+ServerSession::Step ServerSession::unexpected(char type) {
+  if (dirty_.empty()) {
+    dirty_ = "unexpected message from server";
+    core_->log(LogLevel::Warning, log_name() + "unexpected message '" + std::string(1, type) + "' from server");
+  }
+  return Step::Forward;
+}
+
+ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
+  const std::optional<char> status = protocol::parse_ready_for_query(body);
+  if (!status) {
+    flush_to_client(out);
+    protocol_violation("bad pkt header");
+    return Step::Stop;
+  }
+  status_ = *status;
+  if (copy_both_ && ledger_.empty()) copy_both_ = false;
+  bool expected = false;
+  while (!ledger_.empty() && !expected) {
+    const ReplyKind kind = ledger_.front().kind;
+    expected = kind == ReplyKind::Query || kind == ReplyKind::Sync || kind == ReplyKind::FunctionCall;
+    if (!expected && kind != ReplyKind::CopyEnd) (void)unexpected('Z');
+    ledger_.drop_front();
+  }
+  if (!expected) (void)unexpected('Z');
+  copy_both_ = false;
+  if (reset_seen_) {
+    reset_seen_ = false;
+    needs_alignment_ = true;
+  }
+  if (ledger_.empty()) client_->count_query_end(core_->now(), status_ == 'I');
+  if (context_->mode == PoolMode::Statement && status_ != 'I') {
+    ClientSession* client = client_;
+    flush_to_client(out);
+    client->fatal("transaction blocks not allowed in statement pooling mode");
+    return Step::Stop;
+  }
+  return Step::Forward;
+}
+
+ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
+  const auto undo_entry = [this](ReplyEntry& entry) { undo(entry); };
+  if (ledger_.empty()) return Step::Forward;
+  ReplyEntry& front = ledger_.front();
+  if (front.kind == ReplyKind::Mistake) {
+    out.begin_own() += front.change->error;
+    out.end_own();
+    ledger_.fail(undo_entry);
+    return Step::Drop;
+  }
+  if (const auto error = protocol::parse_error_fields(body)) {
+    if (front.statement) {
+      if (error->sqlstate == "26000") statements_.remove(front.statement->key());
+      // English text as well as the routine, because lc_messages may translate the former.
+      if (error->sqlstate == "0A000" &&
+          (error->routine == "RevalidateCachedQuery" || error->message == "cached plan must not change result type")) {
+        core_->statement_table().outdate(*front.statement);
+      }
+    }
+    if (front.kind == ReplyKind::HiddenParse && error->sqlstate == "42P05") (void)unexpected('E');
+  }
+  ledger_.fail(undo_entry);
+  return Step::Forward;
+}
+
+ServerSession::Step ServerSession::take_parameter_status(ByteView body, OutBatch& out) {
+  const auto parameter = protocol::parse_parameter_status(body);
+  if (!parameter) {
+    flush_to_client(out);
+    protocol_violation("broken ParameterStatus packet");
+    return Step::Stop;
+  }
+  const auto index = core_->settings()->tracked->find(parameter->name);
+  if (!index || *index >= parameters_.tracked->values.size()) return Step::Forward;
+  const protocol::ParameterSetPtr before = parameters_.tracked;
+  parameters_.tracked = with_value(before, *index, parameter->value);
+  if (client_ == nullptr) return Step::Drop;
+  if (!reset_seen_ && client_->parameters().tracked == before) {
+    client_->parameters().tracked = parameters_.tracked;
+    return Step::Forward;
+  }
+  const std::string* own = client_->take_parameter(*index, parameter->value, reset_seen_);
+  if (own == nullptr) return Step::Forward;
+  protocol::append_parameter_status(out.begin_own(), core_->settings()->tracked->name(*index), *own);
+  out.end_own();
+  return Step::Drop;
+}
+
+ServerSession::Step ServerSession::take_command_complete(ByteView body) {
+  if (!ledger_.empty() && ledger_.front().kind == ReplyKind::Execute) ledger_.drop_front();
+  // Only a few tags concern us, and all begin with one of these letters.
+  const char first = body.empty() ? '\0' : body[0];
+  if (first != 'D' && first != 'R' && first != 'S') return Step::Forward;
+  const auto complete = protocol::parse_command_complete(body);
+  if (!complete) return Step::Forward;
+  const ByteView tag = complete->tag;
+  if (tag == "DISCARD ALL" || tag == "DEALLOCATE ALL") {
+    statement_tables_cleared();
+    if (client_->statements() != nullptr) client_->statements()->clear_confirmed();
+  }
+  if (tag == "DISCARD ALL") {
+    reset_seen_ = true;
+    parameters_.extras.reset();
+    parameters_.extras_unknown = false;
+    client_->reset_to_startup();
+  } else if (tag == "RESET") {
+    reset_seen_ = true;
+    parameters_.extras_unknown = true;
+  } else if (tag == "SET") {
+    parameters_.extras_unknown = true;
+  }
+  return Step::Forward;
+}
+
+// Nobody is linked and nothing is asked: an idle server (or one being reset, whose replies are hidden). PgBouncer
+// throws a server away for any such message; only those that end its usefulness do so here.
+ServerSession::Step ServerSession::take_idle_message(const protocol::FrameHeader& header, ByteView message) {
+  const bool complete = message.size() == header.total();
+  switch (header.type) {
+    case backend::NoticeResponse:
+    case backend::NotificationResponse:
+      return Step::Drop;
+    case backend::ParameterStatus: {
+      if (!complete) break;
+      OutBatch unused;
+      return take_parameter_status(message.substr(protocol::kHeaderSize), unused) == Step::Stop ? Step::Stop
+                                                                                                : Step::Drop;
+    }
+    default:
+      break;
+  }
+  std::string reason = "server sent unexpected message while idle";
+  if (header.type == backend::ErrorResponse && complete) {
+    if (const auto error = protocol::parse_error_fields(message.substr(protocol::kHeaderSize))) {
+      reason = "server closed an idle connection: " + std::string(error->message);
+    }
+  }
+  close(reason);
+  return Step::Stop;
+}
+
+// A query of ours is under way: nothing of it reaches a client but what may come at any time anyway.
+ServerSession::Step ServerSession::take_hidden(const protocol::FrameHeader& header, ByteView message) {
+  const ByteView body = message.substr(protocol::kHeaderSize);
+  const bool complete = message.size() == header.total();
+  switch (header.type) {
+    case backend::ReadyForQuery: {
+      const std::optional<char> status = complete ? protocol::parse_ready_for_query(body) : std::nullopt;
+      if (!status) {
+        protocol_violation("bad pkt header");
+        return Step::Stop;
+      }
+      status_ = *status;
+      hidden_done();
+      return closed() || terminated_ ? Step::Stop : Step::Drop;
+    }
+    case backend::ParameterStatus:
+      if (!complete || !take_hidden_parameter(body)) {
+        protocol_violation("broken ParameterStatus packet");
+        return Step::Stop;
+      }
+      return Step::Drop;
+    case backend::NotificationResponse:
+      return client_ != nullptr && client_->state() == ClientSession::State::Ready ? Step::Forward : Step::Drop;
+    case backend::ErrorResponse:
+      hidden_result_->failed = true;
+      if (const auto error = complete ? protocol::parse_error_fields(body) : std::nullopt) {
+        hidden_result_->sqlstate = std::string(error->sqlstate);
+        hidden_result_->message = std::string(error->message);
+      }
+      return Step::Drop;
+    case backend::RowDescription:
+      hidden_result_->columns = complete ? protocol::parse_row_description(body).value_or(0) : std::uint16_t{0};
+      return Step::Drop;
+    case backend::DataRow:
+      ++hidden_result_->rows;
+      if (static_cast<HiddenPurpose>(ledger_.front().purpose) == HiddenPurpose::Lookup && complete) {
+        collect_row(body);
+      }
+      return Step::Drop;
+    default:
+      return Step::Drop;
+  }
+}
+
+bool ServerSession::take_hidden_parameter(ByteView body) {
+  const auto parameter = protocol::parse_parameter_status(body);
+  if (!parameter) return false;
+  const auto index = core_->settings()->tracked->find(parameter->name);
+  if (!index || *index >= parameters_.tracked->values.size()) return true;
+  parameters_.tracked = with_value(parameters_.tracked, *index, parameter->value);
+  return true;
+}
+
+void ServerSession::collect_row(ByteView body) {
+  std::vector<std::optional<ByteView>> columns;
+  hidden_result_->row.clear();
+  if (!protocol::parse_data_row(body, columns)) return;
+  for (const auto& column : columns) {
+    hidden_result_->row.push_back(column ? std::optional<std::string>(*column) : std::nullopt);
+  }
+}
+
+void ServerSession::confirm(const ReplyEntry& entry) {
+  if (entry.change && client_ != nullptr && client_->statements() != nullptr && entry.change->added_serial != 0) {
+    client_->statements()->confirm(entry.change->client_name, entry.change->added_serial);
+  }
+}
+
+void ServerSession::undo(ReplyEntry& entry) {
+  if (entry.unnamed_serial != 0) {
+    if (client_ != nullptr) client_->forget_unnamed(entry.unnamed_serial);
+    if (unnamed.serial == entry.unnamed_serial) unnamed = {};
+  }
+  if (!entry.change) return;
+  protocol::StatementChange& change = *entry.change;
+  if (change.server_added) statements_.remove(change.key);
+  if (change.server_removed) statements_.add_oldest(change.key);
+  if (client_ == nullptr || client_->statements() == nullptr) return;
+  if (change.added_serial != 0) client_->statements()->undo_add(change.client_name, change.added_serial);
+  if (change.removed.statement) {
+    client_->statements()->undo_remove(change.client_name, std::move(change.removed));
+  }
+}
+
+// Replies that we give in the server's place, when their turn has come. Not in the middle of a message.
+void ServerSession::answer_local(OutBatch& out) {
+  while (!ledger_.empty() && stream_left_ == 0) {
+    switch (ledger_.front().kind) {
+      case ReplyKind::LocalParse:
+        confirm(ledger_.front());
+        protocol::append_parse_complete(out.begin_own());
+        break;
+      case ReplyKind::LocalClose:
+        protocol::append_close_complete(out.begin_own());
+        break;
+      case ReplyKind::CopyEnd:
+        out.begin_own();
+        break;
+      default:
+        return;
+    }
+    out.end_own();
+    ledger_.drop_front();
+  }
+}
+
+void ServerSession::answer_local_now() {
+  OutBatch& out = core_->batch();
+  answer_local(out);
+  flush_to_client(out);
+  if (unread_size() == 0) (void)release_if_free();
+}
+
+void ServerSession::statement_tables_cleared() {
+  statements_.clear();
+  unnamed = {};
+  // What was sent behind the command that cleared them is on the server nevertheless.
+  ledger_.for_each([this](const ReplyEntry& entry) {
+    if (entry.change && entry.change->server_added) statements_.add(entry.change->key);
+  });
+}
+
+// The one place where a server is found free for the next client: ReadyForQuery said that no transaction is open, no
+// reply and no Sync is owed, no byte of it is unread, nothing of ours is under way, and the client has had its turn.
+// What the client has not taken yet was copied to its own buffer. A cancel in flight is looked after by PoolManager.
+bool ServerSession::release_if_free() {
+  if (closed() || terminated_ || login_ || hidden_ > 0 || stream_left_ > 0) return false;
+  if (finish_) {
+    finish_ = false;
+    give_back();
+    return true;
+  }
+  if (client_ == nullptr || !ledger_.idle() || status_ != 'I' || copy_both_ || has_unsent()) return false;
+  if (!client_->releases_server()) return false;
+  give_back();
+  return true;
+}
+
+}  // namespace pgweir::core

@@ -1,0 +1,328 @@
+// Life of a server connection outside of relaying: linking, hidden queries, giving back, closing, moving. The relay is
+// in server_relay.cpp, the login in server_login.cpp.
+#include "proxy/core/server_session.hpp"
+
+#include <fmt/format.h>
+
+#include "protocol/message_builder.hpp"
+#include "proxy/core/client_session.hpp"
+#include "proxy/core/server_login.hpp"
+#include "proxy/core/worker_core.hpp"
+
+namespace pgweir::core {
+
+namespace {
+/// How long a closing connection may keep its permit before we stop waiting for the server to end it.
+constexpr Duration kLinger = std::chrono::seconds(5);
+}  // namespace
+
+ServerSession::ServerSession(WorkerCore& core, std::unique_ptr<Port> port, pool::ServerId id, PoolContext& context,
+                             PeerAddress address, ServerTarget target)
+    : Connection(core, std::move(port)),
+      id_(id),
+      pool_(context.id),
+      context_(&context),
+      address_(std::move(address)),
+      target_(std::move(target)),
+      connected_at_(core.now()),
+      last_packet_(core.now()),
+      connect_wall_us_(core.host().wall_clock_us()),
+      number_(core.next_number()) {
+  parameters_.tracked = std::make_shared<protocol::ParameterSet>(
+      protocol::ParameterSet{std::vector<std::optional<std::string>>(core.settings()->tracked->size())});
+}
+
+ServerSession::~ServerSession() = default;
+
+std::string ServerSession::log_name() const {
+  return fmt::format("S-{:#x}: {}/{}@{}:{} ", number_, context_->database, context_->user, address_.host,
+                     address_.port);
+}
+
+void ServerSession::start_login() {
+  login_ = std::make_unique<ServerLogin>(*this);
+  core_->schedule(*this, connected_at_ + core_->config().server_connect_timeout);
+  login_->start();
+}
+
+void ServerSession::on_tls_ready() {
+  if (login_) login_->tls_ready();
+}
+
+void ServerSession::link(ClientSession& client) {
+  client_ = &client;
+  needs_alignment_ = true;
+  last_packet_ = core_->now();
+}
+
+void ServerSession::run_hidden(std::string_view sql, HiddenPurpose purpose) {
+  if (closed()) return;
+  std::string message;
+  protocol::append_query(message, sql);
+  protocol::ReplyEntry entry;
+  entry.kind = protocol::ReplyKind::HiddenQuery;
+  entry.purpose = static_cast<std::uint8_t>(purpose);
+  ledger_.push(std::move(entry), {});
+  ++hidden_;
+  unnamed = {};  // a simple query drops the server's unnamed statement
+  hidden_result_ = std::make_unique<HiddenResult>();
+  send(ByteView(message));
+}
+
+void ServerSession::run_lookup(std::string_view sql, std::string_view user) {
+  if (closed()) return;
+  std::string message;
+  const std::optional<std::string_view> parameter = user;
+  protocol::append_parse(message, "", sql, {});
+  protocol::append_bind_text(message, "", "", {&parameter, 1});
+  protocol::append_describe(message, 'P', "");
+  protocol::append_execute(message, "", 0);
+  protocol::append_sync(message);
+  protocol::ReplyEntry entry;
+  entry.kind = protocol::ReplyKind::HiddenQuery;
+  entry.purpose = static_cast<std::uint8_t>(HiddenPurpose::Lookup);
+  ledger_.push(std::move(entry), {});
+  ++hidden_;
+  unnamed = {};
+  hidden_result_ = std::make_unique<HiddenResult>();
+  send(ByteView(message));
+}
+
+void ServerSession::forward(OutBatch& batch) {
+  if (batch.empty()) return;
+  last_packet_ = core_->now();
+  send(batch.views());
+  batch.clear();
+}
+
+void ServerSession::on_output_drained() {
+  if (client_ != nullptr) core_->wake(*client_);
+}
+
+bool ServerSession::wants_input() const {
+  // One unsent buffer of the client is the whole window: a slow reader stops its server.
+  return client_ == nullptr || !client_->has_unsent();
+}
+
+void ServerSession::hidden_done() {
+  const auto purpose = static_cast<HiddenPurpose>(ledger_.front().purpose);
+  ledger_.drop_front();
+  --hidden_;
+  const std::unique_ptr<HiddenResult> result = std::move(hidden_result_);
+  switch (purpose) {
+    case HiddenPurpose::Connect:
+      login_->connect_query_done(*result);
+      return;
+    case HiddenPurpose::Align:
+    case HiddenPurpose::Check:
+    case HiddenPurpose::Lookup:
+      if (client_ != nullptr) {
+        client_->on_hidden_done(purpose, *result);
+      } else {
+        finish_ = true;  // the client left meanwhile
+      }
+      return;
+    case HiddenPurpose::Reset:
+      // PgBouncer ignores errors of the reset query; a server that is still in a transaction afterwards is not used.
+      statement_tables_cleared();
+      parameters_.extras.reset();
+      parameters_.extras_unknown = false;
+      finish_ = true;
+      return;
+    case HiddenPurpose::Rollback:
+      finish_ = true;
+      return;
+  }
+}
+
+void ServerSession::client_left(bool by_terminate) {
+  client_ = nullptr;
+  if (closed() || terminated_) return;
+  if (hidden_ > 0) {
+    testing_ = true;
+    release(pool::ReleaseKind::NeedsTest);
+    core_->schedule(*this, core_->now() + core_->config().server_connect_timeout);
+    return;  // goes on in hidden_done
+  }
+  const bool at_rest = ledger_.idle() && stream_left_ == 0 && unread_size() == 0 && !has_unsent() && !copy_both_;
+  if (at_rest && status_ == 'I') {
+    give_back();
+  } else if (at_rest) {
+    testing_ = true;
+    release(pool::ReleaseKind::NeedsTest);
+    core_->schedule(*this, core_->now() + core_->config().server_connect_timeout);
+    run_hidden("ROLLBACK", HiddenPurpose::Rollback);
+  } else {
+    // A query whose client said goodbye may finish, as it would without a pooler. One whose client died is stopped.
+    abandon("client disconnect while server was not ready", !by_terminate);
+  }
+}
+
+void ServerSession::finish_after_input() {
+  finish_ = true;
+  core_->wake(*this);
+}
+
+void ServerSession::on_woken() {
+  resume_input();
+  if (!closed() && unread_size() == 0) (void)release_if_free();
+  update_interest();
+}
+
+void ServerSession::give_back() {
+  finish_ = false;
+  if (client_ != nullptr) {
+    ClientSession* client = client_;
+    client_ = nullptr;
+    client->on_server_released();
+  }
+  if (closed() || terminated_) return;
+  if (status_ != 'I' || !ledger_.idle() || stream_left_ > 0 || unread_size() > 0 || has_unsent()) {
+    close(dirty_.empty() ? "server was not ready" : std::string(dirty_));
+    return;
+  }
+  if (!dirty_.empty()) {
+    close(std::string(dirty_));
+    return;
+  }
+  const Config& config = core_->config();
+  const bool reset = (session_used_ || config.server_reset_query_always) && !config.server_reset_query.empty() && used_;
+  used_ = session_used_ = false;
+  if (!reset) {
+    testing_ = false;
+    release(pool::ReleaseKind::Clean);
+    return;
+  }
+  if (!testing_) release(pool::ReleaseKind::NeedsTest);
+  testing_ = true;
+  core_->schedule(*this, core_->now() + config.server_connect_timeout);
+  run_hidden(config.server_reset_query, HiddenPurpose::Reset);
+}
+
+void ServerSession::release(pool::ReleaseKind kind) {
+  if (kind == pool::ReleaseKind::Clean) testing_ = false;
+  testing_since_ = core_->now();
+  PoolLock pools(core_->host());
+  pools->release(id_, kind, core_->now(), core_->actions());
+}
+
+bool ServerSession::wants_flush() {
+  if (!ledger_.full()) {
+    flush_wanted_ = true;
+    return false;
+  }
+  const bool wanted = flush_wanted_ && ledger_.unsynced() && !ledger_.copying_in();
+  flush_wanted_ = false;
+  return wanted;
+}
+
+void ServerSession::drop_client(std::string_view reason) {
+  client_ = nullptr;
+  close(reason);
+}
+
+void ServerSession::abandon(std::string_view reason, bool interrupt) {
+  finish_when_done_ = !interrupt;
+  close(reason);
+}
+
+void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::string_view message) {
+  if (closed() || terminated_) return;
+  const bool was_logged_in = logged_in();
+  const bool working = was_logged_in && (!ledger_.idle() || copy_both_);
+  if (core_->config().log_disconnections || !was_logged_in) {
+    const auto age = std::chrono::duration_cast<std::chrono::seconds>(core_->now() - connected_at_).count();
+    core_->log(LogLevel::Log, log_name() + fmt::format("closing because: {} (age={}s)", reason, age));
+  }
+  ClientSession* client = client_;
+  client_ = nullptr;
+  if (was_logged_in && !hung_up_) {
+    // The backend counts against the limits until it has ended, so the permit is kept until the server closes.
+    terminated_ = true;
+    {
+      PoolLock pools(core_->host());
+      pools->server_closing(id_, core_->now(), core_->actions());
+    }
+    if (working && !finish_when_done_) core_->interrupt_server(*this);
+    std::string terminate;
+    protocol::append_terminate(terminate);
+    send(ByteView(terminate));
+    if (!finish_when_done_) core_->schedule(*this, core_->now() + kLinger);
+    closing_at_ = core_->now();
+  } else {
+    {
+      PoolLock pools(core_->host());
+      pools->server_closed(id_, kind, message, core_->now(), core_->actions());
+    }
+    close_port();
+    core_->bury(*this);
+  }
+  if (client != nullptr) client->on_server_lost(reason);
+}
+
+void ServerSession::on_hangup(const std::string& reason) {
+  if (closed()) return;
+  hung_up_ = true;
+  if (terminated_) {
+    {
+      PoolLock pools(core_->host());
+      pools->server_closed(id_, pool::CloseKind::Normal, {}, core_->now(), core_->actions());
+    }
+    close_port();
+    core_->bury(*this);
+    return;
+  }
+  if (login_) {
+    login_->hung_up(reason);
+    return;
+  }
+  close("server conn crashed?");
+}
+
+void ServerSession::on_timer(TimePoint now) {
+  if (closed()) return;
+  if (terminated_) {
+    if (finish_when_done_) return;
+    if (now < closing_at_ + kLinger) {
+      core_->schedule(*this, closing_at_ + kLinger);
+      return;
+    }
+    on_hangup("linger");
+    return;
+  }
+  const Duration limit = core_->config().server_connect_timeout;
+  if (login_ && limit > Duration::zero()) {
+    if (now >= connected_at_ + limit) {
+      login_->failed("connect timeout", pool::CloseKind::LoginFailed);
+    } else {
+      core_->schedule(*this, connected_at_ + limit);
+    }
+    return;
+  }
+  if (testing_ && limit > Duration::zero()) {
+    if (now >= testing_since_ + limit) {
+      close("test query timed out");
+    } else {
+      core_->schedule(*this, testing_since_ + limit);
+    }
+  }
+}
+
+void ServerSession::prepare_move() {
+  timer_at = pool::kNever;
+}
+
+void ServerSession::arrive(WorkerCore& core, PoolContext& context) {
+  core_ = &core;
+  context_ = &context;
+  timer_at = pool::kNever;
+}
+
+void ServerSession::protocol_violation(const char* what) {
+  // Never try to find the thread of a byte stream again. Whatever the client is told, this connection ends.
+  core_->log(LogLevel::Warning, log_name() + what);
+  hung_up_ = true;  // no Terminate: the server would not understand us either
+  close(what);
+}
+
+}  // namespace pgweir::core

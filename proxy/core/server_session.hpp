@@ -1,0 +1,201 @@
+// One server connection as a machine: logs in, then relays replies to the linked client, hiding what is ours, and
+// decides when the server is free for the next client. Follows "Message Flow" of the protocol chapter from the client's
+// side. Linking and unlinking is asked for by ClientSession and done through WorkerCore; limits and queues belong to
+// pool::PoolManager.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "protocol/frame_header.hpp"
+#include "protocol/prepared_statements.hpp"
+#include "protocol/reply_ledger.hpp"
+#include "protocol/session_parameters.hpp"
+#include "proxy/core/connection.hpp"
+#include "proxy/core/pool_context.hpp"
+
+namespace pgweir::core {
+
+class ClientSession;
+class ServerLogin;
+
+/// What a hidden query is run for.
+enum class HiddenPurpose : std::uint8_t {
+  Connect,   ///< connect_query, part of the login; its errors are logged only
+  Align,     ///< make the parameters those of the client
+  Check,     ///< server_check_query before use
+  Reset,     ///< server_reset_query after use
+  Rollback,  ///< the client left in mid-transaction
+  Lookup,    ///< auth_query
+};
+
+/// How a hidden query ended.
+struct HiddenResult {
+  bool failed = false;
+  std::string sqlstate, message;
+  std::uint16_t columns = 0;
+  std::vector<std::optional<std::string>> row;  ///< of Lookup: the last row
+  std::size_t rows = 0;
+};
+
+class ServerSession final : public Connection {
+ public:
+  ServerSession(WorkerCore& core, std::unique_ptr<Port> port, pool::ServerId id, PoolContext& context,
+                PeerAddress address, ServerTarget target);
+  ~ServerSession() override;
+
+  // ---- events ----
+  void on_hangup(const std::string& reason) override;
+  void on_tls_ready() override;
+  void on_timer(TimePoint now);
+  void on_woken() override;
+
+  // ---- from WorkerCore and ClientSession ----
+  void start_login();
+  /// The pool granted this server to `client`.
+  void link(ClientSession& client);
+  [[nodiscard]] ClientSession* client() const { return client_; }
+  /// The linked client is gone (`by_terminate`: it said so). Ends in the pool, in a rollback, or in a close.
+  void client_left(bool by_terminate);
+  /// True when a message of the linked client may be sent now: nothing of ours is under way.
+  [[nodiscard]] bool accepts_messages() const { return hidden_ == 0 && !has_unsent() && !ledger_.full(); }
+  /// Sends our own SQL; on_hidden_done of the client or of this follows.
+  void run_hidden(std::string_view sql, HiddenPurpose purpose);
+  /// auth_query with its one parameter; ends like a hidden query.
+  void run_lookup(std::string_view sql, std::string_view user);
+  /// Gives the replies of ours whose turn has come, after the client's relay added some.
+  void answer_local_now();
+  /// Sends what a client's relay gathered.
+  void forward(OutBatch& batch);
+  /// Gives the server back to the pool, after the reset query where one is due; unlinks the client.
+  void give_back();
+  /// give_back() as soon as what has been read is dealt with.
+  void finish_after_input();
+  /// Closes for good. `reason` goes to the log. `kind` says what it means for the pool.
+  void close(std::string_view reason, pool::CloseKind kind = pool::CloseKind::Normal,
+             std::string_view message = {});
+  /// The linked client is being closed for `reason`; the server goes with it, whatever it is doing.
+  void drop_client(std::string_view reason);
+  /// As close(), for a server that works on something nobody waits for any more. `interrupt` makes it stop; otherwise it
+  /// may finish, keeping its permit until then.
+  void abandon(std::string_view reason, bool interrupt);
+  /// The server is idle and not linked: on its way to another worker.
+  void prepare_move();
+  void arrive(WorkerCore& core, PoolContext& context);
+
+  [[nodiscard]] bool needs_alignment() const { return needs_alignment_; }
+  void set_aligned() { needs_alignment_ = false; }
+  void mark_used(bool in_session_mode) {
+    used_ = true;
+    session_used_ = in_session_mode;
+  }
+  /// True once each time the ledger has become full: a Flush then makes the server send the replies it may be holding
+  /// back, without which the client would wait for ever.
+  [[nodiscard]] bool wants_flush();
+  void demand_alignment() { needs_alignment_ = true; }
+
+  protocol::ReplyLedger& ledger() { return ledger_; }
+  [[nodiscard]] const protocol::ReplyLedger& ledger() const { return ledger_; }
+  protocol::ServerStatements& statements() { return statements_; }
+  [[nodiscard]] const protocol::ServerStatements& statements() const { return statements_; }
+  protocol::ServerParameters& parameters() { return parameters_; }
+  [[nodiscard]] const protocol::ServerParameters& parameters() const { return parameters_; }
+  [[nodiscard]] const std::shared_ptr<const ServerReport>& report() const { return report_; }
+  [[nodiscard]] char transaction_status() const { return status_; }
+  [[nodiscard]] pool::ServerId id() const { return id_; }
+  [[nodiscard]] pool::PoolId pool() const { return pool_; }
+  [[nodiscard]] PoolContext& context() const { return *context_; }
+  [[nodiscard]] const PeerAddress& address() const { return address_; }
+  [[nodiscard]] const ServerTarget& target() const { return target_; }
+  [[nodiscard]] const pool::BackendKey& key() const { return key_; }
+  [[nodiscard]] bool logged_in() const { return login_ == nullptr; }
+  [[nodiscard]] bool testing() const { return testing_; }
+  [[nodiscard]] TimePoint connected_at() const { return connected_at_; }
+  [[nodiscard]] TimePoint last_packet() const { return last_packet_; }
+  [[nodiscard]] std::uint64_t number() const { return number_; }
+  [[nodiscard]] std::int64_t connect_wall_us() const { return connect_wall_us_; }
+  /// Undoes what a message changed in the statement tables, because the server skipped it.
+  void undo(protocol::ReplyEntry& entry);
+  /// DISCARD ALL or DEALLOCATE ALL ran: the server has no prepared statements any more.
+  void statement_tables_cleared();
+  [[nodiscard]] std::string log_name() const;
+
+  /// Unnamed statement on the server: of which client, and which of its Parses.
+  struct UnnamedOwner {
+    pool::ClientId client{};
+    std::uint32_t serial = 0;
+    friend bool operator==(const UnnamedOwner&, const UnnamedOwner&) = default;
+  };
+  UnnamedOwner unnamed{};
+
+  TimePoint timer_at = pool::kNever;  ///< WorkerCore's bookkeeping
+
+ private:
+  friend class ServerLogin;
+  enum class Step { Forward, Drop, NeedMore, Stop };
+
+  std::size_t consume(ByteView in) override;
+  void on_output_drained() override;
+  [[nodiscard]] bool wants_input() const override;
+
+  std::size_t relay(ByteView in);
+  Step take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
+  Step take_reply(char type);
+  Step unexpected(char type);
+  Step take_ready(ByteView body, OutBatch& out);
+  Step take_error(ByteView body, OutBatch& out);
+  Step take_parameter_status(ByteView body, OutBatch& out);
+  Step take_command_complete(ByteView body);
+  Step take_idle_message(const protocol::FrameHeader& header, ByteView message);
+  Step take_hidden(const protocol::FrameHeader& header, ByteView message);
+  bool take_hidden_parameter(ByteView body);
+  void collect_row(ByteView body);
+  void confirm(const protocol::ReplyEntry& entry);
+  void answer_local(OutBatch& out);
+  void hidden_done();
+  void protocol_violation(const char* what);
+  [[nodiscard]] bool release_if_free();
+  void flush_to_client(OutBatch& out);
+  void release(pool::ReleaseKind kind);
+
+  pool::ServerId id_;
+  pool::PoolId pool_;  ///< the context belongs to a worker, this does not
+  PoolContext* context_;
+  PeerAddress address_;
+  ServerTarget target_;
+  std::unique_ptr<ServerLogin> login_;
+  ClientSession* client_ = nullptr;
+
+  protocol::ReplyLedger ledger_;
+  protocol::ServerStatements statements_;
+  protocol::ServerParameters parameters_;
+  std::shared_ptr<const ServerReport> report_;
+  pool::BackendKey key_;
+  std::unique_ptr<HiddenResult> hidden_result_;
+  std::string dirty_;  ///< why it must not serve another client; empty: it may
+
+  std::size_t stream_left_ = 0;  ///< bytes of the current message still to come
+  bool stream_forward_ = false;
+  char status_ = 'I';
+  std::uint8_t hidden_ = 0;  ///< hidden queries under way
+  bool testing_ = false;
+  bool needs_alignment_ = false;
+  bool reset_seen_ = false;  ///< RESET or DISCARD ALL since the last ReadyForQuery
+  bool copy_both_ = false;
+  bool terminated_ = false;  ///< Terminate was sent, waiting for the end
+  bool flush_wanted_ = true;
+  bool finish_when_done_ = false;  ///< closing, but what runs may finish
+  bool finish_ = false;  ///< give it back once the input is read
+  bool hung_up_ = false;     ///< the socket is dead: nothing can be sent
+  bool session_used_ = false;  ///< ... of a client in session mode
+  bool used_ = false;        ///< a client's messages went to it since the last reset
+  TimePoint closing_at_{}, testing_since_{};
+  TimePoint connected_at_{}, last_packet_{};
+  std::int64_t connect_wall_us_ = 0;
+  std::uint64_t number_ = 0;
+};
+
+}  // namespace pgweir::core

@@ -1,0 +1,484 @@
+#include "proxy/core/worker_core.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "proxy/core/client_login.hpp"
+#include "proxy/core/console.hpp"
+#include "proxy/core/server_login.hpp"
+
+namespace pgweir::core {
+
+namespace {
+std::string pool_key(const std::string& database, const std::string& user) { return database + '\0' + user; }
+constexpr std::size_t kScramSecretsMax = 10'000;
+}  // namespace
+
+WorkerCore::WorkerCore(pool::WorkerId id, Host& host, std::shared_ptr<const Settings> settings, const ProcessKeys& keys)
+    : id_(id),
+      host_(host),
+      settings_(std::move(settings)),
+      keys_(keys),
+      statement_table_(keys.statement_hash),
+      number_(id) {}
+
+WorkerCore::~WorkerCore() = default;
+
+// ---- the order of things ----
+
+// An event of one session may concern others: servers granted to them, input that can go on. Carried out here, after
+// the event, so that no session is entered while another one is in the middle of a decision.
+void WorkerCore::run_pending() {
+  while (!actions_.empty() || !woken_.empty()) {
+    while (!actions_.empty()) {
+      performing_.swap(actions_);
+      for (const pool::Action& action : performing_) perform(action);
+      performing_.clear();
+    }
+    waking_.swap(woken_);
+    for (Connection* session : waking_) {
+      if (session != nullptr && !session->closed()) session->on_woken();
+    }
+    waking_.clear();
+  }
+}
+
+void WorkerCore::end_batch() {
+  run_pending();
+  graveyard_.clear();
+}
+
+template <class Map, class Id>
+static void move_to_graveyard(Map& map, const Id& id, std::vector<std::unique_ptr<Connection>>& graveyard) {
+  if (const auto it = map.find(id); it != map.end()) {
+    graveyard.push_back(std::move(it->second));
+    map.erase(it);
+  }
+}
+
+void WorkerCore::bury(ClientSession& session) { move_to_graveyard(clients_, session.id(), graveyard_); }
+void WorkerCore::bury(ServerSession& session) { move_to_graveyard(servers_, session.id(), graveyard_); }
+void WorkerCore::bury(CancelConnection& session) { move_to_graveyard(cancels_, session.token(), graveyard_); }
+
+// ---- timers ----
+
+void WorkerCore::schedule(ClientSession& session, TimePoint at) {
+  if (at >= session.timer_at) return;
+  session.timer_at = at;
+  timers_.push({at, Timer::Kind::Client, session.id().index, session.id().generation, 0});
+}
+
+void WorkerCore::schedule(ServerSession& session, TimePoint at) {
+  if (at >= session.timer_at) return;
+  session.timer_at = at;
+  timers_.push({at, Timer::Kind::Server, session.id().index, session.id().generation, 0});
+}
+
+void WorkerCore::schedule(CancelConnection& session, TimePoint at) {
+  if (at >= session.timer_at) return;
+  session.timer_at = at;
+  timers_.push({at, Timer::Kind::Cancel, 0, 0, session.token()});
+}
+
+TimePoint WorkerCore::next_deadline() const { return timers_.empty() ? pool::kNever : timers_.top().at; }
+
+void WorkerCore::on_time(TimePoint now) {
+  now_ = now;
+  while (!timers_.empty() && timers_.top().at <= now) {
+    const Timer timer = timers_.top();
+    timers_.pop();
+    fire(timer);
+    run_pending();
+  }
+}
+
+// A session has only one timer that counts, the earliest; it looks for itself whether anything is due.
+void WorkerCore::fire(const Timer& timer) {
+  const auto due = [&](auto* session) {
+    if (session == nullptr || session->timer_at != timer.at) return;
+    session->timer_at = pool::kNever;
+    session->on_timer(now_);
+  };
+  switch (timer.kind) {
+    case Timer::Kind::Client:
+      return due(find_client({timer.index, timer.generation}));
+    case Timer::Kind::Server:
+      return due(find_server({timer.index, timer.generation}));
+    case Timer::Kind::Cancel:
+      if (const auto it = cancels_.find(timer.token); it != cancels_.end()) due(it->second.get());
+      return;
+  }
+}
+
+// ---- clients ----
+
+ClientSession& WorkerCore::client_accepted(std::unique_ptr<Port> port, PeerAddress address) {
+  std::optional<pool::ClientId> id;
+  bool over_limit = false;
+  {
+    PoolLock pools(host_);
+    id = pools->add_client(id_);
+    if (!id) {
+      // It may be an operator on the way to the console, who must get in; anybody else is refused by name.
+      over_limit = true;
+      id = pools->add_client(id_, true);
+    }
+  }
+  auto session = std::make_unique<ClientSession>(*this, std::move(port), *id, std::move(address));
+  ClientSession& result = *session;
+  if (over_limit) result.set_over_limit();
+  clients_.emplace(*id, std::move(session));
+  return result;
+}
+
+ClientSession* WorkerCore::find_client(pool::ClientId id) {
+  const auto it = clients_.find(id);
+  return it == clients_.end() ? nullptr : it->second.get();
+}
+
+ServerSession* WorkerCore::find_server(pool::ServerId id) {
+  const auto it = servers_.find(id);
+  return it == servers_.end() ? nullptr : it->second.get();
+}
+
+void WorkerCore::cancel_waiting(pool::ClientId client) {
+  if (ClientSession* session = find_client(client)) session->on_cancel_while_waiting();
+}
+
+std::uint64_t WorkerCore::new_cancel_key(pool::ClientId client, bool console) {
+  for (;;) {
+    unsigned char bytes[8];
+    host_.crypto().random_bytes(bytes);
+    std::uint64_t key = 0;
+    for (const unsigned char byte : bytes) key = (key << 8) | byte;
+    key &= ~(std::uint64_t{1} << 63);  // some drivers keep the pid in a signed integer
+    PoolLock pools(host_);
+    if (pools->set_cancel_key(client, key, console)) return key;
+  }
+}
+
+void WorkerCore::drop_clients_of(const std::string& database, const std::string& reason) {
+  std::vector<ClientSession*> found;
+  for (const auto& [id, client] : clients_) {
+    if (client->database() == database) found.push_back(client.get());
+  }
+  for (ClientSession* client : found) client->on_dropped(reason);
+}
+
+bool WorkerCore::kill_client(std::uint64_t number) {
+  for (const auto& [id, client] : clients_) {
+    if (client->number() != number || client->state() == ClientSession::State::Login || client->closed()) continue;
+    client->fatal("admin forced disconnect", sqlstate("57P01"));
+    return true;
+  }
+  return false;
+}
+
+void WorkerCore::end_stats_period(Duration length) {
+  for (const auto& [id, context] : contexts_) {
+    context->period = {context->period.end, context->stats, static_cast<std::uint64_t>(length.count())};
+  }
+}
+
+// ---- pools ----
+
+std::string WorkerCore::pool_user(const std::string& database, const std::string& login_user) const {
+  const DatabaseConfig* entry = find_database(config(), database);
+  return entry != nullptr && entry->user ? *entry->user : login_user;
+}
+
+PoolContext* WorkerCore::context_for(const std::string& database, const std::string& pool_user) {
+  const std::string key = pool_key(database, pool_user);
+  if (const auto it = context_by_name_.find(key); it != context_by_name_.end()) {
+    return it->second->entry != nullptr ? it->second : nullptr;
+  }
+  const DatabaseConfig* entry = find_database(config(), database);
+  if (entry == nullptr) return nullptr;
+  auto context = std::make_unique<PoolContext>();
+  context->database = database;
+  context->user = pool_user;
+  resolve(*context, settings_);
+  if (const auto it = credentials_.find(key); it != credentials_.end()) context->credentials = it->second;
+  {
+    PoolLock pools(host_);
+    context->id = pools->set_pool(database, pool_user, pool_settings(config(), *entry, pool_user), now_, actions_);
+    pools->set_database_limits(
+        database, {static_cast<std::uint32_t>(effective_max_db_connections(config(), *entry)),
+                   static_cast<std::uint32_t>(effective_max_db_client_connections(config(), *entry))});
+    pools->set_user_limits(pool_user,
+                           {static_cast<std::uint32_t>(effective_max_user_connections(config(), pool_user)),
+                            static_cast<std::uint32_t>(effective_max_user_client_connections(config(), pool_user))});
+  }
+  PoolContext* result = context.get();
+  context_by_name_.emplace(key, result);
+  contexts_.emplace(result->id, std::move(context));
+  return result;
+}
+
+PoolContext* WorkerCore::find_context(pool::PoolId pool) {
+  const auto it = contexts_.find(pool);
+  if (it != contexts_.end()) return it->second.get();
+  // Known to the pools through another worker.
+  std::pair<std::string, std::string> name;
+  {
+    PoolLock pools(host_);
+    name = pools->pool_name(pool);
+  }
+  return name.first.empty() ? nullptr : context_for(name.first, name.second);
+}
+
+void WorkerCore::set_settings(std::shared_ptr<const Settings> settings) {
+  settings_ = std::move(settings);
+  for (const auto& [id, context] : contexts_) resolve(*context, settings_);
+  for (const auto& [id, client] : clients_) client->settings_changed();
+}
+
+void WorkerCore::forget_reports(const std::string& database) {
+  for (const auto& [id, context] : contexts_) {
+    if (!database.empty() && context->database != database) continue;
+    context->report.reset();
+    context->accepted_parameters.clear();
+  }
+}
+
+void WorkerCore::share_credentials(const std::string& database, const std::string& user, const Credentials& what) {
+  learn_credentials(database, user, what);
+  for (pool::WorkerId worker = 0; worker < host_.worker_count(); ++worker) {
+    if (worker == id_) continue;
+    host_.post(worker, [=](WorkerCore& there) { there.learn_credentials(database, user, what); });
+  }
+}
+
+void WorkerCore::learn_credentials(const std::string& database, const std::string& user, const Credentials& what) {
+  const std::string key = pool_key(database, user);
+  Credentials& known = credentials_[key];
+  if (what.secret) known.secret = what.secret;
+  if (what.scram_keys) known.scram_keys = what.scram_keys;
+  if (const auto it = context_by_name_.find(key); it != context_by_name_.end()) it->second->credentials = known;
+}
+
+const protocol::ScramSecret& WorkerCore::scram_secret_of(const std::string& user, const std::string& password) {
+  if (scram_secrets_.size() > kScramSecretsMax) scram_secrets_.clear();
+  const std::string key = user + '\0' + password;
+  auto it = scram_secrets_.find(key);
+  if (it == scram_secrets_.end()) {
+    unsigned char salt[protocol::kScramSaltSize];
+    host_.crypto().random_bytes(salt);
+    it = scram_secrets_
+             .emplace(key, protocol::make_scram_secret(host_.crypto(), password,
+                                                       static_cast<std::uint32_t>(config().scram_iterations),
+                                                       {reinterpret_cast<const char*>(salt), sizeof salt}))
+             .first;
+  }
+  return it->second;
+}
+
+protocol::ParameterSetPtr WorkerCore::console_parameters(
+    const std::vector<std::pair<std::size_t, std::string>>& own) const {
+  auto set = std::make_shared<protocol::ParameterSet>();
+  set->values.resize(settings_->tracked->size());
+  for (const auto& [index, value] : own) set->values[index] = value;
+  return set;
+}
+
+// ---- actions of PoolManager ----
+
+void WorkerCore::perform(const pool::Action& action) {
+  if (action.worker == id_) {
+    perform_local(action);
+  } else {
+    host_.post(action.worker, [action](WorkerCore& there) { there.perform(action); });
+  }
+}
+
+void WorkerCore::perform_local(const pool::Action& action) {
+  switch (action.kind) {
+    case pool::ActionKind::Grant:
+      return grant(action);
+    case pool::ActionKind::OpenServer:
+      return open_server(action);
+    case pool::ActionKind::MoveServer:
+      return move_server(action);
+    case pool::ActionKind::CloseServer:
+      if (ServerSession* server = find_server(action.server)) {
+        server->close(action.reason);
+      } else if (connecting_.erase(action.server) > 0) {
+        host_.abandon_server(action.server);
+        PoolLock pools(host_);
+        pools->server_closed(action.server, pool::CloseKind::Normal, {}, now_, actions_);
+      }
+      return;
+    case pool::ActionKind::RejectClient:
+      if (ClientSession* client = find_client(action.client)) client->on_rejected(action.reason);
+      return;
+    case pool::ActionKind::DropClient:
+      if (ClientSession* client = find_client(action.client)) client->on_dropped(action.reason);
+      return;
+    case pool::ActionKind::AbandonCancel:
+      for (const auto& [token, cancel] : cancels_) {
+        if (cancel->job().cancel != action.cancel) continue;
+        cancel->abandon();
+        break;
+      }
+      return;
+    case pool::ActionKind::WaitOver:
+      for (const auto& [id, client] : clients_) {
+        if (client->console() != nullptr && client->console()->wait_over(action.token)) return;
+      }
+      host_.wait_over(action.token);
+      return;
+  }
+}
+
+void WorkerCore::grant(const pool::Action& action) {
+  ClientSession* client = find_client(action.client);
+  ServerSession* server = find_server(action.server);
+  // Stale if either left while the message was under way; the pools have noticed and acted already.
+  if (client == nullptr || server == nullptr || !client->waiting() || server->client() != nullptr) return;
+  bool current;
+  {
+    PoolLock pools(host_);
+    current = pools->grant_taken(action.client, action.server);
+  }
+  if (!current) return;
+  server->link(*client);
+  if (client->on_granted(*server, action.needs_check)) wake(*client);
+}
+
+void WorkerCore::open_server(const pool::Action& action) {
+  PoolContext* context = find_context(action.pool);
+  if (context == nullptr || context->entry == nullptr) {
+    PoolLock pools(host_);
+    pools->server_closed(action.server, pool::CloseKind::LoginFailed, "database removed", now_, actions_);
+    return;
+  }
+  if (!action.reason.empty()) log(LogLevel::Warning, fmt::format("{}/{}: {}", context->database, context->user, action.reason));
+  const ServerTarget target = server_target(*context, context->next_host);
+  if (context->entry->load_balance_hosts == LoadBalanceHosts::RoundRobin) ++context->next_host;
+  connecting_[action.server] = {action.pool, target};
+  host_.open_server(action.server, target);
+}
+
+void WorkerCore::server_connected(pool::ServerId server, std::unique_ptr<Port> port, PeerAddress address) {
+  const auto it = connecting_.find(server);
+  PoolContext* context = it == connecting_.end() ? nullptr : find_context(it->second.pool);
+  if (context == nullptr) {
+    port->close();
+    if (it == connecting_.end()) return;
+    connecting_.erase(it);
+    PoolLock pools(host_);
+    pools->server_closed(server, pool::CloseKind::LoginFailed, "database removed", now_, actions_);
+    return;
+  }
+  ServerTarget target = std::move(it->second.target);
+  connecting_.erase(it);
+  auto session = std::make_unique<ServerSession>(*this, std::move(port), server, *context, std::move(address),
+                                                 std::move(target));
+  ServerSession& result = *session;
+  servers_.emplace(server, std::move(session));
+  if (config().log_connections) {
+    log(LogLevel::Log, result.log_name() + fmt::format("new connection to server (from {}:{})", result.address().local_host,
+                                                       result.address().local_port));
+  }
+  result.start_login();
+}
+
+void WorkerCore::server_connect_failed(pool::ServerId server, const std::string& text) {
+  const auto it = connecting_.find(server);
+  if (it == connecting_.end()) return;
+  PoolContext* context = find_context(it->second.pool);
+  if (context != nullptr) {
+    log(LogLevel::Warning, fmt::format("S: {}/{}@{}:{} closing because: {}", context->database, context->user,
+                                       it->second.target.host.host, it->second.target.host.port, text));
+    if (context->entry != nullptr && context->entry->load_balance_hosts == LoadBalanceHosts::Disable) ++context->next_host;
+  }
+  connecting_.erase(it);
+  PoolLock pools(host_);
+  pools->server_closed(server, pool::CloseKind::LoginFailed, encode_login_error("08001", text), now_, actions_);
+}
+
+void WorkerCore::move_server(const pool::Action& action) {
+  const auto it = servers_.find(action.server);
+  if (it == servers_.end()) return;  // it died; the pools know
+  std::shared_ptr<std::unique_ptr<ServerSession>> parcel =
+      std::make_shared<std::unique_ptr<ServerSession>>(std::move(it->second));
+  servers_.erase(it);
+  std::erase(woken_, static_cast<Connection*>(parcel->get()));
+  for (Connection*& waking : waking_) {
+    if (waking == parcel->get()) waking = nullptr;
+  }
+  (*parcel)->prepare_move();
+  host_.detach((*parcel)->port());
+  host_.post(action.to, [parcel, id = action.server](WorkerCore& there) { there.adopt_server(std::move(*parcel), id); });
+}
+
+void WorkerCore::adopt_server(std::unique_ptr<ServerSession> server, pool::ServerId id) {
+  PoolContext* context = find_context(server->pool());
+  ServerSession& session = *server;
+  servers_.emplace(id, std::move(server));
+  if (context == nullptr) {
+    session.close("database removed");
+    return;
+  }
+  host_.attach(session.port());
+  session.arrive(*this, *context);
+  PoolLock pools(host_);
+  pools->server_arrived(id, now_, actions_);
+}
+
+// ---- cancel requests ----
+
+void WorkerCore::start_cancel(pool::CancelId cancel, pool::ServerId server, pool::WorkerId origin,
+                              pool::ClientId requester) {
+  ServerSession* session = find_server(server);
+  if (session == nullptr || session->key().secret.empty()) {
+    {
+      PoolLock pools(host_);
+      pools->end_cancel(cancel, false, now_, actions_);
+    }
+    host_.post(origin, [requester](WorkerCore& there) { there.cancel_finished(requester); });
+    return;
+  }
+  const std::uint64_t token = next_token_++;
+  auto connection = std::make_unique<CancelConnection>(
+      *this, token, CancelConnection::Job{cancel, session->key(), session->target(), origin, requester});
+  schedule(*connection, now_ + config().cancel_wait_timeout);
+  cancels_.emplace(token, std::move(connection));
+  host_.open_cancel(token, session->target());
+}
+
+void WorkerCore::interrupt_server(const ServerSession& server) {
+  if (server.key().secret.empty()) return;
+  const std::uint64_t token = next_token_++;
+  auto connection =
+      std::make_unique<CancelConnection>(*this, token, CancelConnection::Job{{}, server.key(), server.target(), id_, {}});
+  schedule(*connection, now_ + config().cancel_wait_timeout);
+  cancels_.emplace(token, std::move(connection));
+  host_.open_cancel(token, server.target());
+}
+
+void WorkerCore::cancel_connected(std::uint64_t token, std::unique_ptr<Port> port) {
+  const auto it = cancels_.find(token);
+  if (it == cancels_.end()) {
+    port->close();
+    return;
+  }
+  it->second->connected(std::move(port));
+}
+
+void WorkerCore::cancel_connect_failed(std::uint64_t token) {
+  const auto it = cancels_.find(token);
+  if (it != cancels_.end()) it->second->finish(false);
+}
+
+void WorkerCore::cancel_finished(pool::ClientId requester) {
+  if (ClientSession* client = find_client(requester)) client->disconnect("cancel request");
+}
+
+void WorkerCore::process_command_done(pool::ClientId client, const std::string& error) {
+  ClientSession* session = find_client(client);
+  if (session != nullptr && session->console() != nullptr) session->console()->process_command_done(error);
+}
+
+}  // namespace pgweir::core

@@ -1,0 +1,176 @@
+// One worker's sessions and what they share: the clock of the current batch, statement table, pool contexts, timers,
+// and the carrying out of what PoolManager decides. It routes events between sessions; what a session does with them is
+// in client_*.cpp and server_*.cpp. Not thread-safe: everything here runs on its own worker; other workers reach it
+// through Host::post.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <queue>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "protocol/salted_password_cache.hpp"
+#include "proxy/core/cancel_connection.hpp"
+#include "proxy/core/client_session.hpp"
+#include "proxy/core/pool_context.hpp"
+#include "proxy/core/port.hpp"
+#include "proxy/core/server_session.hpp"
+
+namespace pgweir::core {
+
+/// Secrets of the process that every worker shares.
+struct ProcessKeys {
+  protocol::HashKey statement_hash{};  ///< random, drawn once
+  std::string mock_auth_key;           ///< random, for challenges to unknown users
+};
+
+/// Numbers for SHOW: counted in one place for the whole process by handing out ranges.
+enum class ShutdownMode : std::uint8_t { None, WaitForServers, WaitForClients };
+
+class WorkerCore {
+ public:
+  WorkerCore(pool::WorkerId id, Host& host, std::shared_ptr<const Settings> settings, const ProcessKeys& keys);
+  ~WorkerCore();
+  WorkerCore(const WorkerCore&) = delete;
+  WorkerCore& operator=(const WorkerCore&) = delete;
+
+  // ---- events from the Host ----
+  /// Before each batch of events.
+  void set_now(TimePoint now) { now_ = now; }
+  /// After each event: carries out decisions that concern other sessions than the one that had the event.
+  void run_pending();
+  /// After each batch: destroys closed sessions. No reference to a session may be kept across it.
+  void end_batch();
+  /// A client connected. Refuses it itself if max_client_conn is reached.
+  ClientSession& client_accepted(std::unique_ptr<Port> port, PeerAddress address);
+  void server_connected(pool::ServerId server, std::unique_ptr<Port> port, PeerAddress address);
+  void server_connect_failed(pool::ServerId server, const std::string& text);
+  void cancel_connected(std::uint64_t token, std::unique_ptr<Port> port);
+  void cancel_connect_failed(std::uint64_t token);
+  [[nodiscard]] TimePoint next_deadline() const;
+  void on_time(TimePoint now);
+  void set_settings(std::shared_ptr<const Settings> settings);
+  void set_shutdown(ShutdownMode mode) { shutdown_ = mode; }
+
+  // ---- from other workers, through Host::post ----
+  void perform(const pool::Action& action);
+  void adopt_server(std::unique_ptr<ServerSession> server, pool::ServerId id);
+  void cancel_waiting(pool::ClientId client);
+  void start_cancel(pool::CancelId cancel, pool::ServerId server, pool::WorkerId origin, pool::ClientId requester);
+  void cancel_finished(pool::ClientId requester);
+  void learn_credentials(const std::string& database, const std::string& user, const Credentials& what);
+  /// The outcome of Host::process_command for the console `client`; `error` is empty on success.
+  void process_command_done(pool::ClientId client, const std::string& error);
+  /// Closes the client with this SHOW CLIENTS id. False if there is none.
+  bool kill_client(std::uint64_t number);
+  /// Ends the statistics period of all pools.
+  void end_stats_period(Duration length);
+  /// Drops every client at once, as for a removed database; reason as PgBouncer's.
+  void drop_clients_of(const std::string& database, const std::string& reason);
+
+  // ---- for the sessions of this worker ----
+  [[nodiscard]] TimePoint now() const { return now_; }
+  [[nodiscard]] Host& host() { return host_; }
+  [[nodiscard]] pool::WorkerId id() const { return id_; }
+  [[nodiscard]] const std::shared_ptr<const Settings>& settings() const { return settings_; }
+  [[nodiscard]] const Config& config() const { return *settings_->config; }
+  [[nodiscard]] protocol::StatementTable& statement_table() { return statement_table_; }
+  [[nodiscard]] protocol::SaltedPasswordCache& password_cache() { return password_cache_; }
+  [[nodiscard]] const ProcessKeys& keys() const { return keys_; }
+  [[nodiscard]] ShutdownMode shutdown() const { return shutdown_; }
+  [[nodiscard]] OutBatch& batch() { return batch_; }
+  [[nodiscard]] pool::Actions& actions() { return actions_; }
+  /// Resumes the input of a session after the current event.
+  void wake(Connection& session) { woken_.push_back(&session); }
+  /// The session has closed its port; destroyed at the end of the batch.
+  void bury(ClientSession& session);
+  void bury(ServerSession& session);
+  void bury(CancelConnection& session);
+  /// Asks for on_timer at `at` or earlier. Cheap if one is pending already.
+  void schedule(ClientSession& session, TimePoint at);
+  void schedule(ServerSession& session, TimePoint at);
+  void schedule(CancelConnection& session, TimePoint at);
+  /// The context of pool (database, pool_user); created, also in PoolManager, if new. Null if the database does not
+  /// exist.
+  PoolContext* context_for(const std::string& database, const std::string& pool_user);
+  /// The user that servers of `database` are used as: the forced one or the client's.
+  [[nodiscard]] std::string pool_user(const std::string& database, const std::string& login_user) const;
+  /// Draws and registers a cancel key.
+  std::uint64_t new_cancel_key(pool::ClientId client, bool console);
+  /// What the console tells and remembers of tracked parameters.
+  [[nodiscard]] protocol::ParameterSetPtr console_parameters(
+      const std::vector<std::pair<std::size_t, std::string>>& own) const;
+  /// New logins to this database (empty: all) have to see a fresh server first.
+  void forget_reports(const std::string& database);
+  PoolContext* find_context(pool::PoolId pool);
+  [[nodiscard]] ClientSession* find_client(pool::ClientId id);
+  [[nodiscard]] ServerSession* find_server(pool::ServerId id);
+  /// Starts a request that makes the server stop what `server` is doing, so that its connection ends soon.
+  void interrupt_server(const ServerSession& server);
+  void share_credentials(const std::string& database, const std::string& user, const Credentials& what);
+  void log(LogLevel level, std::string text) { host_.log(level, std::move(text)); }
+  [[nodiscard]] std::uint64_t next_number() { return number_ += host_.worker_count(); }
+  /// SQLSTATE for an error of our own: 08P01 as PgBouncer, or the proper one with native_sqlstate.
+  [[nodiscard]] std::string_view sqlstate(std::string_view native) const {
+    return config().native_sqlstate ? native : std::string_view("08P01");
+  }
+  /// A secret made of a plain-text password, derived once per worker.
+  const protocol::ScramSecret& scram_secret_of(const std::string& user, const std::string& password);
+
+  [[nodiscard]] const std::unordered_map<pool::ClientId, std::unique_ptr<ClientSession>>& clients() const {
+    return clients_;
+  }
+  [[nodiscard]] const std::unordered_map<pool::ServerId, std::unique_ptr<ServerSession>>& servers() const {
+    return servers_;
+  }
+  [[nodiscard]] const std::map<pool::PoolId, std::unique_ptr<PoolContext>>& contexts() const { return contexts_; }
+
+ private:
+  struct Timer {
+    TimePoint at;
+    enum class Kind : std::uint8_t { Client, Server, Cancel } kind;
+    std::uint32_t index, generation;
+    std::uint64_t token;
+    friend bool operator>(const Timer& a, const Timer& b) { return a.at > b.at; }
+  };
+
+  void perform_local(const pool::Action& action);
+  void open_server(const pool::Action& action);
+  void grant(const pool::Action& action);
+  void move_server(const pool::Action& action);
+  void refuse_pool(const pool::Action& action);
+  void fire(const Timer& timer);
+
+  pool::WorkerId id_;
+  Host& host_;
+  std::shared_ptr<const Settings> settings_;
+  ProcessKeys keys_;
+  ShutdownMode shutdown_ = ShutdownMode::None;
+  TimePoint now_{};
+  protocol::StatementTable statement_table_;
+  protocol::SaltedPasswordCache password_cache_;
+  std::unordered_map<std::string, protocol::ScramSecret> scram_secrets_;
+  OutBatch batch_;
+  pool::Actions actions_, performing_;
+  std::vector<Connection*> woken_, waking_;
+  std::uint64_t number_;
+
+  std::map<pool::PoolId, std::unique_ptr<PoolContext>> contexts_;
+  std::unordered_map<std::string, PoolContext*> context_by_name_;  ///< "database\0user"
+  std::unordered_map<pool::ClientId, std::unique_ptr<ClientSession>> clients_;
+  std::unordered_map<pool::ServerId, std::unique_ptr<ServerSession>> servers_;
+  struct Connecting {
+    pool::PoolId pool;
+    ServerTarget target;
+  };
+  std::unordered_map<pool::ServerId, Connecting> connecting_;
+  std::unordered_map<std::string, Credentials> credentials_;  ///< by "database\0user"
+  std::unordered_map<std::uint64_t, std::unique_ptr<CancelConnection>> cancels_;
+  std::uint64_t next_token_ = 1;
+  std::vector<std::unique_ptr<Connection>> graveyard_;
+  std::priority_queue<Timer, std::vector<Timer>, std::greater<>> timers_;
+};
+
+}  // namespace pgweir::core

@@ -1,0 +1,275 @@
+#include "proxy/io/connector.hpp"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "proxy/io/clock.hpp"
+#include "proxy/io/listener.hpp"
+
+namespace pgweir::io {
+
+using boost::asio::posix::stream_descriptor;
+
+/// One connect() call until its callback.
+struct Connector::Attempt {
+  int port = 0;
+  TcpSettings tcp;
+  Callback callback;
+  std::optional<stream_descriptor> socket;  // From the start of the connect on.
+  ConnectResult result;                     // Address, and the outcome once it is known.
+};
+
+/// The cached answer for one host name and who waits for it.
+struct Connector::Name {
+  std::vector<sockaddr_storage> addresses;  // Without port; empty after a failure.
+  std::size_t next = 0;
+  pool::TimePoint expires{};
+  bool resolving = false;
+  std::string failure;
+  std::vector<std::uint64_t> waiting;
+};
+
+namespace {
+
+bool literal_address(const std::string& host, sockaddr_storage& address) {
+  auto& v4 = reinterpret_cast<sockaddr_in&>(address);
+  if (::inet_pton(AF_INET, host.c_str(), &v4.sin_addr) == 1) {
+    address.ss_family = AF_INET;
+    return true;
+  }
+  auto& v6 = reinterpret_cast<sockaddr_in6&>(address);
+  if (::inet_pton(AF_INET6, host.c_str(), &v6.sin6_addr) == 1) {
+    address.ss_family = AF_INET6;
+    return true;
+  }
+  return false;
+}
+
+socklen_t set_port(sockaddr_storage& address, int port) {
+  const auto number = htons(static_cast<std::uint16_t>(port));
+  if (address.ss_family == AF_INET) {
+    reinterpret_cast<sockaddr_in&>(address).sin_port = number;
+    return sizeof(sockaddr_in);
+  }
+  reinterpret_cast<sockaddr_in6&>(address).sin6_port = number;
+  return sizeof(sockaddr_in6);
+}
+
+bool same_address(const sockaddr_storage& a, const sockaddr_storage& b) {
+  return std::memcmp(&a, &b, sizeof a) == 0;
+}
+
+bool lacks_one_of(const std::vector<sockaddr_storage>& now, const std::vector<sockaddr_storage>& before) {
+  return std::any_of(before.begin(), before.end(), [&](const sockaddr_storage& old) {
+    return std::none_of(now.begin(), now.end(), [&](const sockaddr_storage& a) { return same_address(a, old); });
+  });
+}
+
+ConnectResult connect_failed(int error) {
+  ConnectResult result;
+  result.error = "connect failed";
+  result.detail = std::strerror(error);
+  return result;
+}
+
+ConnectResult lookup_failed(std::string detail) {
+  ConnectResult result;
+  result.error = "server DNS lookup failed";
+  result.detail = std::move(detail);
+  return result;
+}
+
+}  // namespace
+
+Connector::Connector(boost::asio::io_context& context, ConnectorSettings settings)
+    : context_(context), resolver_(context), settings_(settings), alive_(std::make_shared<bool>(true)) {}
+
+Connector::~Connector() {
+  *alive_ = false;
+  for (auto& [token, attempt] : attempts_) {
+    if (attempt->result.fd >= 0) ::close(attempt->result.fd);
+  }
+}
+
+std::uint64_t Connector::connect(const std::string& host, int port, const TcpSettings& tcp, Callback callback) {
+  const std::uint64_t token = ++last_token_;
+  auto attempt = std::make_unique<Attempt>();
+  attempt->port = port;
+  attempt->tcp = tcp;
+  attempt->callback = std::move(callback);
+  attempts_.emplace(token, std::move(attempt));
+
+  sockaddr_storage address{};
+  if (!host.empty() && (host[0] == '/' || host[0] == '@')) {
+    const socklen_t length = unix_address(unix_socket_path(host, port), address);
+    if (length == 0) {
+      finish_later(token, connect_failed(ENAMETOOLONG));
+    } else {
+      start_connect(token, address, length);
+    }
+  } else if (literal_address(host, address)) {
+    const socklen_t length = set_port(address, port);
+    start_connect(token, address, length);
+  } else {
+    lookup(host, token);
+  }
+  return token;
+}
+
+void Connector::cancel(std::uint64_t token) {
+  const auto found = attempts_.find(token);
+  if (found == attempts_.end()) return;
+  if (found->second->result.fd >= 0) ::close(found->second->result.fd);
+  attempts_.erase(found);  // Closes a socket that is still connecting.
+}
+
+void Connector::flush_dns() {
+  for (auto& [host, name] : names_) name->expires = {};
+}
+
+std::vector<DnsHost> Connector::dns_hosts() const {
+  std::vector<DnsHost> hosts;
+  for (const auto& [host, name] : names_) hosts.push_back({host, name->expires, name->addresses});
+  return hosts;
+}
+
+void Connector::lookup(const std::string& host, std::uint64_t token) {
+  auto& slot = names_[host];
+  if (slot == nullptr) slot = std::make_unique<Name>();
+  Name& name = *slot;
+  if (!name.resolving && monotonic_now() < name.expires) {
+    connect_in_turn(name, token);
+    return;
+  }
+  name.waiting.push_back(token);
+  if (!std::exchange(name.resolving, true)) start_lookup(host);
+}
+
+void Connector::start_lookup(const std::string& host) {
+  resolver_.async_resolve(host, "", boost::asio::ip::tcp::resolver::flags(),
+                          [this, alive = alive_, host](const boost::system::error_code& error,
+                                                       const boost::asio::ip::tcp::resolver::results_type& results) {
+                            if (*alive) on_resolved(host, error, results);
+                          });
+}
+
+void Connector::on_resolved(const std::string& host, const boost::system::error_code& error,
+                            const boost::asio::ip::tcp::resolver::results_type& results) {
+  Name& name = *names_.at(host);  // Names are never erased.
+  name.resolving = false;
+  std::vector<sockaddr_storage> addresses;
+  for (const auto& result : results) {
+    const auto endpoint = result.endpoint();
+    sockaddr_storage address{};
+    std::memcpy(&address, endpoint.data(), endpoint.size());
+    const auto is_same = [&](const sockaddr_storage& other) { return same_address(address, other); };
+    if (std::none_of(addresses.begin(), addresses.end(), is_same)) addresses.push_back(address);
+  }
+  const bool failed = error || addresses.empty();
+  const bool changed = !failed && lacks_one_of(addresses, name.addresses);
+  name.expires = monotonic_now() + (failed ? settings_.dns_nxdomain_ttl : settings_.dns_max_ttl);
+  name.failure = failed ? error.message() : std::string();
+  name.addresses = std::move(addresses);
+  if (name.next >= name.addresses.size()) name.next = 0;
+  if (changed && addresses_changed_) addresses_changed_(host, name.addresses);
+  for (const std::uint64_t token : std::exchange(name.waiting, {})) connect_in_turn(name, token);
+}
+
+void Connector::connect_in_turn(Name& name, std::uint64_t token) {
+  const auto found = attempts_.find(token);
+  if (found == attempts_.end()) return;  // Cancelled while the lookup was under way.
+  if (name.addresses.empty()) {
+    finish_later(token, lookup_failed(name.failure));
+    return;
+  }
+  sockaddr_storage address = name.addresses[name.next];
+  name.next = (name.next + 1) % name.addresses.size();
+  const socklen_t length = set_port(address, found->second->port);
+  start_connect(token, address, length);
+}
+
+void Connector::start_connect(std::uint64_t token, const sockaddr_storage& address, socklen_t length) {
+  Attempt& attempt = *attempts_.at(token);
+  attempt.result.address = address;
+  attempt.result.address_length = length;
+  const int fd = ::socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) {
+    finish_later(token, connect_failed(errno));
+    return;
+  }
+  apply_socket_options(fd, attempt.tcp);
+  const int result = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), length);
+  if (result == 0) {
+    ConnectResult connected;
+    connected.fd = fd;
+    finish_later(token, std::move(connected));
+    return;
+  }
+  // EAGAIN on a Unix socket is a full queue, not progress: there would be nothing to wait for.
+  if (errno != EINPROGRESS && errno != EINTR) {
+    const int error = errno;
+    ::close(fd);
+    finish_later(token, connect_failed(error));
+    return;
+  }
+  attempt.socket.emplace(context_, fd);
+  attempt.socket->async_wait(stream_descriptor::wait_write,
+                             [this, alive = alive_, token](const boost::system::error_code& error) {
+                               if (*alive) on_writable(token, error);
+                             });
+}
+
+void Connector::on_writable(std::uint64_t token, const boost::system::error_code& error) {
+  const auto found = attempts_.find(token);
+  if (found == attempts_.end()) return;
+  Attempt& attempt = *found->second;
+  int reason = 0;
+  socklen_t length = sizeof reason;
+  if (error) {
+    reason = error.value();
+  } else if (::getsockopt(attempt.socket->native_handle(), SOL_SOCKET, SO_ERROR, &reason, &length) != 0) {
+    reason = errno;
+  }
+  if (reason != 0) {
+    finish(token, connect_failed(reason));
+    return;
+  }
+  ConnectResult connected;
+  connected.fd = attempt.socket->release();
+  attempt.socket.reset();
+  finish(token, std::move(connected));
+}
+
+void Connector::finish_later(std::uint64_t token, ConnectResult result) {
+  Attempt& attempt = *attempts_.at(token);
+  result.address = attempt.result.address;
+  result.address_length = attempt.result.address_length;
+  attempt.result = std::move(result);
+  boost::asio::post(context_, [this, alive = alive_, token] {
+    if (!*alive) return;
+    const auto found = attempts_.find(token);
+    if (found != attempts_.end()) finish(token, std::move(found->second->result));
+  });
+}
+
+void Connector::finish(std::uint64_t token, ConnectResult result) {
+  const auto found = attempts_.find(token);
+  const std::unique_ptr<Attempt> attempt = std::move(found->second);
+  attempts_.erase(found);
+  if (result.address_length == 0) {
+    result.address = attempt->result.address;
+    result.address_length = attempt->result.address_length;
+  }
+  attempt->result.fd = -1;
+  attempt->callback(std::move(result));
+}
+
+}  // namespace pgweir::io

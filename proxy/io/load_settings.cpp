@@ -1,0 +1,112 @@
+// Reading the configuration and the files that it names.
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <map>
+
+#include "proxy/core/userlist.hpp"
+#include "proxy/io/runtime.hpp"
+
+namespace pgweir::io {
+
+namespace {
+
+using FileText = boost::system::result<std::string, std::string>;
+
+FileText read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return FileText(boost::system::in_place_error, std::strerror(errno));
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (file.bad()) return FileText(boost::system::in_place_error, "read error");
+  return FileText(boost::system::in_place_value, std::move(text));
+}
+
+TlsSettings client_tls_settings(const core::Config& config) {
+  TlsSettings tls;
+  tls.sslmode = std::string(core::to_string(config.client_tls_sslmode));
+  tls.ca_file = config.client_tls_ca_file;
+  tls.cert_file = config.client_tls_cert_file;
+  tls.key_file = config.client_tls_key_file;
+  tls.protocols = config.client_tls_protocols.text;
+  tls.ciphers = config.client_tls_ciphers;
+  tls.tls13_ciphers = config.client_tls13_ciphers.value_or("");
+  tls.dheparams = std::string(core::to_string(config.client_tls_dheparams));
+  tls.ecdhcurve = config.client_tls_ecdhcurve;
+  return tls;
+}
+
+TlsSettings server_tls_settings(const core::Config& config, const core::DatabaseConfig* entry) {
+  TlsSettings tls;
+  tls.sslmode = std::string(core::to_string(entry ? effective_server_tls_sslmode(config, *entry) : config.server_tls_sslmode));
+  tls.ca_file = std::string(entry ? effective_server_tls_ca_file(config, *entry) : std::string_view(config.server_tls_ca_file));
+  tls.cert_file =
+      std::string(entry ? effective_server_tls_cert_file(config, *entry) : std::string_view(config.server_tls_cert_file));
+  tls.key_file =
+      std::string(entry ? effective_server_tls_key_file(config, *entry) : std::string_view(config.server_tls_key_file));
+  tls.protocols = config.server_tls_protocols.text;
+  tls.ciphers = config.server_tls_ciphers;
+  tls.tls13_ciphers = config.server_tls13_ciphers.value_or("");
+  return tls;
+}
+
+void load_users(const core::Config& config, const core::Settings* running, core::Settings& settings,
+                LoadedConfig& result) {
+  auto users = std::make_shared<std::map<std::string, std::string, std::less<>>>();
+  if (config.auth_file && config.auth_type != core::AuthType::Any) {
+    const auto text = read_file(*config.auth_file);
+    if (!text) {
+      // As in PgBouncer this does not keep the process from starting; a reload keeps the users it has.
+      const std::string problem = "could not open auth_file " + *config.auth_file + ": " + text.error();
+      if (running != nullptr) {
+        result.problems.push_back(problem);
+      } else {
+        result.warnings.push_back(problem);
+      }
+    } else {
+      core::UserList list = core::parse_userlist(*text, *config.auth_file);
+      for (const core::Problem& problem : list.problems) {
+        (running != nullptr ? result.problems : result.warnings).push_back(core::to_string(problem));
+      }
+      *users = std::move(list.users);
+    }
+  }
+  if (running != nullptr) {
+    // Users that are gone stay known, without a secret, as long as the process runs.
+    for (const auto& [name, secret] : *running->users) users->emplace(name, "");
+  }
+  settings.users = std::move(users);
+}
+
+}  // namespace
+
+LoadedConfig load_settings(const std::string& path, const core::Settings* running) {
+  LoadedConfig result;
+  core::LoadResult loaded = core::load_config(path, read_file, running != nullptr ? running->config.get() : nullptr);
+  for (const core::Problem& problem : loaded.problems) result.problems.push_back(core::to_string(problem));
+  for (const std::string& key : loaded.ignored) {
+    result.warnings.push_back("changing " + key + " needs a restart, the running value stays");
+  }
+  if (!loaded.config) return result;
+  auto settings = std::make_shared<core::Settings>();
+  settings->config = loaded.config;
+  settings->tracked = running != nullptr
+                          ? running->tracked
+                          : std::make_shared<const protocol::TrackedNames>(loaded.config->track_extra_parameters.items);
+  load_users(*loaded.config, running, *settings, result);
+  try {
+    result.client_tls = make_listener_context(client_tls_settings(*loaded.config));
+    (void)make_connector_context(server_tls_settings(*loaded.config, nullptr));
+    for (const auto& [name, entry] : loaded.config->databases) {
+      if (entry.sslmode || entry.sslrootcert || entry.sslcert || entry.sslkey) {
+        (void)make_connector_context(server_tls_settings(*loaded.config, &entry));
+      }
+    }
+  } catch (const std::exception& e) {
+    result.problems.emplace_back(e.what());
+  }
+  if (result.problems.empty()) result.settings = std::move(settings);
+  return result;
+}
+
+}  // namespace pgweir::io

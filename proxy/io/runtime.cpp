@@ -1,0 +1,420 @@
+#include "proxy/io/runtime.hpp"
+
+#include <fmt/format.h>
+#include <openssl/crypto.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <thread>
+
+#include "pgweir_version.hpp"
+#include "proxy/core/report.hpp"
+#include "proxy/io/clock.hpp"
+#include "proxy/io/logger.hpp"
+
+namespace pgweir::io {
+
+namespace {
+
+/// Marks the waits of a shutdown among those of consoles, whose tokens are small numbers.
+constexpr std::uint64_t kShutdownToken = ~std::uint64_t{0};
+constexpr int kWorkersMax = 64;
+
+pool::WorkerId count_workers(const core::Config& config) {
+  if (config.worker_threads > 0) return static_cast<pool::WorkerId>(std::min(config.worker_threads, kWorkersMax));
+  return static_cast<pool::WorkerId>(std::clamp(std::thread::hardware_concurrency(), 1U, 8U));
+}
+
+pool::ManagerSettings manager_settings(const core::Config& config) {
+  pool::ManagerSettings settings;
+  settings.workers = count_workers(config);
+  settings.max_client_conn = static_cast<std::uint32_t>(config.max_client_conn);
+  return settings;
+}
+
+ListenSpec listen_spec(const core::Config& config) {
+  ListenSpec spec;
+  spec.listen_addr = config.listen_addr.text;
+  spec.port = config.listen_port;
+  spec.backlog = config.listen_backlog;
+  spec.reuse_port = config.so_reuseport;
+  spec.defer_accept = config.tcp_defer_accept;
+  spec.unix_socket_dir = config.unix_socket_dir;
+  spec.unix_socket_mode = static_cast<unsigned>(config.unix_socket_mode);
+  spec.unix_socket_group = config.unix_socket_group;
+  return spec;
+}
+
+core::ProcessKeys draw_keys() {
+  OpensslCrypto crypto;
+  core::ProcessKeys keys;
+  unsigned char bytes[48];
+  crypto.random_bytes(bytes);
+  std::memcpy(keys.statement_hash.data(), bytes, 16);
+  keys.mock_auth_key.assign(reinterpret_cast<const char*>(bytes + 16), 32);
+  return keys;
+}
+
+}  // namespace
+
+void configure_log(const core::Config& config, const Options& options) {
+  LogSettings log_settings;
+  log_settings.to_stderr = !options.quiet && !options.daemon;
+  log_settings.logfile = config.logfile;
+  log_settings.syslog = config.syslog;
+  log_settings.syslog_facility = config.syslog_facility;
+  log_settings.syslog_ident = config.syslog_ident;
+  log_settings.verbosity = std::max(config.verbose, options.verbose);
+  log().configure(log_settings);
+}
+
+Runtime::Runtime(Options options, LoadedConfig loaded)
+    : options_(std::move(options)),
+      settings_(std::move(loaded.settings)),
+      client_tls_(std::move(loaded.client_tls)),
+      worker_count_(count_workers(*settings_->config)),
+      pools_(manager_settings(*settings_->config)) {}
+
+Runtime::~Runtime() {
+  for (const auto& worker : workers_) worker->stop();
+  for (const auto& worker : workers_) worker->join();
+  listeners_.clear();
+  stats_timer_.reset();
+  signals_.reset();
+}
+
+int Runtime::run() {
+  const ListenSpec spec = listen_spec(config());
+  if (!config().pidfile.empty()) PidFile::check(config().pidfile);
+  std::vector<ListenSocket> sockets = take_systemd_listeners();
+  if (sockets.empty()) {
+    check_unix_socket_unused(spec);
+    std::vector<std::string> problems;
+    sockets = open_listeners(spec, problems);
+    for (const std::string& problem : problems) log().warning("{}", problem);
+  } else {
+    log().warning("sockets passed from service manager, listen_addr and unix_socket_dir are ignored");
+  }
+  if (options_.daemon) daemonise();
+  block_sigpipe();
+  const int wanted = config().max_client_conn + 1000;
+  const FdLimit limit = raise_fd_limit(static_cast<std::size_t>(wanted));
+  log().info("kernel file descriptor limit: {} (hard: {}); max_client_conn: {}, max expected fd use: {}", limit.soft,
+             limit.hard, config().max_client_conn, wanted);
+  for (const ListenSocket& socket : sockets) log().info("listening on {}", socket.text());
+  if (!config().pidfile.empty()) pidfile_ = PidFile::create(config().pidfile);
+  start_workers();
+  start_listeners(std::move(sockets));
+  log().info("process up: PgWeir {}, {} workers (epoll), tls: {}", PGWEIR_VERSION, worker_count_,
+             OpenSSL_version(OPENSSL_VERSION));
+  workers_[0]->run();
+  return 0;
+}
+
+void Runtime::start_workers() {
+  const core::ProcessKeys keys = draw_keys();
+  for (pool::WorkerId id = 0; id < worker_count_; ++id) {
+    workers_.push_back(std::make_unique<Worker>(id, *this, settings_, keys));
+  }
+  {
+    pool::PoolManager& pools = pools_.lock();
+    pool::Actions actions;
+    for (const auto& [name, entry] : config().databases) {
+      pools.add_database(name);
+      pools.set_database_limits(
+          name, {static_cast<std::uint32_t>(effective_max_db_connections(config(), entry)),
+                 static_cast<std::uint32_t>(effective_max_db_client_connections(config(), entry))});
+    }
+    (void)pools_.unlock();
+  }
+  signals_ = std::make_unique<boost::asio::signal_set>(workers_[0]->context());
+  for (const int number : {SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2}) signals_->add(number);
+  wait_for_signal();
+  stats_timer_ = std::make_unique<boost::asio::steady_timer>(workers_[0]->context());
+  arm_stats();
+  for (pool::WorkerId id = 1; id < worker_count_; ++id) workers_[id]->start_thread();
+  // Pools of forced users keep min_pool_size without any client.
+  workers_[0]->post_function([this] {
+    core::WorkerCore& core = workers_[0]->core();
+    for (const auto& [name, entry] : config().databases) {
+      if (entry.user) (void)core.context_for(name, *entry.user);
+    }
+    core.run_pending();
+  });
+}
+
+void Runtime::start_listeners(std::vector<ListenSocket> sockets) {
+  for (ListenSocket& socket : sockets) {
+    listeners_.push_back(std::make_unique<Listener>(
+        workers_[0]->context(), std::move(socket),
+        [this](int fd, const sockaddr_storage& peer, bool is_unix) { place(fd, peer, is_unix); }));
+    listeners_.back()->on_failure([](int error) { log().warning("accept() failed: {}", std::strerror(error)); });
+    listeners_.back()->start();
+  }
+}
+
+// The worker with the fewest clients gets the next: connections are long-lived, an imbalance would last.
+void Runtime::place(int fd, const sockaddr_storage& peer, bool is_unix) {
+  const auto fewest = std::min_element(workers_.begin(), workers_.end(), [](const auto& a, const auto& b) {
+    return a->client_count() < b->client_count();
+  });
+  (*fewest)->accept(fd, peer, is_unix);
+}
+
+void Runtime::pools_deadline_moved() {
+  if (workers_.empty() || !workers_[0]) return;
+  workers_[0]->post_function([this] { workers_[0]->pools_deadline_moved(); });
+}
+
+// ---- signals and commands ----
+
+void Runtime::wait_for_signal() {
+  signals_->async_wait([this](const boost::system::error_code& error, int number) {
+    if (error) return;
+    on_signal(number);
+    wait_for_signal();
+  });
+}
+
+void Runtime::on_signal(int number) {
+  core::WorkerCore& core = workers_[0]->core();
+  core.set_now(monotonic_now());
+  switch (number) {
+    case SIGHUP:
+      log().info("got SIGHUP, re-reading config");
+      (void)reload();
+      break;
+    case SIGTERM:
+      log().info("got SIGTERM, shutting down, waiting for all clients disconnect");
+      shut_down(core::ShutdownMode::WaitForClients);
+      break;
+    case SIGINT:
+      log().info("got SIGINT, shutting down, waiting for all servers connections to be released");
+      shut_down(core::ShutdownMode::WaitForServers);
+      break;
+    case SIGQUIT:
+      log().info("got SIGQUIT, fast exit");
+      stop();
+      break;
+    case SIGUSR1: {
+      log().info("got SIGUSR1, pausing all activity");
+      core::PoolLock pools(*workers_[0]);
+      (void)pools->pause_all(core.now(), core.actions());
+      break;
+    }
+    case SIGUSR2: {
+      if (shutdown_ != core::ShutdownMode::None) break;
+      log().info("got SIGUSR2, continuing from PAUSE");
+      core::PoolLock pools(*workers_[0]);
+      (void)pools->resume_all(core.now(), core.actions());
+      break;
+    }
+    default:
+      break;
+  }
+  core.run_pending();
+}
+
+void Runtime::process_command(const core::ProcessCommand& command) {
+  using Kind = core::ProcessCommand::Kind;
+  switch (command.kind) {
+    case Kind::Reload:
+      log().info("RELOAD command issued");
+      return answer(command, reload());
+    case Kind::Set:
+      return answer(command, set(command.key, command.value));
+    case Kind::ShutdownNow:
+      log().info("SHUTDOWN command issued");
+      return stop();
+    case Kind::ShutdownWaitForServers:
+      return shut_down(core::ShutdownMode::WaitForServers);
+    case Kind::ShutdownWaitForClients:
+      return shut_down(core::ShutdownMode::WaitForClients);
+  }
+}
+
+void Runtime::answer(const core::ProcessCommand& command, const std::string& error) {
+  workers_[0]->post(command.worker, [client = command.client, error](core::WorkerCore& there) {
+    there.process_command_done(client, error);
+  });
+}
+
+// ---- reload ----
+
+// Empty, or the console's error text.
+std::string Runtime::reload() {
+  const std::string path = config().conffile.value_or(options_.config_file);
+  LoadedConfig loaded = load_settings(path, settings_.get());
+  for (const std::string& warning : loaded.warnings) log().warning("{}", warning);
+  for (const std::string& problem : loaded.problems) log().error("{}", problem);
+  if (!loaded.settings) {
+    log().error("cannot load config file, the running configuration stays in force");
+    return "RELOAD failed, see logs for additional details";
+  }
+  try {
+    configure_log(*loaded.settings->config, options_);
+    log().reopen();
+  } catch (const std::exception& e) {
+    log().error("{}", e.what());
+    return "RELOAD failed, see logs for additional details";
+  }
+  apply(std::move(loaded));
+  return {};
+}
+
+void Runtime::apply(LoadedConfig loaded) {
+  const std::shared_ptr<const core::Settings> before = settings_;
+  settings_ = loaded.settings;
+  client_tls_ = loaded.client_tls;
+  // The workers first: whoever the pools' actions reach must see the new entries.
+  for (pool::WorkerId id = 0; id < worker_count_; ++id) {
+    Worker& worker = *workers_[id];
+    worker.post_function([&worker, settings = settings_, tls = client_tls_]() mutable {
+      worker.apply(std::move(settings), std::move(tls));
+      worker.core().run_pending();
+    });
+  }
+  workers_[0]->post_function([this, before, now = settings_] {
+    apply_to_pools(*before->config, *now->config);
+    workers_[0]->core().run_pending();
+  });
+}
+
+void Runtime::apply_to_pools(const core::Config& before, const core::Config& now) {
+  core::WorkerCore& core = workers_[0]->core();
+  const core::ConfigDiff changes = core::diff(before, now);
+  std::vector<std::string> recycled;
+  {
+    core::PoolLock pools(*workers_[0]);
+    pool::Actions& actions = core.actions();
+    pools->set_limits(static_cast<std::uint32_t>(now.max_client_conn));
+    for (const auto& [name, entry] : now.databases) pools->add_database(name);
+    for (const auto& row : pools->database_snapshots()) {
+      const core::DatabaseConfig* entry = find_database(now, row.name);
+      if (entry == nullptr) {
+        pools->kill(row.name, "database removed", core.now(), actions);
+        (void)pools->resume(row.name, core.now(), actions);
+        continue;
+      }
+      pools->set_database_limits(row.name,
+                                 {static_cast<std::uint32_t>(effective_max_db_connections(now, *entry)),
+                                  static_cast<std::uint32_t>(effective_max_db_client_connections(now, *entry))});
+      const bool automatic = !now.databases.contains(row.name);
+      const auto& changed = changes.changed_databases;
+      const std::string key = automatic ? "*" : row.name;
+      if (changes.server_tls_changed || std::find(changed.begin(), changed.end(), key) != changed.end()) {
+        pools->reconnect(row.name, core.now(), actions);
+        recycled.push_back(row.name);
+      }
+    }
+    for (const pool::PoolId id : pools->pools()) {
+      const auto [database, user] = pools->pool_name(id);
+      const core::DatabaseConfig* entry = find_database(now, database);
+      if (entry == nullptr) continue;
+      (void)pools->set_pool(database, user, core::pool_settings(now, *entry, user), core.now(), actions);
+    }
+    for (const auto& row : pools->user_snapshots()) {
+      pools->set_user_limits(row.name, {static_cast<std::uint32_t>(effective_max_user_connections(now, row.name)),
+                                        static_cast<std::uint32_t>(effective_max_user_client_connections(now, row.name))});
+    }
+  }
+  for (const std::string& name : recycled) {
+    for (pool::WorkerId id = 0; id < worker_count_; ++id) {
+      workers_[0]->post(id, [name](core::WorkerCore& there) { there.forget_reports(name); });
+    }
+  }
+}
+
+std::string Runtime::set(const std::string& key, const std::string& value) {
+  auto result = core::with_setting(config(), key, value);
+  if (const auto* reason = std::get_if<std::string>(&result)) {
+    log().error("SET {} failed: {}", key, *reason);
+    return "SET failed";
+  }
+  auto settings = std::make_shared<core::Settings>(*settings_);
+  settings->config = std::get<std::shared_ptr<const core::Config>>(result);
+  LoadedConfig loaded;
+  loaded.settings = std::move(settings);
+  loaded.client_tls = client_tls_;
+  apply(std::move(loaded));
+  return {};
+}
+
+// ---- shutdown ----
+
+void Runtime::shut_down(core::ShutdownMode mode) {
+  if (shutdown_ != core::ShutdownMode::None) {
+    log().info("already shutting down, exiting at once");
+    return stop();
+  }
+  shutdown_ = mode;
+  std::erase_if(listeners_, [](const auto& listener) { return !listener->socket().is_unix(); });
+  for (pool::WorkerId id = 0; id < worker_count_; ++id) {
+    workers_[0]->post(id, [mode](core::WorkerCore& there) { there.set_shutdown(mode); });
+  }
+  core::WorkerCore& core = workers_[0]->core();
+  core.set_now(monotonic_now());
+  {
+    core::PoolLock pools(*workers_[0]);
+    const bool servers = mode == core::ShutdownMode::WaitForServers;
+    if (servers) {
+      (void)pools->pause_all(core.now(), core.actions());
+      pools->reject_waiting("server shutting down", core.now(), core.actions());
+    }
+    pools->wait_for(servers ? pool::PoolManager::WaitFor::NoServers : pool::PoolManager::WaitFor::NoClients, "", 0,
+                    kShutdownToken, core.now(), core.actions());
+  }
+  core.run_pending();
+}
+
+void Runtime::wait_over(std::uint64_t token) {
+  if (token == kShutdownToken) stop();
+}
+
+void Runtime::stop() {
+  log().info("shutting down");
+  listeners_.clear();
+  for (const auto& worker : workers_) worker->stop();
+}
+
+// ---- statistics ----
+
+void Runtime::arm_stats() {
+  const auto period = std::chrono::duration_cast<std::chrono::microseconds>(config().stats_period);
+  stats_timer_->expires_after(std::max(period, std::chrono::microseconds(1'000'000)));
+  stats_timer_->async_wait([this](const boost::system::error_code& error) {
+    if (error) return;
+    end_stats_period();
+    arm_stats();
+  });
+}
+
+void Runtime::end_stats_period() {
+  const pool::Duration length = config().stats_period;
+  for (pool::WorkerId id = 0; id < worker_count_; ++id) {
+    workers_[0]->post(id, [length](core::WorkerCore& there) { there.end_stats_period(length); });
+  }
+  if (!config().log_stats) return;
+  core::collect_reports(workers_[0]->core(), false,
+                        [this](core::WorkerCore&, const core::WorkerReport& report) { log_stats(report); });
+}
+
+void Runtime::log_stats(const core::WorkerReport& report) {
+  core::StatsPeriod period;
+  for (const auto& [database, row] : report.stats) {
+    period.begin += row.period.begin;
+    period.end += row.period.end;
+    period.length_us = std::max(period.length_us, row.period.length_us);
+  }
+  const core::PoolStats average = core::averages(period);
+  log().info(
+      "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, {} client logins/s, in {} B/s, "
+      "out {} B/s, xact {} us, query {} us, wait {} us",
+      average.xact_count, average.query_count, average.client_parse_count, average.server_parse_count,
+      average.bind_count, average.client_login_count, average.client_bytes, average.server_bytes, average.xact_time,
+      average.query_time, average.wait_time);
+}
+
+}  // namespace pgweir::io

@@ -1,0 +1,94 @@
+// The process: configuration files, workers, listeners, signals, reload, shutdown, the statistics line. Runs on worker 0's
+// thread except where a function says otherwise.
+#pragma once
+
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "proxy/core/config.hpp"
+#include "proxy/core/report.hpp"
+#include "proxy/core/worker_core.hpp"
+#include "proxy/io/listener.hpp"
+#include "proxy/io/process.hpp"
+#include "proxy/io/shared_pools.hpp"
+#include "proxy/io/tls_context.hpp"
+#include "proxy/io/worker.hpp"
+
+namespace pgweir::io {
+
+struct Options {
+  std::string config_file;
+  std::string user;
+  bool daemon = false;
+  bool quiet = false;
+  int verbose = 0;
+};
+
+/// What the files say, read and checked.
+struct LoadedConfig {
+  std::shared_ptr<const core::Settings> settings;  ///< null: there are problems
+  TlsContext client_tls;
+  std::vector<std::string> problems;  ///< one text each, with file and line where there is one
+  std::vector<std::string> warnings;
+};
+
+/// Reads the configuration and every file that it names. `running` is null at the start.
+[[nodiscard]] LoadedConfig load_settings(const std::string& path, const core::Settings* running);
+
+class Runtime {
+ public:
+  Runtime(Options options, LoadedConfig loaded);
+  ~Runtime();
+
+  /// Opens the listeners, becomes a daemon if asked to, and serves until shutdown. Returns the exit code.
+  int run();
+
+  // for the workers (any thread)
+  [[nodiscard]] SharedPools& pools() { return pools_; }
+  [[nodiscard]] Worker& worker(pool::WorkerId id) { return *workers_[id]; }
+  [[nodiscard]] pool::WorkerId worker_count() const { return worker_count_; }
+  [[nodiscard]] const TlsContext& client_tls() const { return client_tls_; }
+  void pools_deadline_moved();
+  void wait_over(std::uint64_t token);
+
+  /// Worker 0.
+  void process_command(const core::ProcessCommand& command);
+
+ private:
+  void start_workers();
+  void start_listeners(std::vector<ListenSocket> sockets);
+  void place(int fd, const sockaddr_storage& peer, bool is_unix);
+  void wait_for_signal();
+  void on_signal(int number);
+  [[nodiscard]] std::string reload();
+  void apply(LoadedConfig loaded);
+  void apply_to_pools(const core::Config& before, const core::Config& now);
+  [[nodiscard]] std::string set(const std::string& key, const std::string& value);
+  void answer(const core::ProcessCommand& command, const std::string& error);
+  void shut_down(core::ShutdownMode mode);
+  void stop();
+  void arm_stats();
+  void end_stats_period();
+  void log_stats(const core::WorkerReport& report);
+  [[nodiscard]] const core::Config& config() const { return *settings_->config; }
+
+  Options options_;
+  std::shared_ptr<const core::Settings> settings_;
+  TlsContext client_tls_;
+  pool::WorkerId worker_count_;
+  SharedPools pools_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  std::unique_ptr<boost::asio::signal_set> signals_;
+  std::unique_ptr<boost::asio::steady_timer> stats_timer_;
+  PidFile pidfile_;
+  core::ShutdownMode shutdown_ = core::ShutdownMode::None;
+};
+
+/// Settings of the log as the configuration and the command line say.
+void configure_log(const core::Config& config, const Options& options);
+
+}  // namespace pgweir::io

@@ -1,0 +1,211 @@
+#include "proxy/io/socket_port.hpp"
+
+#include <array>
+#include <cstring>
+
+#include "proxy/io/worker.hpp"
+
+namespace pgweir::io {
+
+namespace {
+/// Buffers read per wake-up, so that one COPY cannot starve the others.
+constexpr int kReadRounds = 4;
+constexpr std::size_t kPiecesMax = 64;
+
+bool small_read(std::size_t bytes, std::size_t room) { return bytes < room; }
+}  // namespace
+
+SocketPort::SocketPort(Worker& worker, int fd) : worker_(&worker), stream_(fd) {
+  if (!worker_->events().add(fd, EPOLLIN, this)) broken_ = true;
+  if (broken_) worker_->look_again(*this);
+}
+
+SocketPort::~SocketPort() {
+  if (stream_.is_open()) close();
+}
+
+void SocketPort::close() {
+  if (!stream_.is_open()) return;
+  worker_->forget(*this);
+  worker_->events().remove(stream_.fd(), this);
+  if (!stream_.is_tls() && !broken_) {
+    // Unread input would turn the close into a reset, which may overtake our last message.
+    stream_.shutdown_write();
+    for (int i = 0; i < kReadRounds; ++i) {
+      const IoResult result = stream_.try_read(worker_->buffer(), worker_->buffer_size());
+      if (result.status != IoStatus::Ok) break;
+    }
+  }
+  stream_.close();
+}
+
+std::size_t SocketPort::write(std::span<const core::ByteView> pieces) {
+  std::size_t total = 0;
+  for (const core::ByteView piece : pieces) total += piece.size();
+  if (broken_ || !stream_.is_open()) return total;
+  if (handshaking_) return 0;
+  std::size_t accepted = 0;
+  std::size_t index = 0;
+  while (index < pieces.size()) {
+    std::array<iovec, kPiecesMax> vectors;
+    std::size_t count = 0;
+    std::size_t wanted = 0;
+    for (; index + count < pieces.size() && count < kPiecesMax; ++count) {
+      const core::ByteView piece = pieces[index + count];
+      vectors[count] = {const_cast<char*>(piece.data()), piece.size()};
+      wanted += piece.size();
+    }
+    const IoResult result = stream_.try_write(vectors.data(), static_cast<int>(count));
+    if (result.status == IoStatus::WouldBlock) return accepted;
+    if (result.status != IoStatus::Ok) {
+      broken_ = true;
+      failure_ = stream_.is_tls() ? stream_.tls_error() : std::strerror(result.error);
+      worker_->look_again(*this);
+      return total;
+    }
+    accepted += result.bytes;
+    if (result.bytes < wanted) return accepted;
+    index += count;
+  }
+  return accepted;
+}
+
+void SocketPort::set_interest(bool read, bool write, bool hangup) {
+  want_read_ = read;
+  want_write_ = write;
+  want_hangup_ = hangup;
+  update_events();
+  // Decrypted bytes may wait inside OpenSSL while the socket itself is silent.
+  if (read && stream_.has_buffered_input()) worker_->look_again(*this);
+}
+
+void SocketPort::update_events() {
+  if (!stream_.is_open()) return;
+  std::uint32_t events = 0;
+  if (want_read_ || handshaking_ || stream_.wants_read_for_write()) events |= EPOLLIN;
+  if (want_write_ || stream_.wants_write_for_read()) events |= EPOLLOUT;
+  if (want_hangup_ && !want_read_) events |= EPOLLRDHUP;
+  if (events == events_) return;
+  events_ = events;
+  if (!worker_->events().modify(stream_.fd(), events, this)) broken_ = true;
+}
+
+void SocketPort::start_tls_server(core::ByteView already_received) {
+  handshaking_ = true;
+  try {
+    stream_.start_tls_server(worker_->client_tls().get(), already_received);
+  } catch (const std::exception& e) {
+    broken_ = true;
+    failure_ = e.what();
+  }
+  worker_->look_again(*this);
+}
+
+void SocketPort::start_tls_client(const core::ServerTarget& target) {
+  handshaking_ = true;
+  try {
+    const TlsContext context = worker_->server_tls(target);
+    stream_.start_tls_client(context.get(), target.sslmode == core::SslMode::VerifyFull ? target.host.host : "");
+  } catch (const std::exception& e) {
+    broken_ = true;
+    failure_ = e.what();
+  }
+  worker_->look_again(*this);
+}
+
+void SocketPort::handshake() {
+  switch (stream_.handshake()) {
+    case HandshakeStatus::Done:
+      handshaking_ = false;
+      want_write_ = false;
+      update_events();
+      session_->on_tls_ready();
+      if (!session_->closed()) read();
+      return;
+    case HandshakeStatus::WantRead:
+      want_write_ = false;
+      update_events();
+      return;
+    case HandshakeStatus::WantWrite:
+      want_write_ = true;
+      update_events();
+      return;
+    case HandshakeStatus::Failed:
+      handshaking_ = false;
+      hang_up("TLS handshake failed: " + stream_.handshake_error());
+      return;
+  }
+}
+
+void SocketPort::hang_up(const std::string& reason) {
+  broken_ = true;
+  session_->on_hangup(reason);
+}
+
+void SocketPort::on_event(std::uint32_t events) {
+  if (session_ == nullptr || session_->closed()) return;
+  if (handshaking_) {
+    handshake();
+  } else {
+    if ((events & EPOLLOUT) != 0) session_->writable();
+    if (!session_->closed() && (events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) {
+      if (want_read_) {
+        read();
+      } else if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) {
+        hang_up("client unexpected eof");
+      }
+    }
+  }
+  worker_->core().run_pending();
+}
+
+void SocketPort::again() {
+  if (session_ == nullptr || session_->closed()) return;
+  if (broken_) {
+    hang_up(failure_.empty() ? "connection failed" : failure_);
+  } else if (handshaking_) {
+    handshake();
+  } else if (want_read_) {
+    read();
+  }
+  worker_->core().run_pending();
+}
+
+void SocketPort::read() {
+  char* buffer = worker_->buffer();
+  const std::size_t size = worker_->buffer_size();
+  for (int round = 0; round < kReadRounds; ++round) {
+    const IoResult result = stream_.try_read(buffer, size);
+    switch (result.status) {
+      case IoStatus::Ok:
+        session_->receive({buffer, result.bytes});
+        if (session_->closed() || !want_read_ || handshaking_) return;
+        if (!stream_.has_buffered_input() && small_read(result.bytes, size)) return;
+        break;
+      case IoStatus::WouldBlock:
+        if (stream_.is_tls()) update_events();
+        return;
+      case IoStatus::Eof:
+        return hang_up("client unexpected eof");
+      case IoStatus::Error:
+        return hang_up(stream_.is_tls() && !stream_.tls_error().empty() ? stream_.tls_error()
+                                                                         : std::strerror(result.error));
+    }
+  }
+  // The level-triggered set reports a plain socket again; OpenSSL's buffer it does not know.
+  if (stream_.has_buffered_input()) worker_->look_again(*this);
+}
+
+void SocketPort::leave_worker() {
+  worker_->forget(*this);
+  worker_->events().remove(stream_.fd(), this);
+  worker_ = nullptr;
+}
+
+void SocketPort::enter_worker(Worker& worker) {
+  worker_ = &worker;
+  if (!worker_->events().add(stream_.fd(), events_, this)) broken_ = true;
+  if (broken_ || stream_.has_buffered_input()) worker_->look_again(*this);
+}
+
+}  // namespace pgweir::io

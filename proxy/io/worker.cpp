@@ -1,0 +1,281 @@
+#include "proxy/io/worker.hpp"
+
+#include <fmt/format.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "proxy/io/clock.hpp"
+#include "proxy/io/logger.hpp"
+#include "proxy/io/runtime.hpp"
+
+namespace pgweir::io {
+
+namespace {
+constexpr std::size_t kAgainReserve = 64;
+
+TcpSettings tcp_settings(const core::Config& config) {
+  TcpSettings tcp;
+  tcp.keepalive = config.tcp_keepalive;
+  tcp.keepcnt = config.tcp_keepcnt;
+  tcp.keepidle_s = static_cast<int>(config.tcp_keepidle.count() / 1'000'000);
+  tcp.keepintvl_s = static_cast<int>(config.tcp_keepintvl.count() / 1'000'000);
+  tcp.user_timeout_ms = static_cast<int>(config.tcp_user_timeout.count() / 1'000);
+  tcp.socket_buffer_bytes = config.tcp_socket_buffer;
+  return tcp;
+}
+}  // namespace
+
+Worker::Worker(pool::WorkerId id, Runtime& runtime, std::shared_ptr<const core::Settings> settings,
+               const core::ProcessKeys& keys)
+    : id_(id),
+      runtime_(runtime),
+      work_(boost::asio::make_work_guard(context_)),
+      events_(context_),
+      mailbox_(events_),
+      connector_(context_, {settings->config->dns_max_ttl, settings->config->dns_nxdomain_ttl}),
+      client_tls_(runtime.client_tls()),
+      buffer_(new char[buffer_size()]),
+      timer_(context_),
+      tcp_(tcp_settings(*settings->config)) {
+  again_.reserve(kAgainReserve);
+  core_ = std::make_unique<core::WorkerCore>(id, *this, std::move(settings), keys);
+  core_->set_now(monotonic_now());
+}
+
+Worker::~Worker() = default;
+
+void Worker::start_thread() {
+  thread_ = std::thread([this] { run(); });
+}
+
+void Worker::run() {
+  core_->set_now(monotonic_now());
+  events_.start([this] { begin_batch(); }, [this] { finish_batch(); });
+  arm_timer();
+  context_.run();
+  events_.stop();
+  mailbox_.stop();
+  core_.reset();  // closes all sockets, on the thread that owns them
+}
+
+void Worker::stop() { context_.stop(); }
+
+void Worker::join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void Worker::begin_batch() { core_->set_now(monotonic_now()); }
+
+void Worker::finish_batch() {
+  core_->end_batch();
+  client_count_.store(static_cast<int>(core_->clients().size()), std::memory_order_relaxed);
+  arm_timer();
+}
+
+// ---- clients ----
+
+void Worker::accept(int fd, const sockaddr_storage& peer, bool is_unix) {
+  client_count_.fetch_add(1, std::memory_order_relaxed);
+  post_function([this, fd, peer, is_unix] { adopt_socket(fd, peer, is_unix); });
+}
+
+core::PeerAddress Worker::address_of(int fd, const sockaddr_storage& peer, bool is_unix) const {
+  core::PeerAddress address;
+  address.is_unix = is_unix;
+  address.host = address_host(peer);
+  address.port = address_port(peer);
+  sockaddr_storage local{};
+  socklen_t length = sizeof local;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &length) == 0) {
+    address.local_host = address_host(local);
+    address.local_port = address_port(local);
+  }
+  if (is_unix) {
+    const UnixPeer process = unix_peer(fd);
+    address.pid = process.pid;
+    address.uid = static_cast<std::int64_t>(static_cast<std::int32_t>(process.uid));
+  }
+  return address;
+}
+
+void Worker::adopt_socket(int fd, const sockaddr_storage& peer, bool is_unix) {
+  if (!is_unix) apply_socket_options(fd, tcp_);
+  core::PeerAddress address = address_of(fd, peer, is_unix);
+  core_->client_accepted(std::make_unique<SocketPort>(*this, fd), std::move(address));
+}
+
+// ---- core::Host ----
+
+pool::PoolManager& Worker::lock_pools() { return runtime_.pools().lock(); }
+
+void Worker::unlock_pools() {
+  if (runtime_.pools().unlock()) runtime_.pools_deadline_moved();
+}
+
+void Worker::open_server(pool::ServerId server, const core::ServerTarget& target) {
+  connecting_[server] = connector_.connect(target.host.host, target.host.port, tcp_, [this, server](ConnectResult result) {
+    connecting_.erase(server);
+    begin_batch();
+    if (result.fd < 0) {
+      if (!result.detail.empty()) io::log().debug("{}: {}", result.error, result.detail);
+      core_->server_connect_failed(server, result.error);
+    } else {
+      core::PeerAddress address = address_of(result.fd, result.address, result.address.ss_family == AF_UNIX);
+      core_->server_connected(server, std::make_unique<SocketPort>(*this, result.fd), std::move(address));
+    }
+    finish_batch();
+  });
+}
+
+void Worker::abandon_server(pool::ServerId server) {
+  if (const auto it = connecting_.find(server); it != connecting_.end()) {
+    connector_.cancel(it->second);
+    connecting_.erase(it);
+  }
+}
+
+void Worker::open_cancel(std::uint64_t token, const core::ServerTarget& target) {
+  canceling_[token] = connector_.connect(target.host.host, target.host.port, tcp_, [this, token](ConnectResult result) {
+    canceling_.erase(token);
+    begin_batch();
+    if (result.fd < 0) {
+      core_->cancel_connect_failed(token);
+    } else {
+      core_->cancel_connected(token, std::make_unique<SocketPort>(*this, result.fd));
+    }
+    finish_batch();
+  });
+}
+
+void Worker::abandon_cancel(std::uint64_t token) {
+  if (const auto it = canceling_.find(token); it != canceling_.end()) {
+    connector_.cancel(it->second);
+    canceling_.erase(it);
+  }
+}
+
+void Worker::detach(core::Port& port) { static_cast<SocketPort&>(port).leave_worker(); }
+
+void Worker::attach(core::Port& port) { static_cast<SocketPort&>(port).enter_worker(*this); }
+
+void Worker::post(pool::WorkerId to, core::Task task) {
+  Worker& worker = runtime_.worker(to);
+  worker.post_function([&worker, task = std::move(task)] {
+    task(worker.core());
+    worker.core().run_pending();
+  });
+}
+
+void Worker::post_function(UniqueFunction function) { mailbox_.post(std::move(function)); }
+
+pool::WorkerId Worker::worker_count() const { return runtime_.worker_count(); }
+
+void Worker::process_command(const core::ProcessCommand& command) {
+  runtime_.worker(0).post_function([this, command] { runtime_.process_command(command); });
+}
+
+void Worker::wait_over(std::uint64_t token) { runtime_.wait_over(token); }
+
+void Worker::log(core::LogLevel level, std::string text) { io::log().write(static_cast<LogLevel>(level), text); }
+
+std::int64_t Worker::wall_clock_us() {
+  timeval now{};
+  ::gettimeofday(&now, nullptr);
+  return std::int64_t{now.tv_sec} * 1'000'000 + now.tv_usec;
+}
+
+std::string Worker::format_time(std::int64_t unix_us) {
+  const std::time_t seconds = unix_us / 1'000'000;
+  std::tm local{};
+  ::localtime_r(&seconds, &local);
+  char text[64];
+  const std::size_t length = std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S %Z", &local);
+  return std::string(text, length);
+}
+
+std::int64_t Worker::own_uid() const { return static_cast<std::int64_t>(::getuid()); }
+
+TlsContext Worker::server_tls(const core::ServerTarget& target) {
+  const std::string key = fmt::format("{}\n{}\n{}\n{}", static_cast<int>(target.sslmode), target.ca_file, target.cert_file,
+                                      target.key_file);
+  TlsContext& context = server_tls_[key];
+  if (!context) {
+    const core::Config& config = core_->config();
+    TlsSettings settings;
+    settings.sslmode = std::string(core::to_string(target.sslmode));
+    settings.ca_file = target.ca_file;
+    settings.cert_file = target.cert_file;
+    settings.key_file = target.key_file;
+    settings.protocols = config.server_tls_protocols.text;
+    settings.ciphers = config.server_tls_ciphers;
+    settings.tls13_ciphers = config.server_tls13_ciphers.value_or("");
+    context = make_connector_context(settings);
+  }
+  return context;
+}
+
+void Worker::apply(std::shared_ptr<const core::Settings> settings, TlsContext client_tls) {
+  tcp_ = tcp_settings(*settings->config);
+  connector_.set_settings({settings->config->dns_max_ttl, settings->config->dns_nxdomain_ttl});
+  client_tls_ = std::move(client_tls);
+  server_tls_.clear();
+  core_->set_settings(std::move(settings));
+}
+
+// ---- ports that must be looked at without an event ----
+
+void Worker::look_again(SocketPort& port) {
+  if (std::find(again_.begin(), again_.end(), &port) == again_.end()) again_.push_back(&port);
+  if (again_posted_) return;
+  again_posted_ = true;
+  boost::asio::post(context_, [this] { run_again(); });
+}
+
+void Worker::forget(SocketPort& port) {
+  std::erase(again_, &port);
+  std::replace(running_again_.begin(), running_again_.end(), &port, static_cast<SocketPort*>(nullptr));
+}
+
+void Worker::run_again() {
+  again_posted_ = false;
+  begin_batch();
+  running_again_.swap(again_);
+  for (std::size_t i = 0; i < running_again_.size(); ++i) {
+    if (running_again_[i] != nullptr) running_again_[i]->again();
+  }
+  running_again_.clear();
+  finish_batch();
+}
+
+// ---- time ----
+
+void Worker::pools_deadline_moved() { arm_timer(); }
+
+void Worker::arm_timer() {
+  pool::TimePoint next = core_->next_deadline();
+  if (id_ == 0) next = std::min(next, runtime_.pools().known());
+  if (next >= armed_ || next == pool::kNever) return;
+  armed_ = next;
+  timer_.expires_at(std::chrono::steady_clock::time_point(next.time_since_epoch()));
+  timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error) on_timer();
+  });
+}
+
+void Worker::on_timer() {
+  armed_ = pool::kNever;
+  const pool::TimePoint now = monotonic_now();
+  core_->on_time(now);
+  if (id_ == 0) {
+    pool::PoolManager& pools = runtime_.pools().lock();
+    runtime_.pools().disarm();
+    if (pools.next_deadline() <= now) pools.on_time(now, core_->actions());
+    (void)runtime_.pools().unlock();
+  }
+  finish_batch();
+}
+
+}  // namespace pgweir::io

@@ -1,0 +1,116 @@
+// One worker: a thread with an io_context, an epoll set for the byte path, a mailbox, and the session machines of its
+// clients and servers. It carries out what core asks of its Host and gives core its events. Everything but post() and
+// accept() runs on the worker's own thread.
+#pragma once
+
+#include <atomic>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <map>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "proxy/core/worker_core.hpp"
+#include "proxy/io/connector.hpp"
+#include "proxy/io/event_set.hpp"
+#include "proxy/io/mailbox.hpp"
+#include "proxy/io/openssl_crypto.hpp"
+#include "proxy/io/shared_pools.hpp"
+#include "proxy/io/socket_options.hpp"
+#include "proxy/io/socket_port.hpp"
+#include "proxy/io/tls_context.hpp"
+
+namespace pgweir::io {
+
+class Runtime;
+
+class Worker final : public core::Host {
+ public:
+  Worker(pool::WorkerId id, Runtime& runtime, std::shared_ptr<const core::Settings> settings,
+         const core::ProcessKeys& keys);
+  ~Worker() override;
+
+  /// Starts the thread; worker 0 runs on the main thread through run().
+  void start_thread();
+  void run();
+  /// Any thread.
+  void stop();
+  void join();
+  /// Any thread: takes over an accepted socket.
+  void accept(int fd, const sockaddr_storage& peer, bool is_unix);
+  [[nodiscard]] int client_count() const { return client_count_.load(std::memory_order_relaxed); }
+
+  // core::Host
+  pool::PoolManager& lock_pools() override;
+  void unlock_pools() override;
+  void open_server(pool::ServerId server, const core::ServerTarget& target) override;
+  void abandon_server(pool::ServerId server) override;
+  void open_cancel(std::uint64_t token, const core::ServerTarget& target) override;
+  void abandon_cancel(std::uint64_t token) override;
+  void detach(core::Port& port) override;
+  void attach(core::Port& port) override;
+  void post(pool::WorkerId to, core::Task task) override;
+  [[nodiscard]] pool::WorkerId worker_count() const override;
+  void process_command(const core::ProcessCommand& command) override;
+  void wait_over(std::uint64_t token) override;
+  void log(core::LogLevel level, std::string text) override;
+  [[nodiscard]] protocol::Crypto& crypto() override { return crypto_; }
+  [[nodiscard]] std::int64_t wall_clock_us() override;
+  [[nodiscard]] std::string format_time(std::int64_t unix_us) override;
+  [[nodiscard]] std::int64_t own_uid() const override;
+  [[nodiscard]] bool tls_available() const override { return client_tls_ != nullptr; }
+
+  // for SocketPort and Runtime
+  [[nodiscard]] EventSet& events() { return events_; }
+  [[nodiscard]] core::WorkerCore& core() { return *core_; }
+  [[nodiscard]] boost::asio::io_context& context() { return context_; }
+  [[nodiscard]] char* buffer() { return buffer_.get(); }
+  [[nodiscard]] static constexpr std::size_t buffer_size() { return 65536; }
+  /// Calls port.again() soon, though its socket is silent.
+  void look_again(SocketPort& port);
+  void forget(SocketPort& port);
+  [[nodiscard]] const TlsContext& client_tls() const { return client_tls_; }
+  /// The context for a server connection, made on first use after a change of settings. Throws std::runtime_error.
+  [[nodiscard]] TlsContext server_tls(const core::ServerTarget& target);
+  /// New settings from a reload, on this worker's thread.
+  void apply(std::shared_ptr<const core::Settings> settings, TlsContext client_tls);
+  /// Runs `function` on this worker, which need not be the calling one.
+  void post_function(UniqueFunction function);
+  /// The pools' earliest deadline has moved (worker 0 serves them).
+  void pools_deadline_moved();
+
+ private:
+  void begin_batch();
+  void finish_batch();
+  void adopt_socket(int fd, const sockaddr_storage& peer, bool is_unix);
+  void arm_timer();
+  void on_timer();
+  void run_again();
+  [[nodiscard]] core::PeerAddress address_of(int fd, const sockaddr_storage& peer, bool is_unix) const;
+
+  pool::WorkerId id_;
+  Runtime& runtime_;
+  boost::asio::io_context context_{1};
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
+  EventSet events_;
+  Mailbox mailbox_;
+  Connector connector_;
+  OpensslCrypto crypto_;
+  TlsContext client_tls_;
+  std::map<std::string, TlsContext> server_tls_;
+  std::unique_ptr<char[]> buffer_;
+  std::unique_ptr<core::WorkerCore> core_;
+  boost::asio::steady_timer timer_;
+  pool::TimePoint armed_ = pool::kNever;
+  std::map<pool::ServerId, std::uint64_t> connecting_;
+  std::map<std::uint64_t, std::uint64_t> canceling_;
+  std::vector<SocketPort*> again_, running_again_;
+  bool again_posted_ = false;
+  std::atomic<int> client_count_{0};
+  std::thread thread_;
+  TcpSettings tcp_;
+};
+
+}  // namespace pgweir::io
