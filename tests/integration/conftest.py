@@ -1,0 +1,104 @@
+"""Fixtures: clusters for the whole session, a fresh pooler for every test, and the rules for skipping."""
+
+import pathlib
+import shutil
+import tempfile
+
+import pytest
+
+import harness
+from certs import Authority
+from pooler import Pooler
+from postgres import Cluster
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if harness.IS_PGBOUNCER and item.get_closest_marker("pgweir"):
+            item.add_marker(pytest.mark.skip(reason="not for PgBouncer 1.18"))
+        if item.get_closest_marker("postgres18") and not (harness.PG18_NATIVE / "bin/postgres").exists():
+            item.add_marker(pytest.mark.skip(reason="no PostgreSQL 18 in var/node"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure shows the end of the log of each pooler that the test used."""
+    report = yield
+    if report.failed:
+        for one in getattr(item, "poolers", []):
+            report.sections.append((f"log of the pooler on port {one.port}", one.log()[-6000:]))
+    return report
+
+
+@pytest.fixture(scope="session")
+def base():
+    """The folder of everything this session makes."""
+    if not harness.BINARY.exists():
+        pytest.exit(f"there is no {harness.BINARY}: build it, or set PGWEIR_BINARY", 2)
+    path = pathlib.Path(tempfile.mkdtemp(prefix="pgweir-", dir="/tmp"))
+    path.chmod(0o755)
+    harness.give_to_run_user(path)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def authority(base):
+    return Authority(harness.make_dir(base, "ca"))
+
+
+@pytest.fixture(scope="session")
+def cluster(base, authority):
+    """PostgreSQL 15."""
+    one = Cluster(base, harness.PG15_BIN, authority)
+    yield one
+    one.stop("immediate")
+
+
+@pytest.fixture(scope="session")
+def cluster18(base, authority):
+    """PostgreSQL 18, for what only it can do."""
+    one = Cluster(base, harness.PG18_NATIVE / "bin", authority)
+    yield one
+    one.stop("immediate")
+
+
+@pytest.fixture
+def make_pooler(request, base, cluster):
+    """Starts poolers: make_pooler(settings={...}, databases={...}); they are stopped and checked at the end."""
+    request.node.poolers = made = []
+
+    def make(server=None, **options):
+        start = options.pop("start", True)
+        one = Pooler(base, server or cluster, start=False, **options)
+        made.append(one)
+        if start:
+            one.start()
+        return one
+
+    yield make
+    failures = []
+    for one in made:
+        try:
+            one.stop()
+        except AssertionError as failure:
+            failures.append(str(failure))
+    assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def pooler(make_pooler):
+    """A pooler in transaction mode with five connections per pool."""
+    return make_pooler()
+
+
+@pytest.fixture
+def table(cluster):
+    """An empty table `numbers(n int, token text)` in database app; its name is unique."""
+    name = f"numbers_{harness.free_port()}"
+    with cluster.connect() as connection:
+        connection.execute(f"CREATE TABLE {name} (n int, token text)")
+        connection.execute(f"GRANT ALL ON {name} TO PUBLIC")
+    yield name
+    with cluster.connect() as connection:
+        connection.execute(f"DROP TABLE IF EXISTS {name}")
