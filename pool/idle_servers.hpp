@@ -12,7 +12,8 @@ class IdleServers {
   using AllList =
       boost::intrusive::list<ServerSlot, boost::intrusive::member_hook<ServerSlot, Hook, &ServerSlot::idle_hook>>;
   using WorkerList =
-      boost::intrusive::list<ServerSlot, boost::intrusive::member_hook<ServerSlot, Hook, &ServerSlot::idle_worker_hook>>;
+      boost::intrusive::list<ServerSlot,
+                             boost::intrusive::member_hook<ServerSlot, Hook, &ServerSlot::idle_worker_hook>>;
 
  public:
   explicit IdleServers(WorkerId workers) : by_worker_(workers) {}

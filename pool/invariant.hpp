@@ -5,7 +5,8 @@
 
 #include <cstdlib>
 
-#define PROXY_INVARIANT(condition)              \
-  do {                                          \
-    if (!(condition)) [[unlikely]] std::abort(); \
+#define PROXY_INVARIANT(condition) \
+  do {                             \
+    if (!(condition)) [[unlikely]] \
+      std::abort();                \
   } while (false)

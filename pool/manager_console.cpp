@@ -86,9 +86,13 @@ bool PoolManager::is_paused(std::string_view database) const {
   return impl_->all_paused || (db != nullptr && db->paused);
 }
 
-bool PoolManager::all_paused() const { return impl_->all_paused; }
+bool PoolManager::all_paused() const {
+  return impl_->all_paused;
+}
 
-void PoolManager::add_database(std::string_view database) { impl_->database(database); }
+void PoolManager::add_database(std::string_view database) {
+  impl_->database(database);
+}
 
 void PoolManager::reconnect(std::string_view database, TimePoint now, Actions& out) {
   Impl& m = *impl_;
@@ -108,10 +112,8 @@ void PoolManager::reconnect(std::string_view database, TimePoint now, Actions& o
 
 void PoolManager::Impl::drop_client(ClientSlot& client, std::string_view reason, TimePoint now, Actions& out) {
   withdraw(client, now, out);
-  out.push_back({.kind = ActionKind::DropClient,
-                 .worker = client.worker,
-                 .client = client.id,
-                 .reason = std::string(reason)});
+  out.push_back(
+      {.kind = ActionKind::DropClient, .worker = client.worker, .client = client.id, .reason = std::string(reason)});
 }
 
 void PoolManager::Impl::kill_servers(PoolState& pool, std::string_view reason, TimePoint now, Actions& out) {
@@ -190,8 +192,8 @@ void PoolManager::Impl::check_waits_slow(Actions& out) {
   });
 }
 
-void PoolManager::wait_for(WaitFor what, std::string_view database, WorkerId worker, std::uint64_t token,
-                           TimePoint now, Actions& out) {
+void PoolManager::wait_for(WaitFor what, std::string_view database, WorkerId worker, std::uint64_t token, TimePoint now,
+                           Actions& out) {
   Impl& m = *impl_;
   m.tick(now);
   DatabaseState* db = m.find_database(database);

@@ -150,7 +150,8 @@ struct PoolManager::Impl {
   [[nodiscard]] bool satisfied(const Wait& wait) const;
   void check_waits_slow(Actions& out);
   void check_waits(Actions& out) {
-    if (!waits.empty()) [[unlikely]] check_waits_slow(out);
+    if (!waits.empty()) [[unlikely]]
+      check_waits_slow(out);
   }
 
   // ---- reports and checks ----

@@ -116,7 +116,8 @@ void PoolManager::Impl::evict_for(PoolState& pool, TimePoint now, Actions& out) 
 
 void PoolManager::Impl::offer_to_other_pools(PoolState& pool, TimePoint now, Actions& out) {
   const auto contended = [](const Account& a) { return a.full() && a.hungry_pools > 0; };
-  if (!contended(pool.database) && !contended(pool.user)) [[likely]] return;
+  if (!contended(pool.database) && !contended(pool.user)) [[likely]]
+    return;
   for (PoolState& other : hungry) {
     if (shares_limit(other, pool)) open_wanted(other, now, out);
   }

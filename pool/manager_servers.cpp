@@ -27,7 +27,8 @@ void PoolManager::Impl::link(ClientSlot& client, ServerSlot& server) {
 ClientSlot* PoolManager::Impl::unlink(ServerSlot& server, Actions& out) {
   ClientSlot* client = server.client;
   if (client == nullptr) return nullptr;
-  if (!server.cancels.empty()) [[unlikely]] cancels.abandon_pending(server, out);
+  if (!server.cancels.empty()) [[unlikely]]
+    cancels.abandon_pending(server, out);
   if (server.state == ServerState::Moving) {
     --server.pool->moving_to_client;
     set_waiting(*client, false);

@@ -15,7 +15,9 @@ TimePoint lifetime_deadline(const PoolState& pool, const ServerSlot& server) {
   return pool.closed_for_lifetime ? std::max(old, pool.last_lifetime_close + pool.lifetime_gap()) : old;
 }
 
-bool above_min_pool(const PoolState& pool) { return pool.servers.usable() > pool.min_servers(); }
+bool above_min_pool(const PoolState& pool) {
+  return pool.servers.usable() > pool.min_servers();
+}
 
 }  // namespace
 
@@ -65,7 +67,9 @@ void PoolManager::Impl::run_pool(PoolState& pool, TimePoint now, Actions& out) {
   arm(pool, idle_deadline(pool));
 }
 
-TimePoint PoolManager::next_deadline() const { return impl_->deadlines.next(); }
+TimePoint PoolManager::next_deadline() const {
+  return impl_->deadlines.next();
+}
 
 void PoolManager::on_time(TimePoint now, Actions& out) {
   Impl& m = *impl_;

@@ -41,7 +41,9 @@ PoolState* PoolManager::Impl::find_pool(PoolId id) const {
   return pools[id.index].get();
 }
 
-void PoolManager::set_limits(std::uint32_t max_client_conn) { impl_->settings.max_client_conn = max_client_conn; }
+void PoolManager::set_limits(std::uint32_t max_client_conn) {
+  impl_->settings.max_client_conn = max_client_conn;
+}
 
 // New limits are acted on by the next on_time, which is due at once.
 void PoolManager::set_database_limits(std::string_view database, DatabaseLimits limits) {

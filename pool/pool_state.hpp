@@ -64,9 +64,7 @@ struct PoolState : DeadlineEntry {
   [[nodiscard]] std::uint32_t openable(TimePoint now) const;
   /// When the reserve pool becomes usable for the first uncovered waiter; kNever if that is not what it waits for.
   [[nodiscard]] TimePoint reserve_from() const;
-  [[nodiscard]] bool uses_reserve() const {
-    return settings.pool_size != 0 && servers.total >= settings.pool_size;
-  }
+  [[nodiscard]] bool uses_reserve() const { return settings.pool_size != 0 && servers.total >= settings.pool_size; }
   /// More live connections than the pool or one of its accounts may have.
   [[nodiscard]] bool excess() const;
   [[nodiscard]] Duration lifetime_gap() const;
@@ -79,9 +77,7 @@ struct PoolState : DeadlineEntry {
 
  private:
   /// Servers that will become free for a waiter without being opened.
-  [[nodiscard]] std::uint32_t supply() const {
-    return logins + servers.of(ServerState::Moving) - moving_to_client;
-  }
+  [[nodiscard]] std::uint32_t supply() const { return logins + servers.of(ServerState::Moving) - moving_to_client; }
   [[nodiscard]] std::uint32_t logins_max() const;
 };
 

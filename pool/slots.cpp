@@ -7,7 +7,9 @@ namespace pgweir::pool {
 
 namespace {
 
-constexpr std::uint8_t set_of() { return 0; }
+constexpr std::uint8_t set_of() {
+  return 0;
+}
 
 template <class... States>
 constexpr std::uint8_t set_of(ServerState first, States... rest) {

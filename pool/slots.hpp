@@ -26,8 +26,8 @@ inline constexpr std::size_t kServerStates = 7;
 struct ClientSlot {
   ClientId id{};
   WorkerId worker = 0;
-  bool exempt = false;         ///< does not count for max_client_conn
-  bool console = false;        ///< its cancel key belongs to a console session
+  bool exempt = false;   ///< does not count for max_client_conn
+  bool console = false;  ///< its cancel key belongs to a console session
   bool has_key = false;
   bool grant_pending = false;  ///< the Grant action of `server` has not been taken yet
   bool waiting = false;        ///< in `queue_of`'s queue, or a server is moving to it

@@ -14,14 +14,17 @@ void ReplyLedger::grow() {
 // True if the entry does not get a place: the server skips or ignores its message.
 bool ReplyLedger::swallow(ReplyEntry& entry, const Skipped* skipped) {
   if (copy_in_) {
-    if (entry.kind == ReplyKind::Sync) return true;
+    if (entry.kind == ReplyKind::Sync) {
+      sync_ignored_ = true;
+      return true;
+    }
     if (entry.kind == ReplyKind::CopyEnd) {
       copy_in_ = false;
       return true;
     }
   }
   if (skip_to_sync_) {
-    if (entry.kind == ReplyKind::Sync) {
+    if (entry.kind == ReplyKind::Sync || entry.kind == ReplyKind::HiddenSync) {
       skip_to_sync_ = false;
       return false;
     }
@@ -45,6 +48,7 @@ void ReplyLedger::push(ReplyEntry entry, const Skipped& skipped) {
 }
 
 ReplyEntry ReplyLedger::pop() {
+  sync_ignored_ = false;
   ReplyEntry entry = std::move(ring_[head_]);
   ring_[head_].change.reset();
   ring_[head_].statement.reset();
@@ -62,9 +66,10 @@ void ReplyLedger::remove_nth(std::size_t n) {
 
 void ReplyLedger::fail(const Skipped& skipped) {
   copy_in_ = false;
+  if (sync_ignored_) uncertain_ = true;
   if (size_ == 0 || ends_in_ready(front().kind)) return;
   std::size_t count = 0;
-  while (count < size_ && nth(count).kind != ReplyKind::Sync) ++count;
+  while (count < size_ && nth(count).kind != ReplyKind::Sync && nth(count).kind != ReplyKind::HiddenSync) ++count;
   skip_to_sync_ = count == size_;
   if (skipped) {
     for (std::size_t i = count; i > 0; --i) skipped(nth(i - 1));
@@ -81,7 +86,7 @@ void ReplyLedger::begin_copy_in() {
     const ReplyKind kind = nth(i).kind;
     if (kind == ReplyKind::Sync) {
       remove_nth(i);
-      unsynced_ = true;
+      sync_ignored_ = true;
     } else if (kind == ReplyKind::CopyEnd) {
       remove_nth(i);
       copy_in_ = false;
@@ -90,12 +95,14 @@ void ReplyLedger::begin_copy_in() {
       ++i;
     }
   }
-  if (size_ > 0 && nth(size_ - 1).kind != ReplyKind::CopyEnd) unsynced_ = !ends_in_ready(nth(size_ - 1).kind);
+  std::size_t last = size_;
+  while (last > 1 && nth(last - 1).kind == ReplyKind::CopyEnd) --last;
+  if (last > 0) unsynced_ = !ends_in_ready(nth(last - 1).kind);
 }
 
 void ReplyLedger::clear() {
   while (size_ > 0) drop_front();
-  unsynced_ = skip_to_sync_ = copy_in_ = false;
+  unsynced_ = skip_to_sync_ = copy_in_ = sync_ignored_ = uncertain_ = false;
 }
 
 }  // namespace pgweir::protocol

@@ -32,6 +32,7 @@ enum class ReplyKind : std::uint8_t {
   HiddenQuery,   ///< ours: nothing of it reaches the client
   HiddenParse,   ///< ours: ParseComplete is swallowed
   HiddenClose,   ///< ours: CloseComplete is swallowed
+  HiddenSync,    ///< ours, behind a hidden Parse before a simple query: ReadyForQuery is swallowed
   LocalParse,    ///< not sent: we answer ParseComplete when its turn comes
   LocalClose,    ///< not sent: we answer CloseComplete when its turn comes
   Mistake,       ///< sent in place of a message that must fail; its ErrorResponse is replaced by `change->error`
@@ -51,6 +52,7 @@ struct StatementChange {
 struct ReplyEntry {
   ReplyKind kind = ReplyKind::Query;
   std::uint8_t purpose = 0;  ///< HiddenQuery: what it is for; the owner's own enumeration
+  bool quiet = false;        ///< HiddenParse: its error is swallowed too
   std::uint32_t unnamed_serial = 0;  ///< Parse of the unnamed statement: which one of the client's; 0: a named one
   std::unique_ptr<StatementChange> change{};
   StatementPtr statement{};  ///< Bind, Describe: the shared statement it used, if any
@@ -77,6 +79,7 @@ class ReplyLedger {
     ReplyEntry& entry = ring_[size_slot()];
     entry.kind = kind;
     entry.unnamed_serial = 0;
+    entry.quiet = false;
     ++size_;
   }
 
@@ -89,6 +92,7 @@ class ReplyLedger {
   /// Precondition: not empty.
   ReplyEntry pop();
   void drop_front() {
+    sync_ignored_ = false;
     ring_[head_].change.reset();
     ring_[head_].statement.reset();
     head_ = (head_ + 1) & (ring_.size() - 1);
@@ -102,6 +106,10 @@ class ReplyLedger {
 
   /// CopyInResponse came for the front entry.
   void begin_copy_in();
+
+  /// A COPY failed behind which a Sync was sent that was taken for ignored: had the server failed before it read the
+  /// Sync, it answers it. How many ReadyForQuery are to come cannot be known, so the server must serve nobody else.
+  [[nodiscard]] bool uncertain() const { return uncertain_; }
 
   /// Neither a reply nor a Sync is owed. With transaction status I the server is free.
   [[nodiscard]] bool idle() const { return size_ == 0 && !unsynced_ && !skip_to_sync_ && !copy_in_; }
@@ -121,7 +129,7 @@ class ReplyLedger {
  private:
   static bool ends_in_ready(ReplyKind kind) {
     return kind == ReplyKind::Query || kind == ReplyKind::Sync || kind == ReplyKind::FunctionCall ||
-           kind == ReplyKind::HiddenQuery;
+           kind == ReplyKind::HiddenQuery || kind == ReplyKind::HiddenSync;
   }
   void note_sync(ReplyKind kind) {
     if (kind != ReplyKind::CopyEnd) unsynced_ = !ends_in_ready(kind);
@@ -142,6 +150,8 @@ class ReplyLedger {
   bool unsynced_ = false;
   bool skip_to_sync_ = false;
   bool copy_in_ = false;
+  bool sync_ignored_ = false;  ///< a Sync was left out because of the COPY of the front entry
+  bool uncertain_ = false;
 };
 
 }  // namespace pgweir::protocol

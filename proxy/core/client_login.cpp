@@ -183,11 +183,30 @@ void ClientLogin::take_startup(const protocol::FirstPacket& packet) {
     }
   }
   if (user.empty()) return fail("no username supplied", "28000");
+  if (core.config().application_name_add_host) add_host();
   if (user.size() >= kUserNameMax) return fail("username too long", "28000");
   client_.user_ = std::string(user);
   client_.database_ = std::string(database.empty() ? user : database);
   if (packet.minor > 0 || !unknown_options_.empty()) negotiate(packet.minor);
   check_limits();
+}
+
+// application_name_add_host
+void ClientLogin::add_host() {
+  const auto index = protocol::TrackedNames::kApplicationName;
+  std::string name = "app";
+  for (const auto& [tracked, value] : tracked_) {
+    if (tracked == index) name = value;
+  }
+  const PeerAddress& from = client_.address_;
+  if (from.is_unix) {
+    name += fmt::format(" - unix({}@{}):{}", from.pid, from.host, from.port);
+  } else {
+    const bool v6 = from.host.find(':') != std::string::npos;
+    name += v6 ? fmt::format(" - [{}]:{}", from.host, from.port) : fmt::format(" - {}:{}", from.host, from.port);
+  }
+  std::erase_if(tracked_, [&](const auto& entry) { return entry.first == index; });
+  tracked_.emplace_back(index, protocol::clean_application_name(name));
 }
 
 bool ClientLogin::take_parameter(std::string_view name, std::string_view value) {
@@ -569,6 +588,16 @@ void ClientLogin::prepare_welcome() {
   request_server(*wanted_);
 }
 
+void ClientLogin::retry_welcome(const PoolContext& pool) {
+  if (step_ != Step::Welcome || wanted_ != &pool || !pool.report || !parameters_known()) return;
+  {
+    PoolLock pools(client_.core_->host());
+    pools->stop_waiting(client_.id_, client_.core_->now(), client_.core_->actions());
+  }
+  client_.waiting_ = false;
+  welcome();
+}
+
 void ClientLogin::align(ServerSession& server) {
   const auto& names = *client_.core_->settings()->tracked;
   protocol::ParameterSetPtr desired = server.report()->tracked;
@@ -590,14 +619,13 @@ void ClientLogin::aligned(ServerSession& server) {
   const auto& names = *client_.core_->settings()->tracked;
   server.parameters().extras = client_.parameters_.extras;
   server.parameters().extras_unknown = false;
-  auto& accepted = wanted_->accepted_parameters;
-  if (accepted.size() + tracked_.size() + extras_.size() > PoolContext::kAcceptedMax) accepted.clear();
+  ParameterList learned;
   for (const auto& [index, value] : tracked_) {
     const auto& reported = server.parameters().tracked->values[index];
-    accepted[parameter_key(names.name(index), value)] = reported.value_or(value);
+    learned.emplace_back(parameter_key(names.name(index), value), reported.value_or(value));
   }
-  for (const auto& [name, value] : extras_) accepted[parameter_key(name, value)] = value;
-  wanted_->report = server.report();
+  for (const auto& [name, value] : extras_) learned.emplace_back(parameter_key(name, value), value);
+  client_.core_->share_knowledge(*wanted_, server.report(), learned);
   server.finish_after_input();
   welcome();
 }

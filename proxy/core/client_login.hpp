@@ -39,6 +39,8 @@ class ClientLogin {
   [[nodiscard]] PoolContext* wanted_pool() const { return wanted_; }
   /// The socket was accepted beyond max_client_conn: only the console may go on.
   void set_over_limit() { over_limit_ = true; }
+  /// Welcomes the client if what it waits for a server for is known by now.
+  void retry_welcome(const PoolContext& pool);
 
  private:
   enum class Step : std::uint8_t { FirstPacket, Handshake, Password, SaslInitial, SaslResponse, Lookup, Welcome, Done };
@@ -51,6 +53,7 @@ class ClientLogin {
   bool take_parameter(std::string_view name, std::string_view value);
   bool take_options(std::string_view options);
   bool keep_parameter(std::string_view name, std::string_view value, const char* refusal);
+  void add_host();
   void negotiate(std::uint16_t minor);
   void check_limits();
   void find_user();
@@ -64,7 +67,7 @@ class ClientLogin {
   void authenticated();
   void start_console();
   void prepare_welcome();
-  bool parameters_known() const;
+  [[nodiscard]] bool parameters_known() const;
   void align(ServerSession& server);
   void aligned(ServerSession& server);
   void welcome();

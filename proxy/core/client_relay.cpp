@@ -10,6 +10,7 @@
 #include "proxy/core/client_session.hpp"
 #include "proxy/core/server_login.hpp"
 #include "proxy/core/worker_core.hpp"
+#include "router/sql_lexer.hpp"
 
 namespace pgweir::core {
 
@@ -267,7 +268,9 @@ void ClientSession::push_entry(ReplyEntry entry) {
 }
 
 ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
-  (void)header;
+  const ByteView body = message.substr(protocol::kHeaderSize);
+  const bool names_statement = tracks_ && statements_->size() > 0 && router::may_name_statement(body.substr(0, 64));
+  if (names_statement && message.size() < header.total() && header.total() <= kNamesMax) return Step::NeedMore;
   if (core_->config().disable_pqexec) {
     fatal("PQexec disallowed", core_->sqlstate("0A000"));
     return Step::Hold;
@@ -276,9 +279,43 @@ ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& heade
   unnamed_.reset();  // a simple query drops the unnamed statement
   unnamed_serial_ = 0;
   server_->unnamed = {};
+  if (names_statement && message.size() == header.total() && take_statement_sql(body, out)) return Step::Done;
   server_->ledger().push(ReplyKind::Query);
   pass(message, out);
   return Step::Done;
+}
+
+// EXECUTE or DEALLOCATE as SQL of a statement that the client prepared by protocol: the server knows it under our name.
+bool ClientSession::take_statement_sql(ByteView body, OutBatch& out) {
+  const auto query = protocol::parse_query(body);
+  const auto use = query ? router::find_statement_name(query->sql) : std::nullopt;
+  const auto* known = use ? statements_->find(use->name) : nullptr;
+  if (known == nullptr) return false;
+  const protocol::StatementPtr statement = known->statement;
+  if (ensure_on_server(*statement, out, true)) {
+    // Should the Parse fail, the server skips to a Sync, which a simple query does not bring.
+    protocol::append_sync(out.begin_own());
+    out.end_own();
+    server_->ledger().push(ReplyKind::HiddenSync);
+  }
+  std::string sql(query->sql.substr(0, use->offset));
+  sql += '"' + statement->server_name() + '"';
+  sql += query->sql.substr(use->offset + use->length);
+  protocol::append_query(out.begin_own(), sql);
+  out.end_own();
+  ReplyEntry entry;
+  entry.kind = ReplyKind::Query;
+  if (use->kind == router::StatementNameUse::Kind::Deallocate) {
+    entry.change = std::make_unique<protocol::StatementChange>();
+    entry.change->client_name = use->name;
+    entry.change->removed = std::move(*statements_->remove(use->name));
+    entry.change->key = statement->key();
+    entry.change->server_removed = true;
+    server_->statements().remove(statement->key());
+  }
+  push_entry(std::move(entry));
+  stream_forward_ = false;
+  return true;
 }
 
 ClientSession::Step ClientSession::take_parse(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
@@ -394,7 +431,7 @@ ClientSession::Step ClientSession::take_bind(const protocol::FrameHeader& header
     return Step::Done;
   }
   const protocol::StatementPtr statement = known->statement;
-  ensure_on_server(*statement, out);
+  (void)ensure_on_server(*statement, out, false);
   const std::size_t offset = portal.size() + name.size() + 2;
   const std::string& server_name = statement->server_name();
   std::string& own = out.begin_own();
@@ -481,7 +518,7 @@ ClientSession::Step ClientSession::take_named_describe(ByteView name, OutBatch& 
     return Step::Done;
   }
   const protocol::StatementPtr statement = known->statement;
-  ensure_on_server(*statement, out);
+  (void)ensure_on_server(*statement, out, false);
   protocol::append_describe(out.begin_own(), 'S', statement->server_name());
   out.end_own();
   ReplyEntry entry;
@@ -518,8 +555,9 @@ void ClientSession::add_mistake(OutBatch& out, std::string_view sqlstate, std::s
   push_entry(std::move(entry));
 }
 
-void ClientSession::ensure_on_server(const protocol::Statement& statement, OutBatch& out) {
-  if (server_->statements().touch(statement.key())) return;
+// True if a hidden Parse was needed. `quiet`: the client does not hear if that fails.
+bool ClientSession::ensure_on_server(const protocol::Statement& statement, OutBatch& out, bool quiet) {
+  if (server_->statements().touch(statement.key())) return false;
   server_->statements().add(statement.key());
   evict_statements(out);
   protocol::append_parse(out.begin_own(), statement.server_name(), statement.query(), statement.parameter_types());
@@ -529,11 +567,14 @@ void ClientSession::ensure_on_server(const protocol::Statement& statement, OutBa
   entry.change = std::make_unique<protocol::StatementChange>();
   entry.change->key = statement.key();
   entry.change->server_added = true;
+  entry.quiet = quiet;
   ++context_->stats.server_parse_count;
   push_entry(std::move(entry));
+  return true;
 }
 
 void ClientSession::evict_statements(OutBatch& out) {
+  if (server_->ledger().skipping()) return;  // the Close would be skipped too, and so would the Parse it makes room for
   while (const auto key = server_->statements().evict_over(context_->max_prepared_statements)) {
     protocol::append_close(out.begin_own(), 'S', protocol::statement_server_name(*key));
     out.end_own();

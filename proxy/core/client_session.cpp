@@ -106,6 +106,10 @@ void ClientSession::deliver(std::span<const ByteView> pieces) {
   if (has_unsent() && server_ != nullptr) server_->update_interest();
 }
 
+void ClientSession::retry_welcome(const PoolContext& pool) {
+  if (state_ == State::Login && waiting_) login_->retry_welcome(pool);
+}
+
 void ClientSession::set_over_limit() { login_->set_over_limit(); }
 
 void ClientSession::on_tls_ready() {

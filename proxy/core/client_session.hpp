@@ -55,6 +55,8 @@ class ClientSession final : public Connection {
   void on_rejected(std::string_view reason);
   /// KILL, database removed and the like.
   void on_dropped(std::string_view reason);
+  /// Something was learned about a pool: a login that waits for just that may be complete.
+  void retry_welcome(const PoolContext& pool);
   /// Accepted beyond max_client_conn.
   void set_over_limit();
   /// New settings are in force.
@@ -121,6 +123,7 @@ class ClientSession final : public Connection {
   bool align();
   Step take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_query(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
+  bool take_statement_sql(ByteView body, OutBatch& out);
   Step take_parse(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_named_parse(const protocol::ParseView& view, OutBatch& out);
   void take_unnamed_parse(const protocol::ParseView* view);
@@ -132,7 +135,7 @@ class ClientSession final : public Connection {
   void pass(ByteView message, OutBatch& out);
   void push_entry(protocol::ReplyEntry entry);
   void add_mistake(OutBatch& out, std::string_view sqlstate, std::string_view text);
-  void ensure_on_server(const protocol::Statement& statement, OutBatch& out);
+  bool ensure_on_server(const protocol::Statement& statement, OutBatch& out, bool quiet);
   void evict_statements(OutBatch& out);
   void count_query_start();
   bool drop_cancelled(const protocol::FrameHeader& header);

@@ -260,7 +260,8 @@ struct Config {
 /// `config` is null exactly when there are problems: a load is all or nothing.
 struct LoadResult {
   std::shared_ptr<const Config> config;
-  std::vector<Problem> problems;     ///< all of them in the order of the file, then those of settings that do not fit
+  std::shared_ptr<const Config> draft;  ///< what could be understood, also when there are problems: to check on
+  std::vector<Problem> problems;        ///< all of them in the order of the file, then those of settings that do not fit
   std::vector<std::string> ignored;  ///< reload: keys that need a restart and whose value in the file has changed
 };
 

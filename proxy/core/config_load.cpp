@@ -57,6 +57,7 @@ class Loader {
     check_client_tls();
     for (auto& item : find_unsupported(*config_)) add(item.section, std::move(item.key), std::move(item.text));
     if (running_ != nullptr) keep_fixed_settings();
+    result_.draft = config_;
     if (result_.problems.empty()) result_.config = std::move(config_);
     return std::move(result_);
   }

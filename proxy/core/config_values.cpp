@@ -227,7 +227,7 @@ std::string did_you_mean(std::string_view name, std::span<const std::string_view
   // Bounds the work for a key of any length: no setting's name is longer.
   if (name.size() > 64) return {};
   std::string_view nearest;
-  std::size_t distance = std::max<std::size_t>(1, name.size() / 3) + 1;
+  std::size_t distance = (name.size() < 4 ? 1 : std::max<std::size_t>(2, name.size() / 3)) + 1;
   for (const auto candidate : known) {
     const auto d = edit_distance(name, candidate);
     if (d < distance) {

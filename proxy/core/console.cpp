@@ -421,6 +421,9 @@ void Console::show(const AdminCommand& command) {
                       });
       return;
     }
+    case ShowWhat::Mem:
+      show_mem(out);
+      break;
     default:
       return error("this command is not supported by this version of pgweir");
   }
@@ -601,6 +604,27 @@ void Console::show_lists(std::string& out) {
   lists.free_servers = totals.idle_servers;
   lists.used_servers = totals.servers - totals.idle_servers;
   append_show_lists(out, lists);
+}
+
+void Console::show_mem(std::string& out) {
+  WorkerCore& core = client_.core();
+  pool::Totals totals;
+  {
+    PoolLock pools(core.host());
+    totals = pools->totals();
+  }
+  const auto row = [](const char* name, std::uint64_t size, std::uint64_t used) {
+    MemRow result;
+    result.name = name;
+    result.size = size;
+    result.used = used;
+    result.memtotal = size * used;
+    return result;
+  };
+  const std::vector<MemRow> rows{row("pool_cache", sizeof(PoolContext), totals.pools),
+                                 row("server_cache", sizeof(ServerSession), totals.servers),
+                                 row("client_cache", sizeof(ClientSession), totals.clients)};
+  append_show_mem(out, rows);
 }
 
 void Console::show_peers(std::string& out) {

@@ -51,6 +51,7 @@ class Console {
   void show_pools(std::string& out);
   void show_users(std::string& out);
   void show_lists(std::string& out);
+  void show_mem(std::string& out);
   void show_peers(std::string& out);
 
   ClientSession& client_;

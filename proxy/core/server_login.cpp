@@ -251,7 +251,7 @@ void ServerLogin::logged_in() {
     server_.report_ = context.report;
     server_.parameters_.tracked = context.report->tracked;
   } else {
-    context.report = server_.report_;
+    server_.core_->share_knowledge(context, server_.report_, {});
   }
   if (context.entry != nullptr && context.entry->connect_query && !context.entry->connect_query->empty()) {
     state_ = State::ConnectQuery;

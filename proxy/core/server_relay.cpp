@@ -216,7 +216,10 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
     return Step::Stop;
   }
   status_ = *status;
-  if (copy_both_ && ledger_.empty()) copy_both_ = false;
+  if (!ledger_.empty() && ledger_.front().kind == ReplyKind::HiddenSync) {
+    ledger_.drop_front();
+    return Step::Drop;
+  }
   bool expected = false;
   while (!ledger_.empty() && !expected) {
     const ReplyKind kind = ledger_.front().kind;
@@ -261,8 +264,14 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
     }
     if (front.kind == ReplyKind::HiddenParse && error->sqlstate == "42P05") (void)unexpected('E');
   }
+  if (front.kind == ReplyKind::Query && front.change) {  // a DEALLOCATE that did not happen
+    undo(front);
+    front.change.reset();
+  }
+  const bool quiet = front.quiet;
   ledger_.fail(undo_entry);
-  return Step::Forward;
+  if (ledger_.uncertain() && dirty_.empty()) dirty_ = "COPY failed while a Sync was under way";
+  return quiet ? Step::Drop : Step::Forward;
 }
 
 ServerSession::Step ServerSession::take_parameter_status(ByteView body, OutBatch& out) {

@@ -242,6 +242,36 @@ void WorkerCore::forget_reports(const std::string& database) {
   }
 }
 
+void WorkerCore::share_knowledge(PoolContext& context, const std::shared_ptr<const ServerReport>& report,
+                                 const ParameterList& accepted) {
+  remember(context, report, accepted);
+  for (pool::WorkerId worker = 0; worker < host_.worker_count(); ++worker) {
+    host_.post(worker, [database = context.database, user = context.user, report, accepted](WorkerCore& there) {
+      there.learn(database, user, report, accepted);
+    });
+  }
+}
+
+void WorkerCore::remember(PoolContext& context, const std::shared_ptr<const ServerReport>& report,
+                          const ParameterList& accepted) {
+  context.report = report;
+  auto& known = context.accepted_parameters;
+  if (known.size() + accepted.size() > PoolContext::kAcceptedMax) known.clear();
+  for (const auto& [key, value] : accepted) known[key] = value;
+}
+
+void WorkerCore::learn(const std::string& database, const std::string& user,
+                       const std::shared_ptr<const ServerReport>& report, const ParameterList& accepted) {
+  PoolContext* context = context_for(database, user);
+  if (context == nullptr) return;
+  remember(*context, report, accepted);
+  std::vector<ClientSession*> waiting;
+  for (const auto& [id, client] : clients_) {
+    if (client->state() == ClientSession::State::Login && client->waiting()) waiting.push_back(client.get());
+  }
+  for (ClientSession* client : waiting) client->retry_welcome(*context);
+}
+
 void WorkerCore::share_credentials(const std::string& database, const std::string& user, const Credentials& what) {
   learn_credentials(database, user, what);
   for (pool::WorkerId worker = 0; worker < host_.worker_count(); ++worker) {

@@ -109,6 +109,12 @@ class WorkerCore {
   [[nodiscard]] ServerSession* find_server(pool::ServerId id);
   /// Starts a request that makes the server stop what `server` is doing, so that its connection ends soon.
   void interrupt_server(const ServerSession& server);
+  /// What servers of this pool report and which start-up parameters ("name=value" to the server's spelling) they accept:
+  /// kept here, and made known to the other workers. Logins that wait for it go on.
+  void share_knowledge(PoolContext& context, const std::shared_ptr<const ServerReport>& report,
+                       const ParameterList& accepted);
+  void learn(const std::string& database, const std::string& user, const std::shared_ptr<const ServerReport>& report,
+             const ParameterList& accepted);
   void share_credentials(const std::string& database, const std::string& user, const Credentials& what);
   void log(LogLevel level, std::string text) { host_.log(level, std::move(text)); }
   [[nodiscard]] std::uint64_t next_number() { return number_ += host_.worker_count(); }
@@ -140,7 +146,7 @@ class WorkerCore {
   void open_server(const pool::Action& action);
   void grant(const pool::Action& action);
   void move_server(const pool::Action& action);
-  void refuse_pool(const pool::Action& action);
+  void remember(PoolContext& context, const std::shared_ptr<const ServerReport>& report, const ParameterList& accepted);
   void fire(const Timer& timer);
 
   pool::WorkerId id_;

@@ -87,19 +87,21 @@ LoadedConfig load_settings(const std::string& path, const core::Settings* runnin
   for (const std::string& key : loaded.ignored) {
     result.warnings.push_back("changing " + key + " needs a restart, the running value stays");
   }
-  if (!loaded.config) return result;
+  // With problems the rest is read all the same, so that one look tells them all.
+  const std::shared_ptr<const core::Config> config = loaded.config ? loaded.config : loaded.draft;
+  if (!config) return result;
   auto settings = std::make_shared<core::Settings>();
-  settings->config = loaded.config;
+  settings->config = config;
   settings->tracked = running != nullptr
                           ? running->tracked
-                          : std::make_shared<const protocol::TrackedNames>(loaded.config->track_extra_parameters.items);
-  load_users(*loaded.config, running, *settings, result);
+                          : std::make_shared<const protocol::TrackedNames>(config->track_extra_parameters.items);
+  load_users(*config, running, *settings, result);
   try {
-    result.client_tls = make_listener_context(client_tls_settings(*loaded.config));
-    (void)make_connector_context(server_tls_settings(*loaded.config, nullptr));
-    for (const auto& [name, entry] : loaded.config->databases) {
+    result.client_tls = make_listener_context(client_tls_settings(*config));
+    (void)make_connector_context(server_tls_settings(*config, nullptr));
+    for (const auto& [name, entry] : config->databases) {
       if (entry.sslmode || entry.sslrootcert || entry.sslcert || entry.sslkey) {
-        (void)make_connector_context(server_tls_settings(*loaded.config, &entry));
+        (void)make_connector_context(server_tls_settings(*config, &entry));
       }
     }
   } catch (const std::exception& e) {

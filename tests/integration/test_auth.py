@@ -267,6 +267,7 @@ class TestAuthQuery:
         assert pooler.wire("scram_user", password="scram secret").value(f"SELECT count(*) FROM {table}") == "0"
 
 
+@pytest.mark.skip(reason="auth_type hba is not there yet")
 class TestHba:
     def make(self, make_pooler, text, **options):
         pooler = make_pooler(start=False, databases={"app": "dbname=app user=bob", "other": "dbname=other user=bob"},
@@ -358,6 +359,7 @@ class TestClientTls:
         client = Wire(pooler.port).start_tls(self.context(authority, authority.issue("any", "anybody")))
         client.login("user1", "app")
 
+    @pytest.mark.skip(reason="auth_type cert is not there yet")
     def test_certificate_authentication(self, tls, authority):
         pooler = tls("verify-full", auth_type="cert")
         client = Wire(pooler.port).start_tls(self.context(authority, authority.issue("user1", "user1", "DNS:user1")))

@@ -205,7 +205,7 @@ TEST_CASE("no reason repeats a password") {
        {"password=hush hush", "password='hush", "password='hush'x=1", "user=u password=hush hush=1x"}) {
     for (const auto& reason : reasons_of(text)) {
       INFO(reason);
-      const bool only_a_key = reason == "unknown parameter \"hush\"";
+      const bool only_a_key = reason.starts_with("unknown parameter \"hush\"");
       CHECK((only_a_key || reason.find("hush") == std::string::npos));
     }
   }

@@ -107,7 +107,8 @@ void World::client_arrives() {
 }
 
 void World::client_acts() {
-  const auto found = any_of(clients_, [&](const Client& c) { return !calm_ || c.mood == Mood::Running || !c.attached; });
+  const auto found =
+      any_of(clients_, [&](const Client& c) { return !calm_ || c.mood == Mood::Running || !c.attached; });
   if (found == clients_.end()) return;
   const ClientId id = found->first;
   Client& c = found->second;
@@ -146,7 +147,8 @@ void World::acquire(ClientId id, bool again) {
   queued_[before.pool].insert(id);
   AcquireResult result;
   call(before.worker, [&](Actions& out) {
-    result = again ? m_.acquire_again(id, before.pool, before.since, now_, out) : m_.acquire(id, before.pool, now_, out);
+    result =
+        again ? m_.acquire_again(id, before.pool, before.since, now_, out) : m_.acquire(id, before.pool, now_, out);
     if (result.status == AcquireStatus::Queued) return;
     queued_[before.pool].erase(id);
     clients_.at(id).mood = Mood::Idle;
@@ -221,9 +223,10 @@ void World::cancel_acts() {
       must(c.mood == Mood::Running && r.server == c.server, "a cancel for another server");
       cancels_[r.cancel] = {worker, found->first, r.server, c.run, false};
     } else {
-      const bool right = c.mood == Mood::Running   ? r.status == CancelStatus::LimitReached
-                         : c.mood == Mood::Waiting ? r.status == CancelStatus::Waiting || r.status == CancelStatus::NotFound
-                                                   : r.status == CancelStatus::NotFound;
+      const bool right = c.mood == Mood::Running ? r.status == CancelStatus::LimitReached
+                         : c.mood == Mood::Waiting
+                             ? r.status == CancelStatus::Waiting || r.status == CancelStatus::NotFound
+                             : r.status == CancelStatus::NotFound;
       must(right, "wrong answer to a cancel request");
     }
     return;

@@ -140,9 +140,8 @@ void World::deliver_any() {
 void World::carry_out(WorkerId at, const Message& message) {
   const Action& a = message.action;
   const auto found = servers_.find(a.server);
-  Server* s = found == servers_.end() || found->second.at != (message.arrival ? found->second.at : at)
-                  ? nullptr
-                  : &found->second;
+  Server* s = found == servers_.end() || found->second.at != (message.arrival ? found->second.at : at) ? nullptr
+                                                                                                       : &found->second;
   if (message.arrival) {
     if (s == nullptr || s->phase != Phase::Transit) return;
     s->at = at;
@@ -273,9 +272,7 @@ void World::release(ServerId id) {
   const bool test = s.client && chance(20);
   s.client = {};
   s.phase = test ? Phase::Testing : Phase::Free;
-  call(s.at, [&](Actions& out) {
-    m_.release(id, test ? ReleaseKind::NeedsTest : ReleaseKind::Clean, now_, out);
-  });
+  call(s.at, [&](Actions& out) { m_.release(id, test ? ReleaseKind::NeedsTest : ReleaseKind::Clean, now_, out); });
 }
 
 void World::pass_time(Duration d) {
@@ -288,7 +285,8 @@ void World::pass_time(Duration d) {
 // ---- checks ----
 
 bool World::quiet() const {
-  const bool posted = std::any_of(mailboxes_.begin(), mailboxes_.end(), [](const auto& b) { return !b.second.empty(); });
+  const bool posted =
+      std::any_of(mailboxes_.begin(), mailboxes_.end(), [](const auto& b) { return !b.second.empty(); });
   return !posted && std::all_of(servers_.begin(), servers_.end(), [](const auto& entry) {
     const Server& s = entry.second;
     return !s.cut && (s.phase == Phase::Free || s.phase == Phase::Linked);

@@ -40,10 +40,10 @@ class World {
     PoolId pool{};
     WorkerId at = 0;
     Phase phase = Phase::Ordered;
-    ClientId client{};        ///< who uses it
-    ClientId assigned{};      ///< whom the manager has chosen, until the grant is taken
-    bool cut = false;         ///< the manager wants it closed
-    std::uint32_t sent = 0;   ///< cancel signals on their way to it
+    ClientId client{};       ///< who uses it
+    ClientId assigned{};     ///< whom the manager has chosen, until the grant is taken
+    bool cut = false;        ///< the manager wants it closed
+    std::uint32_t sent = 0;  ///< cancel signals on their way to it
   };
   enum class Mood { Idle, Waiting, Running };
   struct Client {

@@ -203,7 +203,9 @@ TEST_CASE("a grant that was not taken is taken back, and its action is stale", "
   const ClientId b = r.waiting(p);
   r.release(sv);
   CHECK(r.only(ActionKind::Grant).client == a);
-  SECTION("the client leaves") { r.leave(a); }
+  SECTION("the client leaves") {
+    r.leave(a);
+  }
   SECTION("the client stops waiting and waits again") {
     r.m.stop_waiting(a, r.now, r.out);
     CHECK(r.acquire(a, p).status == AcquireStatus::Queued);
@@ -223,7 +225,9 @@ TEST_CASE("a server that dies before its grant is taken puts the client back at 
   const ClientId b = r.waiting(p);
   r.release(sv);
   CHECK(r.only(ActionKind::Grant).client == a);
-  SECTION("closing first") { r.closing(sv); }
+  SECTION("closing first") {
+    r.closing(sv);
+  }
   SECTION("closed at once") {}
   r.closed(sv);
   CHECK_FALSE(r.m.grant_taken(a, sv));

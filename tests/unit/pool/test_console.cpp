@@ -164,6 +164,19 @@ TEST_CASE("kill drops every client of the database and closes its servers", "[ki
   CHECK(r.snap(other).sv_active == 1);
 }
 
+TEST_CASE("a server that was in transit during a kill is closed even after resume", "[kill]") {
+  Rig r(2);
+  const PoolId p = r.pool("db", "u", Rig::size(1));
+  const ServerId moving = r.idle(p, 0);
+  r.waiting(p, 1);
+  r.out.clear();
+  r.m.kill("", "database removed", r.now, r.out);
+  CHECK(r.only(ActionKind::DropClient).worker == 1);
+  CHECK(r.m.resume("db", r.now, r.out) == Result::Ok);
+  r.arrived(moving);
+  CHECK(r.only(ActionKind::CloseServer).reason == "close_needed");
+}
+
 TEST_CASE("reject_waiting empties the queues", "[shutdown]") {
   Rig r(2);
   const PoolId p = r.pool("db", "u", Rig::size(2));

@@ -22,8 +22,12 @@ TEST_CASE("every state counts against pool_size", "[limits]") {
   const PoolId p = r.pool("db", "u", Rig::size(1));
   const auto l = r.linked(p, 0);
   SECTION("Active") {}
-  SECTION("Testing") { r.release(l.server, ReleaseKind::NeedsTest); }
-  SECTION("Closing") { r.closing(l.server); }
+  SECTION("Testing") {
+    r.release(l.server, ReleaseKind::NeedsTest);
+  }
+  SECTION("Closing") {
+    r.closing(l.server);
+  }
   SECTION("Canceling") {
     REQUIRE(r.m.set_cancel_key(l.client, 1, false));
     const CancelResult c = r.m.begin_cancel(1, 0, r.now);

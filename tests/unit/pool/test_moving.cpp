@@ -93,7 +93,9 @@ TEST_CASE("the server dies while it moves", "[moving]") {
   r.out.clear();
   r.advance(seconds(2));
   r.waiting(p, 0);
-  SECTION("closing, then closed") { r.closing(sv); }
+  SECTION("closing, then closed") {
+    r.closing(sv);
+  }
   SECTION("closed at once") {}
   r.closed(sv);
   const Action open = r.only(ActionKind::OpenServer);
@@ -132,7 +134,9 @@ TEST_CASE("a client put back by a move finds a server that has become idle meanw
   r.out.clear();
   r.release(busy.server);
   CHECK(r.out.empty());
-  SECTION("the moving one died") { r.closing(sv); }
+  SECTION("the moving one died") {
+    r.closing(sv);
+  }
   SECTION("the moving one is to be closed") {
     r.m.recycle_server(sv, r.now, r.out);
     r.arrived(sv);
@@ -167,7 +171,8 @@ TEST_CASE("without slack the order is strictly that of arrival, over three worke
   const PoolId p = r.pool("db", "u", Rig::size(1));
   auto l = r.linked(p, 0);
   std::vector<ClientId> order;
-  for (const WorkerId w : std::initializer_list<WorkerId>{1, 0, 2, 0, 1, 1, 2, 0}) order.push_back(r.waiting(p, w));  // all at the same time
+  for (const WorkerId w : std::initializer_list<WorkerId>{1, 0, 2, 0, 1, 1, 2, 0})
+    order.push_back(r.waiting(p, w));  // all at the same time
   for (const ClientId expected : order) {
     r.out.clear();
     r.release(l.server);

@@ -1,0 +1,132 @@
+#include "router/sql_lexer.hpp"
+
+namespace pgweir::router {
+
+namespace {
+
+bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+bool starts_identifier(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || static_cast<unsigned char>(c) >= 0x80;
+}
+
+bool continues_identifier(char c) { return starts_identifier(c) || (c >= '0' && c <= '9') || c == '$'; }
+
+char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
+// PostgreSQL's comments nest.
+std::size_t skip_block_comment(std::string_view sql, std::size_t pos) {
+  int depth = 0;
+  while (pos + 1 < sql.size()) {
+    if (sql[pos] == '/' && sql[pos + 1] == '*') {
+      ++depth;
+      pos += 2;
+    } else if (sql[pos] == '*' && sql[pos + 1] == '/') {
+      pos += 2;
+      if (--depth == 0) return pos;
+    } else {
+      ++pos;
+    }
+  }
+  return sql.size();
+}
+
+struct Identifier {
+  std::string text;
+  std::size_t end = 0;  ///< 0: there is none
+  bool quoted = false;
+};
+
+Identifier read_identifier(std::string_view sql, std::size_t pos) {
+  Identifier result;
+  if (pos >= sql.size()) return result;
+  if (sql[pos] == '"') {
+    result.quoted = true;
+    for (std::size_t i = pos + 1; i < sql.size(); ++i) {
+      if (sql[i] != '"') {
+        result.text.push_back(sql[i]);
+      } else if (i + 1 < sql.size() && sql[i + 1] == '"') {
+        result.text.push_back('"');
+        ++i;
+      } else {
+        result.end = i + 1;
+        return result;
+      }
+    }
+    return {};
+  }
+  if (!starts_identifier(sql[pos])) return result;
+  std::size_t end = pos;
+  while (end < sql.size() && continues_identifier(sql[end])) result.text.push_back(lower(sql[end++]));
+  result.end = end;
+  return result;
+}
+
+bool only_end_follows(std::string_view sql, std::size_t pos) {
+  pos = skip_blank(sql, pos);
+  while (pos < sql.size() && sql[pos] == ';') pos = skip_blank(sql, pos + 1);
+  return pos == sql.size();
+}
+
+}  // namespace
+
+std::size_t skip_blank(std::string_view sql, std::size_t from) {
+  std::size_t pos = from;
+  while (pos < sql.size()) {
+    if (is_space(sql[pos])) {
+      ++pos;
+    } else if (sql.substr(pos, 2) == "--") {
+      const std::size_t end = sql.find_first_of("\r\n", pos);
+      pos = end == std::string_view::npos ? sql.size() : end;
+    } else if (sql.substr(pos, 2) == "/*") {
+      pos = skip_block_comment(sql, pos);
+    } else {
+      break;
+    }
+  }
+  return pos;
+}
+
+bool may_name_statement(std::string_view sql) {
+  std::size_t pos = 0;
+  while (pos < sql.size() && is_space(sql[pos])) ++pos;
+  if (pos == sql.size()) return false;
+  const char first = lower(sql[pos]);
+  if (first == '/' || first == '-') return true;
+  const char second = pos + 1 < sql.size() ? lower(sql[pos + 1]) : '\0';
+  return (first == 'e' && second == 'x') || (first == 'd' && second == 'e');
+}
+
+std::optional<StatementNameUse> find_statement_name(std::string_view sql) {
+  const Identifier keyword = read_identifier(sql, skip_blank(sql, 0));
+  if (keyword.end == 0 || keyword.quoted) return std::nullopt;
+  StatementNameUse use;
+  if (keyword.text == "execute") {
+    use.kind = StatementNameUse::Kind::Execute;
+  } else if (keyword.text == "deallocate") {
+    use.kind = StatementNameUse::Kind::Deallocate;
+  } else {
+    return std::nullopt;
+  }
+  std::size_t start = skip_blank(sql, keyword.end);
+  Identifier name = read_identifier(sql, start);
+  if (use.kind == StatementNameUse::Kind::Deallocate && !name.quoted && name.text == "prepare") {
+    const std::size_t next = skip_blank(sql, name.end);
+    const Identifier after = read_identifier(sql, next);
+    if (after.end != 0) {
+      name = after;
+      start = next;
+    }
+  }
+  if (name.end == 0) return std::nullopt;
+  if (use.kind == StatementNameUse::Kind::Deallocate) {
+    if (!name.quoted && name.text == "all") return std::nullopt;
+    if (!only_end_follows(sql, name.end)) return std::nullopt;
+  }
+  use.name = name.text;
+  use.offset = start;
+  use.length = name.end - start;
+  return use;
+}
+
+}  // namespace pgweir::router

@@ -1,0 +1,179 @@
+// Statement table, names of one client, and the statements of one server.
+#include "protocol/prepared_statements.hpp"
+
+#include <catch2/catch.hpp>
+#include <string>
+
+using namespace pgweir::protocol;
+using namespace std::string_literals;
+
+namespace {
+constexpr HashKey kKey{1, 2};
+const std::string kNoTypes = "\0\0"s;
+const std::string kOneInt = "\0\1\0\0\0\x17"s;
+
+Hash128 number(std::uint64_t n) { return {n, n * 7}; }
+}  // namespace
+
+TEST_CASE("equal statements share one object and one name", "[statements]") {
+  StatementTable table(kKey);
+  const StatementPtr a = table.intern("select 1", kNoTypes);
+  const StatementPtr b = table.intern("select 1", kNoTypes);
+  CHECK(a == b);
+  CHECK(a->query() == "select 1");
+  CHECK(a->parameter_types() == kNoTypes);
+  CHECK(table.size() == 1);
+  CHECK(table.intern("select 1", kOneInt)->key() != a->key());
+  CHECK(table.intern("select 2", kNoTypes)->key() != a->key());
+}
+
+TEST_CASE("text and types do not run into one another", "[statements]") {
+  StatementTable table(kKey);
+  const StatementPtr a = table.intern("ab", "c");
+  const StatementPtr b = table.intern("a", "bc");
+  CHECK(a->key() != b->key());
+}
+
+TEST_CASE("the server-side name is the key in hexadecimal", "[statements]") {
+  CHECK(statement_server_name({0x0123456789abcdefULL, 0xfedcba9876543210ULL}) ==
+        "PGWEIR_fedcba98765432100123456789abcdef");
+  StatementTable table(kKey);
+  const StatementPtr a = table.intern("select 1", kNoTypes);
+  CHECK(a->server_name() == statement_server_name(a->key()));
+}
+
+TEST_CASE("workers with the same key name a statement alike", "[statements]") {
+  StatementTable one(kKey), two(kKey), stranger({9, 9});
+  CHECK(one.intern("q", kNoTypes)->key() == two.intern("q", kNoTypes)->key());
+  CHECK(one.intern("q", kNoTypes)->key() != stranger.intern("q", kNoTypes)->key());
+}
+
+TEST_CASE("a statement is forgotten with its last owner", "[statements]") {
+  StatementTable table(kKey);
+  StatementPtr a = table.intern("select 1", kNoTypes);
+  StatementPtr b = a;
+  a.reset();
+  CHECK(table.size() == 1);
+  b.reset();
+  CHECK(table.size() == 0);
+}
+
+TEST_CASE("a statement may outlive its table", "[statements]") {
+  StatementPtr kept;
+  {
+    StatementTable table(kKey);
+    kept = table.intern("select 1", kNoTypes);
+  }
+  CHECK(kept->query() == "select 1");
+}
+
+TEST_CASE("an outdated statement gets a new name for those who prepare it later", "[statements]") {
+  StatementTable table(kKey);
+  StatementPtr old = table.intern("select * from t", kNoTypes);
+  const Hash128 old_key = old->key();
+  table.outdate(*old);
+  const StatementPtr fresh = table.intern("select * from t", kNoTypes);
+  CHECK(fresh != old);
+  CHECK(fresh->key() != old_key);
+  CHECK(fresh->base() == old->base());
+  CHECK(old->key() == old_key);
+  CHECK(table.intern("select * from t", kNoTypes) == fresh);
+
+  // The old one dies without taking the new one out of the table, and cannot be outdated twice.
+  table.outdate(*old);
+  CHECK(table.intern("select * from t", kNoTypes) == fresh);
+  old.reset();
+  CHECK(table.intern("select * from t", kNoTypes) == fresh);
+
+  table.outdate(*fresh);
+  const StatementPtr third = table.intern("select * from t", kNoTypes);
+  CHECK(third->key() != fresh->key());
+  CHECK(third->key() != old_key);
+}
+
+TEST_CASE("names of a client", "[statements]") {
+  StatementTable table(kKey);
+  ClientStatements names;
+  CHECK(names.find("a") == nullptr);
+  const auto first = names.add("a", table.intern("1", kNoTypes), 3);
+  REQUIRE(names.find("a") != nullptr);
+  CHECK(names.find("a")->segment == 3);
+  CHECK_FALSE(names.find("a")->confirmed);
+  names.confirm("a", first + 1);
+  CHECK_FALSE(names.find("a")->confirmed);
+  names.confirm("a", first);
+  CHECK(names.find("a")->confirmed);
+
+  auto removed = names.remove("a");
+  REQUIRE(removed);
+  CHECK(removed->serial == first);
+  CHECK(names.size() == 0);
+  CHECK_FALSE(names.remove("a"));
+
+  names.undo_remove("a", std::move(*removed));
+  REQUIRE(names.find("a") != nullptr);
+  CHECK(names.find("a")->serial == first);
+}
+
+TEST_CASE("undoing concerns only the registration it was made for", "[statements]") {
+  StatementTable table(kKey);
+  ClientStatements names;
+  const auto first = names.add("a", table.intern("1", kNoTypes));
+  auto removed = names.remove("a");
+  REQUIRE(removed);
+  const auto second = names.add("a", table.intern("2", kNoTypes));
+  CHECK(second != first);
+  names.undo_add("a", first);
+  REQUIRE(names.find("a") != nullptr);
+  names.undo_remove("a", std::move(*removed));
+  CHECK(names.find("a")->serial == second);
+  names.undo_add("a", second);
+  CHECK(names.find("a") == nullptr);
+  names.undo_add("a", second);
+  CHECK(names.size() == 0);
+}
+
+TEST_CASE("DISCARD ALL spares statements whose Parse came behind it", "[statements]") {
+  StatementTable table(kKey);
+  ClientStatements names;
+  names.confirm("old", names.add("old", table.intern("1", kNoTypes)));
+  (void)names.add("new", table.intern("2", kNoTypes));
+  names.clear_confirmed();
+  CHECK(names.find("old") == nullptr);
+  CHECK(names.find("new") != nullptr);
+  CHECK(table.size() == 1);
+}
+
+TEST_CASE("a server's statements leave in the order of their last use", "[statements]") {
+  ServerStatements server;
+  CHECK_FALSE(server.touch(number(1)));
+  for (std::uint64_t n = 1; n <= 3; ++n) server.add(number(n));
+  CHECK(server.size() == 3);
+  CHECK_FALSE(server.evict_over(3));
+  CHECK(server.touch(number(1)));
+  server.add(number(4));
+  CHECK(server.evict_over(3) == number(2));
+  CHECK_FALSE(server.evict_over(3));
+  server.add(number(3));  // adding again is a use
+  CHECK(server.evict_over(2) == number(1));
+  CHECK(server.evict_over(0) == number(4));
+  CHECK(server.evict_over(0) == number(3));
+  CHECK_FALSE(server.evict_over(0));
+}
+
+TEST_CASE("a statement that was not closed after all goes first", "[statements]") {
+  ServerStatements server;
+  server.add(number(1));
+  server.add(number(2));
+  CHECK(server.evict_over(1) == number(1));
+  server.add_oldest(number(1));
+  server.add_oldest(number(2));  // present already: keeps its place
+  CHECK(server.size() == 2);
+  CHECK(server.evict_over(1) == number(1));
+  server.remove(number(2));
+  server.remove(number(2));
+  CHECK(server.size() == 0);
+  server.add(number(5));
+  server.clear();
+  CHECK_FALSE(server.touch(number(5)));
+}
