@@ -29,16 +29,16 @@ namespace pgweir::pool {
 
 /// Settings of one (database, user) pool with all inheritance resolved. 0 means what it means in PgBouncer.
 struct PoolSettings {
-  std::uint32_t pool_size = 20;         ///< 0: unlimited
-  std::uint32_t min_pool_size = 0;      ///< kept while a client is attached or `forced_user`
-  std::uint32_t reserve_pool_size = 0;  ///< on top of pool_size
-  std::uint32_t max_pool_logins = 4;    ///< server logins in progress at once, at least 1
-  Duration reserve_pool_timeout{5'000'000};  ///< 0: no reserve
+  std::uint32_t pool_size = 20;               ///< 0: unlimited
+  std::uint32_t min_pool_size = 0;            ///< kept while a client is attached or `forced_user`
+  std::uint32_t reserve_pool_size = 0;        ///< on top of pool_size
+  std::uint32_t max_pool_logins = 4;          ///< server logins in progress at once, at least 1
+  Duration reserve_pool_timeout{5'000'000};   ///< 0: no reserve
   Duration server_idle_timeout{600'000'000};  ///< 0: never
   Duration server_lifetime{3'600'000'000};    ///< 0: each connection is used once
   Duration server_login_retry{15'000'000};
   Duration server_check_delay{30'000'000};
-  bool server_check = true;        ///< a check query is configured
+  bool server_check = true;         ///< a check query is configured
   bool server_round_robin = false;  ///< reuse the longest idle first instead of the newest
   bool forced_user = false;         ///< min_pool_size holds without clients too
 };
@@ -202,7 +202,8 @@ class PoolManager {
   /// A client whose Grant of it is under way goes back to the head of its queue.
   void server_closing(ServerId server, TimePoint now, Actions& out);
   /// The close is complete: returns the permit. `message` is kept as the "cached error" of the pool after a failed
-  /// login; waiters rejected because of it get `message`. Also valid straight from any other state (EOF on an idle one).
+  /// login; waiters rejected because of it get `message`. Also valid straight from any other state (EOF on an idle
+  /// one).
   void server_closed(ServerId server, CloseKind kind, std::string_view message, TimePoint now, Actions& out);
   /// A server that must not serve another client (close at release): DNS change, stray message, SHOW's close_needed.
   void recycle_server(ServerId server, TimePoint now, Actions& out);
@@ -226,7 +227,7 @@ class PoolManager {
 
   // ---- console ----
   enum class DatabaseResult : std::uint8_t { Ok, NotFound, Already };
-  DatabaseResult pause(std::string_view database, TimePoint now, Actions& out);   ///< closes its idle servers
+  DatabaseResult pause(std::string_view database, TimePoint now, Actions& out);  ///< closes its idle servers
   DatabaseResult resume(std::string_view database, TimePoint now, Actions& out);
   DatabaseResult pause_all(TimePoint now, Actions& out);
   DatabaseResult resume_all(TimePoint now, Actions& out);

@@ -69,7 +69,9 @@ void StatementTable::outdate(const Statement& statement) {
   statements_.erase(it);
 }
 
-void StatementTable::forget(const Statement& statement) { statements_.erase(statement.key()); }
+void StatementTable::forget(const Statement& statement) {
+  statements_.erase(statement.key());
+}
 
 ClientStatements::Registration* ClientStatements::find(std::string_view name) {
   const auto it = names_.find(name);

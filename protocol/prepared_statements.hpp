@@ -86,7 +86,7 @@ class ClientStatements {
  public:
   struct Registration {
     StatementPtr statement;
-    std::uint64_t serial = 0;  ///< distinguishes this registration of the name from earlier and later ones
+    std::uint64_t serial = 0;   ///< distinguishes this registration of the name from earlier and later ones
     std::uint32_t segment = 0;  ///< the client's count of Syncs when it came
     bool confirmed = false;     ///< ParseComplete was seen
   };

@@ -40,19 +40,19 @@ enum class ReplyKind : std::uint8_t {
 
 /// What an entry changed in the tables of prepared statements, to be confirmed or taken back with its reply.
 struct StatementChange {
-  std::string client_name{};          ///< the client's name, if its table was changed
-  std::uint64_t added_serial = 0;     ///< registration made by a Parse
+  std::string client_name{};                 ///< the client's name, if its table was changed
+  std::uint64_t added_serial = 0;            ///< registration made by a Parse
   ClientStatements::Registration removed{};  ///< registration removed by a Close
-  Hash128 key{};                      ///< statement concerned on the server
-  bool server_added = false;          ///< key was entered as present on the server
-  bool server_removed = false;        ///< key was removed from those present
-  std::string error{};                ///< Mistake: the complete ErrorResponse message for the client
+  Hash128 key{};                             ///< statement concerned on the server
+  bool server_added = false;                 ///< key was entered as present on the server
+  bool server_removed = false;               ///< key was removed from those present
+  std::string error{};                       ///< Mistake: the complete ErrorResponse message for the client
 };
 
 struct ReplyEntry {
   ReplyKind kind = ReplyKind::Query;
-  std::uint8_t purpose = 0;  ///< HiddenQuery: what it is for; the owner's own enumeration
-  bool quiet = false;        ///< HiddenParse: its error is swallowed too
+  std::uint8_t purpose = 0;          ///< HiddenQuery: what it is for; the owner's own enumeration
+  bool quiet = false;                ///< HiddenParse: its error is swallowed too
   std::uint32_t unnamed_serial = 0;  ///< Parse of the unnamed statement: which one of the client's; 0: a named one
   std::unique_ptr<StatementChange> change{};
   StatementPtr statement{};  ///< Bind, Describe: the shared statement it used, if any

@@ -6,7 +6,9 @@ namespace pgweir::protocol {
 
 namespace {
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+char lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
 
 // Appends `value` as an SQL string literal that means the same under either setting of standard_conforming_strings.
 bool append_literal(std::string& sql, std::string_view value) {

@@ -1,6 +1,6 @@
 // The little of SQL's surface that decides where a word stands: white space, comments, identifiers. Finds the name in
-// EXECUTE and DEALLOCATE, which a pooler has to know because it renames prepared statements. Follows "Lexical Structure"
-// of the PostgreSQL manual; it does not parse statements.
+// EXECUTE and DEALLOCATE, which a pooler has to know because it renames prepared statements. Follows "Lexical
+// Structure" of the PostgreSQL manual; it does not parse statements.
 #pragma once
 
 #include <cstddef>
@@ -14,13 +14,13 @@ namespace pgweir::router {
 struct StatementNameUse {
   enum class Kind { Execute, Deallocate };
   Kind kind = Kind::Execute;
-  std::string name;       ///< as PostgreSQL understands it: lower case unless it was quoted
+  std::string name;        ///< as PostgreSQL understands it: lower case unless it was quoted
   std::size_t offset = 0;  ///< where the name stands in the text, quotes included
   std::size_t length = 0;
 };
 
-/// nullopt for every other text, for `DEALLOCATE ALL`, and for a DEALLOCATE that more text follows. Linear in the length
-/// of the leading comments and the name; looks no further.
+/// nullopt for every other text, for `DEALLOCATE ALL`, and for a DEALLOCATE that more text follows. Linear in the
+/// length of the leading comments and the name; looks no further.
 [[nodiscard]] std::optional<StatementNameUse> find_statement_name(std::string_view sql);
 
 /// True if a text may begin with EXECUTE or DEALLOCATE, judged by a few bytes: what saves the common case the look.

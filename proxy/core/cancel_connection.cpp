@@ -80,7 +80,8 @@ void CancelConnection::finish(bool delivered) {
     pools->end_cancel(job_.cancel, delivered, core_->now(), core_->actions());
   }
   if (job_.requester) {
-    core_->host().post(job_.origin, [requester = job_.requester](WorkerCore& there) { there.cancel_finished(requester); });
+    core_->host().post(job_.origin,
+                       [requester = job_.requester](WorkerCore& there) { there.cancel_finished(requester); });
   }
   if (connecting) {
     core_->host().abandon_cancel(token_);

@@ -12,11 +12,11 @@ namespace pgweir::core {
 class CancelConnection final : public Connection {
  public:
   struct Job {
-    pool::CancelId cancel{};        ///< none: we interrupt a server connection that is being closed anyway
+    pool::CancelId cancel{};  ///< none: we interrupt a server connection that is being closed anyway
     pool::BackendKey key;
     ServerTarget target;
-    pool::WorkerId origin = 0;      ///< worker of the client that sent the request
-    pool::ClientId requester{};     ///< its connection, closed when the request has ended
+    pool::WorkerId origin = 0;   ///< worker of the client that sent the request
+    pool::ClientId requester{};  ///< its connection, closed when the request has ended
   };
 
   CancelConnection(WorkerCore& core, std::uint64_t token, Job job);

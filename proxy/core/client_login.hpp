@@ -1,5 +1,5 @@
-// A client's way from its first byte to ReadyForQuery: TLS, start-up packet, limits, authentication (with auth_query where
-// the user is not in the file), checking its start-up parameters on a server where they are new, and the welcome.
+// A client's way from its first byte to ReadyForQuery: TLS, start-up packet, limits, authentication (with auth_query
+// where the user is not in the file), checking its start-up parameters on a server where they are new, and the welcome.
 // Follows "Start-up" and "SASL Authentication" of the protocol chapter from the server's side; the order of the checks
 // is PgBouncer's, since what is refused first tells an attacker what exists.
 #pragma once
@@ -79,15 +79,15 @@ class ClientLogin {
   ClientSession& client_;
   Step step_ = Step::FirstPacket;
   bool over_limit_ = false;
-  bool mock_ = false;           ///< the user does not exist: the exchange is for show
+  bool mock_ = false;  ///< the user does not exist: the exchange is for show
   bool startup_seen_ = false;
   bool console_admin_ = false;
-  std::string secret_;          ///< as stored; of the login user
+  std::string secret_;  ///< as stored; of the login user
   PoolContext* wanted_ = nullptr;
   std::string application_name_;
-  std::vector<std::string> unknown_options_;  ///< _pq_. names for NegotiateProtocolVersion
+  std::vector<std::string> unknown_options_;                  ///< _pq_. names for NegotiateProtocolVersion
   std::vector<std::pair<std::size_t, std::string>> tracked_;  ///< start-up values of tracked parameters
-  std::map<std::string, std::string> extras_;  ///< other start-up parameters, by lower-case name
+  std::map<std::string, std::string> extras_;                 ///< other start-up parameters, by lower-case name
   char salt_[4] = {};
   std::unique_ptr<protocol::ScramServer> scram_;
   protocol::ScramSecret scram_secret_;

@@ -110,7 +110,9 @@ void ClientSession::retry_welcome(const PoolContext& pool) {
   if (state_ == State::Login && waiting_) login_->retry_welcome(pool);
 }
 
-void ClientSession::set_over_limit() { login_->set_over_limit(); }
+void ClientSession::set_over_limit() {
+  login_->set_over_limit();
+}
 
 void ClientSession::on_tls_ready() {
   if (login_) login_->tls_ready();

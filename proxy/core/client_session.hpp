@@ -154,19 +154,19 @@ class ClientSession final : public Connection {
 
   pool::ClientId id_;
   State state_ = State::Login;
-  bool waiting_ = false;        ///< in the pool's queue
-  bool left_ = false;           ///< the pools know that it is gone
+  bool waiting_ = false;  ///< in the pool's queue
+  bool left_ = false;     ///< the pools know that it is gone
   bool in_query_ = false, in_transaction_ = false;
   bool sent_to_server_ = false;  ///< bytes of this client went to the linked server
   bool notified_ = false;        ///< query_wait_notify was sent for this wait
   bool stream_forward_ = false;
-  bool tracks_ = false;          ///< named statements are ours to manage
-  bool has_deadlines_ = false;   ///< some timeout of queries or transactions is on
-  bool terminated_ = false;      ///< it sent Terminate
-  bool cancel_pending_ = false;  ///< the next request was cancelled while it waited
-  bool skip_to_sync_ = false;    ///< the rest of a cancelled pipeline is dropped
+  bool tracks_ = false;                ///< named statements are ours to manage
+  bool has_deadlines_ = false;         ///< some timeout of queries or transactions is on
+  bool terminated_ = false;            ///< it sent Terminate
+  bool cancel_pending_ = false;        ///< the next request was cancelled while it waited
+  bool skip_to_sync_ = false;          ///< the rest of a cancelled pipeline is dropped
   PoolMode mode_ = PoolMode::Session;  ///< as at login: a reload changes it for later clients
-  std::uint32_t segment_ = 0;    ///< number of Syncs so far
+  std::uint32_t segment_ = 0;          ///< number of Syncs so far
   std::size_t stream_left_ = 0;
   std::size_t counted_unread_ = 0;  ///< part of the unread bytes that the statistics have
   ServerSession* server_ = nullptr;

@@ -15,6 +15,17 @@ void release(std::string& buffer) {
 }
 }  // namespace
 
+std::string hex_of(ByteView bytes) {
+  static constexpr char digits[] = "0123456789abcdef";
+  std::string text;
+  for (const char c : bytes.substr(0, 20)) {
+    const auto byte = static_cast<unsigned char>(c);
+    text.push_back(digits[byte >> 4]);
+    text.push_back(digits[byte & 15]);
+  }
+  return text;
+}
+
 std::span<const ByteView> OutBatch::views() {
   views_.clear();
   for (const Piece& piece : pieces_) {

@@ -15,6 +15,9 @@ namespace pgweir::core {
 
 class WorkerCore;
 
+/// The first bytes of what a peer sent, for error texts.
+[[nodiscard]] std::string hex_of(ByteView bytes);
+
 /// Output gathered while one batch of input is looked at: runs of the input itself and bytes of our own between them.
 /// One per worker; empty outside of a consume() call.
 class OutBatch {

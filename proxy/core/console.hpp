@@ -1,6 +1,6 @@
-// One connection to the admin console: reads commands, collects what SHOW prints from the pools and all workers, and has
-// actions carried out. The language is admin_command, the tables are admin_format; here is who does what when. A command
-// whose answer takes time (PAUSE, RELOAD, SHOW over several workers) holds back the commands behind it.
+// One connection to the admin console: reads commands, collects what SHOW prints from the pools and all workers, and
+// has actions carried out. The language is admin_command, the tables are admin_format; here is who does what when. A
+// command whose answer takes time (PAUSE, RELOAD, SHOW over several workers) holds back the commands behind it.
 #pragma once
 
 #include <cstdint>
@@ -56,9 +56,9 @@ class Console {
 
   ClientSession& client_;
   bool admin_;
-  bool busy_ = false;       ///< a command's answer is pending
-  bool pausing_ = false;    ///< ... and it is a PAUSE, which a cancel request resumes
-  std::string held_tag_;    ///< tag of the pending answer
+  bool busy_ = false;        ///< a command's answer is pending
+  bool pausing_ = false;     ///< ... and it is a PAUSE, which a cancel request resumes
+  std::string held_tag_;     ///< tag of the pending answer
   std::uint64_t token_ = 0;  ///< of the pending wait
   std::uint64_t request_ = 0;
 };

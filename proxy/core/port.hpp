@@ -19,18 +19,18 @@
 
 namespace pgweir::core {
 
-using protocol::ByteView;
 using pool::TimePoint;
+using protocol::ByteView;
 
 /// Both ends of a connection as text, for the log and SHOW.
 struct PeerAddress {
-  std::string host;        ///< numeric, or "unix"
+  std::string host;  ///< numeric, or "unix"
   int port = 0;
   std::string local_host;
   int local_port = 0;
   bool is_unix = false;
-  int pid = 0;             ///< of the process behind a Unix socket, if known
-  std::int64_t uid = -1;   ///< of that process, if known
+  int pid = 0;            ///< of the process behind a Unix socket, if known
+  std::int64_t uid = -1;  ///< of that process, if known
 };
 
 /// A server to connect to and how.
@@ -77,7 +77,7 @@ using Task = std::function<void(WorkerCore&)>;
 struct ProcessCommand {
   enum class Kind : std::uint8_t { Reload, Set, ShutdownNow, ShutdownWaitForServers, ShutdownWaitForClients };
   Kind kind{};
-  std::string key, value;  ///< Set
+  std::string key, value;     ///< Set
   pool::WorkerId worker = 0;  ///< where the console that waits for the outcome lives
   pool::ClientId client{};    ///< answered through WorkerCore::process_command_done (Reload, Set)
 };

@@ -58,11 +58,11 @@ SocketRow client_row(WorkerCore& core, const ClientSession& client) {
 
 SocketRow server_row(WorkerCore& core, const ServerSession& server, bool close_needed) {
   SocketRow row;
-  row.state = !server.logged_in()            ? SocketState::SvLogin
-              : server.testing()             ? SocketState::SvTested
-              : server.client() != nullptr   ? SocketState::SvActive
+  row.state = !server.logged_in()                                                     ? SocketState::SvLogin
+              : server.testing()                                                      ? SocketState::SvTested
+              : server.client() != nullptr                                            ? SocketState::SvActive
               : core.now() - server.last_packet() >= core.config().server_check_delay ? SocketState::SvUsed
-                                                                                       : SocketState::SvIdle;
+                                                                                      : SocketState::SvIdle;
   row.user = server.context().user;
   row.database = server.context().database;
   fill_address(row, server.address());

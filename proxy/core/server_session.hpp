@@ -75,12 +75,11 @@ class ServerSession final : public Connection {
   /// give_back() as soon as what has been read is dealt with.
   void finish_after_input();
   /// Closes for good. `reason` goes to the log. `kind` says what it means for the pool.
-  void close(std::string_view reason, pool::CloseKind kind = pool::CloseKind::Normal,
-             std::string_view message = {});
+  void close(std::string_view reason, pool::CloseKind kind = pool::CloseKind::Normal, std::string_view message = {});
   /// The linked client is being closed for `reason`; the server goes with it, whatever it is doing.
   void drop_client(std::string_view reason);
-  /// As close(), for a server that works on something nobody waits for any more. `interrupt` makes it stop; otherwise it
-  /// may finish, keeping its permit until then.
+  /// As close(), for a server that works on something nobody waits for any more. `interrupt` makes it stop; otherwise
+  /// it may finish, keeping its permit until then.
   void abandon(std::string_view reason, bool interrupt);
   /// The server is idle and not linked: on its way to another worker.
   void prepare_move();
@@ -188,10 +187,10 @@ class ServerSession final : public Connection {
   bool terminated_ = false;  ///< Terminate was sent, waiting for the end
   bool flush_wanted_ = true;
   bool finish_when_done_ = false;  ///< closing, but what runs may finish
-  bool finish_ = false;  ///< give it back once the input is read
-  bool hung_up_ = false;     ///< the socket is dead: nothing can be sent
-  bool session_used_ = false;  ///< ... of a client in session mode
-  bool used_ = false;        ///< a client's messages went to it since the last reset
+  bool finish_ = false;            ///< give it back once the input is read
+  bool hung_up_ = false;           ///< the socket is dead: nothing can be sent
+  bool session_used_ = false;      ///< ... of a client in session mode
+  bool used_ = false;              ///< a client's messages went to it since the last reset
   TimePoint closing_at_{}, testing_since_{};
   TimePoint connected_at_{}, last_packet_{};
   std::int64_t connect_wall_us_ = 0;

@@ -11,7 +11,9 @@
 namespace pgweir::core {
 
 namespace {
-std::string pool_key(const std::string& database, const std::string& user) { return database + '\0' + user; }
+std::string pool_key(const std::string& database, const std::string& user) {
+  return database + '\0' + user;
+}
 constexpr std::size_t kScramSecretsMax = 10'000;
 }  // namespace
 
@@ -57,9 +59,15 @@ static void move_to_graveyard(Map& map, const Id& id, std::vector<std::unique_pt
   }
 }
 
-void WorkerCore::bury(ClientSession& session) { move_to_graveyard(clients_, session.id(), graveyard_); }
-void WorkerCore::bury(ServerSession& session) { move_to_graveyard(servers_, session.id(), graveyard_); }
-void WorkerCore::bury(CancelConnection& session) { move_to_graveyard(cancels_, session.token(), graveyard_); }
+void WorkerCore::bury(ClientSession& session) {
+  move_to_graveyard(clients_, session.id(), graveyard_);
+}
+void WorkerCore::bury(ServerSession& session) {
+  move_to_graveyard(servers_, session.id(), graveyard_);
+}
+void WorkerCore::bury(CancelConnection& session) {
+  move_to_graveyard(cancels_, session.token(), graveyard_);
+}
 
 // ---- timers ----
 
@@ -81,7 +89,9 @@ void WorkerCore::schedule(CancelConnection& session, TimePoint at) {
   timers_.push({at, Timer::Kind::Cancel, 0, 0, session.token()});
 }
 
-TimePoint WorkerCore::next_deadline() const { return timers_.empty() ? pool::kNever : timers_.top().at; }
+TimePoint WorkerCore::next_deadline() const {
+  return timers_.empty() ? pool::kNever : timers_.top().at;
+}
 
 void WorkerCore::on_time(TimePoint now) {
   now_ = now;
@@ -203,9 +213,9 @@ PoolContext* WorkerCore::context_for(const std::string& database, const std::str
   {
     PoolLock pools(host_);
     context->id = pools->set_pool(database, pool_user, pool_settings(config(), *entry, pool_user), now_, actions_);
-    pools->set_database_limits(
-        database, {static_cast<std::uint32_t>(effective_max_db_connections(config(), *entry)),
-                   static_cast<std::uint32_t>(effective_max_db_client_connections(config(), *entry))});
+    pools->set_database_limits(database,
+                               {static_cast<std::uint32_t>(effective_max_db_connections(config(), *entry)),
+                                static_cast<std::uint32_t>(effective_max_db_client_connections(config(), *entry))});
     pools->set_user_limits(pool_user,
                            {static_cast<std::uint32_t>(effective_max_user_connections(config(), pool_user)),
                             static_cast<std::uint32_t>(effective_max_user_client_connections(config(), pool_user))});
@@ -383,7 +393,8 @@ void WorkerCore::open_server(const pool::Action& action) {
     pools->server_closed(action.server, pool::CloseKind::LoginFailed, "database removed", now_, actions_);
     return;
   }
-  if (!action.reason.empty()) log(LogLevel::Warning, fmt::format("{}/{}: {}", context->database, context->user, action.reason));
+  if (!action.reason.empty())
+    log(LogLevel::Warning, fmt::format("{}/{}: {}", context->database, context->user, action.reason));
   const ServerTarget target = server_target(*context, context->next_host);
   if (context->entry->load_balance_hosts == LoadBalanceHosts::RoundRobin) ++context->next_host;
   connecting_[action.server] = {action.pool, target};
@@ -403,13 +414,13 @@ void WorkerCore::server_connected(pool::ServerId server, std::unique_ptr<Port> p
   }
   ServerTarget target = std::move(it->second.target);
   connecting_.erase(it);
-  auto session = std::make_unique<ServerSession>(*this, std::move(port), server, *context, std::move(address),
-                                                 std::move(target));
+  auto session =
+      std::make_unique<ServerSession>(*this, std::move(port), server, *context, std::move(address), std::move(target));
   ServerSession& result = *session;
   servers_.emplace(server, std::move(session));
   if (config().log_connections) {
-    log(LogLevel::Log, result.log_name() + fmt::format("new connection to server (from {}:{})", result.address().local_host,
-                                                       result.address().local_port));
+    log(LogLevel::Log, result.log_name() + fmt::format("new connection to server (from {}:{})",
+                                                       result.address().local_host, result.address().local_port));
   }
   result.start_login();
 }
@@ -421,7 +432,8 @@ void WorkerCore::server_connect_failed(pool::ServerId server, const std::string&
   if (context != nullptr) {
     log(LogLevel::Warning, fmt::format("S: {}/{}@{}:{} closing because: {}", context->database, context->user,
                                        it->second.target.host.host, it->second.target.host.port, text));
-    if (context->entry != nullptr && context->entry->load_balance_hosts == LoadBalanceHosts::Disable) ++context->next_host;
+    if (context->entry != nullptr && context->entry->load_balance_hosts == LoadBalanceHosts::Disable)
+      ++context->next_host;
   }
   connecting_.erase(it);
   PoolLock pools(host_);
@@ -440,7 +452,8 @@ void WorkerCore::move_server(const pool::Action& action) {
   }
   (*parcel)->prepare_move();
   host_.detach((*parcel)->port());
-  host_.post(action.to, [parcel, id = action.server](WorkerCore& there) { there.adopt_server(std::move(*parcel), id); });
+  host_.post(action.to,
+             [parcel, id = action.server](WorkerCore& there) { there.adopt_server(std::move(*parcel), id); });
 }
 
 void WorkerCore::adopt_server(std::unique_ptr<ServerSession> server, pool::ServerId id) {
@@ -481,8 +494,8 @@ void WorkerCore::start_cancel(pool::CancelId cancel, pool::ServerId server, pool
 void WorkerCore::interrupt_server(const ServerSession& server) {
   if (server.key().secret.empty()) return;
   const std::uint64_t token = next_token_++;
-  auto connection =
-      std::make_unique<CancelConnection>(*this, token, CancelConnection::Job{{}, server.key(), server.target(), id_, {}});
+  auto connection = std::make_unique<CancelConnection>(
+      *this, token, CancelConnection::Job{{}, server.key(), server.target(), id_, {}});
   schedule(*connection, now_ + config().cancel_wait_timeout);
   cancels_.emplace(token, std::move(connection));
   host_.open_cancel(token, server.target());

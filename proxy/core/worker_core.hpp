@@ -109,8 +109,8 @@ class WorkerCore {
   [[nodiscard]] ServerSession* find_server(pool::ServerId id);
   /// Starts a request that makes the server stop what `server` is doing, so that its connection ends soon.
   void interrupt_server(const ServerSession& server);
-  /// What servers of this pool report and which start-up parameters ("name=value" to the server's spelling) they accept:
-  /// kept here, and made known to the other workers. Logins that wait for it go on.
+  /// What servers of this pool report and which start-up parameters ("name=value" to the server's spelling) they
+  /// accept: kept here, and made known to the other workers. Logins that wait for it go on.
   void share_knowledge(PoolContext& context, const std::shared_ptr<const ServerReport>& report,
                        const ParameterList& accepted);
   void learn(const std::string& database, const std::string& user, const std::shared_ptr<const ServerReport>& report,

@@ -38,10 +38,12 @@ TlsSettings client_tls_settings(const core::Config& config) {
 
 TlsSettings server_tls_settings(const core::Config& config, const core::DatabaseConfig* entry) {
   TlsSettings tls;
-  tls.sslmode = std::string(core::to_string(entry ? effective_server_tls_sslmode(config, *entry) : config.server_tls_sslmode));
-  tls.ca_file = std::string(entry ? effective_server_tls_ca_file(config, *entry) : std::string_view(config.server_tls_ca_file));
-  tls.cert_file =
-      std::string(entry ? effective_server_tls_cert_file(config, *entry) : std::string_view(config.server_tls_cert_file));
+  tls.sslmode =
+      std::string(core::to_string(entry ? effective_server_tls_sslmode(config, *entry) : config.server_tls_sslmode));
+  tls.ca_file =
+      std::string(entry ? effective_server_tls_ca_file(config, *entry) : std::string_view(config.server_tls_ca_file));
+  tls.cert_file = std::string(entry ? effective_server_tls_cert_file(config, *entry)
+                                    : std::string_view(config.server_tls_cert_file));
   tls.key_file =
       std::string(entry ? effective_server_tls_key_file(config, *entry) : std::string_view(config.server_tls_key_file));
   tls.protocols = config.server_tls_protocols.text;

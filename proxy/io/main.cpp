@@ -32,8 +32,7 @@ void print_usage(const char* program) {
 }
 
 void print_version() {
-  fmt::print("PgWeir {}\nepoll, adns: system resolver, tls: {}\n", PGWEIR_VERSION,
-             OpenSSL_version(OPENSSL_VERSION));
+  fmt::print("PgWeir {}\nepoll, adns: system resolver, tls: {}\n", PGWEIR_VERSION, OpenSSL_version(OPENSSL_VERSION));
 }
 
 struct CommandLine {
@@ -44,10 +43,14 @@ struct CommandLine {
 
 // Exits for --help, --version and mistakes.
 CommandLine parse_command_line(int argc, char** argv) {
-  static const option names[] = {{"daemon", no_argument, nullptr, 'd'},     {"quiet", no_argument, nullptr, 'q'},
-                                 {"reboot", no_argument, nullptr, 'R'},     {"user", required_argument, nullptr, 'u'},
-                                 {"verbose", no_argument, nullptr, 'v'},    {"version", no_argument, nullptr, 'V'},
-                                 {"help", no_argument, nullptr, 'h'},       {"check", no_argument, nullptr, 1},
+  static const option names[] = {{"daemon", no_argument, nullptr, 'd'},
+                                 {"quiet", no_argument, nullptr, 'q'},
+                                 {"reboot", no_argument, nullptr, 'R'},
+                                 {"user", required_argument, nullptr, 'u'},
+                                 {"verbose", no_argument, nullptr, 'v'},
+                                 {"version", no_argument, nullptr, 'V'},
+                                 {"help", no_argument, nullptr, 'h'},
+                                 {"check", no_argument, nullptr, 1},
                                  {nullptr, 0, nullptr, 0}};
   CommandLine result;
   int choice;
@@ -83,8 +86,8 @@ CommandLine parse_command_line(int argc, char** argv) {
     }
   }
   if (argc - optind != 1) {
-    fmt::print(stderr, "{}: need exactly one configuration file, got {}\nTry \"{} --help\" for more information.\n", argv[0],
-               argc - optind, argv[0]);
+    fmt::print(stderr, "{}: need exactly one configuration file, got {}\nTry \"{} --help\" for more information.\n",
+               argv[0], argc - optind, argv[0]);
     std::exit(1);
   }
   result.options.config_file = argv[optind];

@@ -123,9 +123,9 @@ void Runtime::start_workers() {
     pool::Actions actions;
     for (const auto& [name, entry] : config().databases) {
       pools.add_database(name);
-      pools.set_database_limits(
-          name, {static_cast<std::uint32_t>(effective_max_db_connections(config(), entry)),
-                 static_cast<std::uint32_t>(effective_max_db_client_connections(config(), entry))});
+      pools.set_database_limits(name,
+                                {static_cast<std::uint32_t>(effective_max_db_connections(config(), entry)),
+                                 static_cast<std::uint32_t>(effective_max_db_client_connections(config(), entry))});
     }
     (void)pools_.unlock();
   }
@@ -316,8 +316,9 @@ void Runtime::apply_to_pools(const core::Config& before, const core::Config& now
       (void)pools->set_pool(database, user, core::pool_settings(now, *entry, user), core.now(), actions);
     }
     for (const auto& row : pools->user_snapshots()) {
-      pools->set_user_limits(row.name, {static_cast<std::uint32_t>(effective_max_user_connections(now, row.name)),
-                                        static_cast<std::uint32_t>(effective_max_user_client_connections(now, row.name))});
+      pools->set_user_limits(row.name,
+                             {static_cast<std::uint32_t>(effective_max_user_connections(now, row.name)),
+                              static_cast<std::uint32_t>(effective_max_user_client_connections(now, row.name))});
     }
   }
   for (const std::string& name : recycled) {
@@ -410,7 +411,8 @@ void Runtime::log_stats(const core::WorkerReport& report) {
   }
   const core::PoolStats average = core::averages(period);
   log().info(
-      "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, {} client logins/s, in {} B/s, "
+      "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, {} client logins/s, in {} "
+      "B/s, "
       "out {} B/s, xact {} us, query {} us, wait {} us",
       average.xact_count, average.query_count, average.client_parse_count, average.server_parse_count,
       average.bind_count, average.client_login_count, average.client_bytes, average.server_bytes, average.xact_time,

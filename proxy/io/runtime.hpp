@@ -1,5 +1,5 @@
-// The process: configuration files, workers, listeners, signals, reload, shutdown, the statistics line. Runs on worker 0's
-// thread except where a function says otherwise.
+// The process: configuration files, workers, listeners, signals, reload, shutdown, the statistics line. Runs on worker
+// 0's thread except where a function says otherwise.
 #pragma once
 
 #include <boost/asio/signal_set.hpp>

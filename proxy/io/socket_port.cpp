@@ -12,7 +12,9 @@ namespace {
 constexpr int kReadRounds = 4;
 constexpr std::size_t kPiecesMax = 64;
 
-bool small_read(std::size_t bytes, std::size_t room) { return bytes < room; }
+bool small_read(std::size_t bytes, std::size_t room) {
+  return bytes < room;
+}
 }  // namespace
 
 SocketPort::SocketPort(Worker& worker, int fd) : worker_(&worker), stream_(fd) {
@@ -189,7 +191,7 @@ void SocketPort::read() {
         return hang_up("client unexpected eof");
       case IoStatus::Error:
         return hang_up(stream_.is_tls() && !stream_.tls_error().empty() ? stream_.tls_error()
-                                                                         : std::strerror(result.error));
+                                                                        : std::strerror(result.error));
     }
   }
   // The level-triggered set reports a plain socket again; OpenSSL's buffer it does not know.

@@ -1,5 +1,6 @@
-// A session's socket: turns epoll events into the session's events and the session's wishes into system calls. Plain and
-// TLS sockets look the same to the session. It decides nothing; how much is read per wake-up is the only policy here.
+// A session's socket: turns epoll events into the session's events and the session's wishes into system calls. Plain
+// and TLS sockets look the same to the session. It decides nothing; how much is read per wake-up is the only policy
+// here.
 #pragma once
 
 #include <memory>

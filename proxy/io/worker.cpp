@@ -61,13 +61,17 @@ void Worker::run() {
   core_.reset();  // closes all sockets, on the thread that owns them
 }
 
-void Worker::stop() { context_.stop(); }
+void Worker::stop() {
+  context_.stop();
+}
 
 void Worker::join() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Worker::begin_batch() { core_->set_now(monotonic_now()); }
+void Worker::begin_batch() {
+  core_->set_now(monotonic_now());
+}
 
 void Worker::finish_batch() {
   core_->end_batch();
@@ -109,25 +113,28 @@ void Worker::adopt_socket(int fd, const sockaddr_storage& peer, bool is_unix) {
 
 // ---- core::Host ----
 
-pool::PoolManager& Worker::lock_pools() { return runtime_.pools().lock(); }
+pool::PoolManager& Worker::lock_pools() {
+  return runtime_.pools().lock();
+}
 
 void Worker::unlock_pools() {
   if (runtime_.pools().unlock()) runtime_.pools_deadline_moved();
 }
 
 void Worker::open_server(pool::ServerId server, const core::ServerTarget& target) {
-  connecting_[server] = connector_.connect(target.host.host, target.host.port, tcp_, [this, server](ConnectResult result) {
-    connecting_.erase(server);
-    begin_batch();
-    if (result.fd < 0) {
-      if (!result.detail.empty()) io::log().debug("{}: {}", result.error, result.detail);
-      core_->server_connect_failed(server, result.error);
-    } else {
-      core::PeerAddress address = address_of(result.fd, result.address, result.address.ss_family == AF_UNIX);
-      core_->server_connected(server, std::make_unique<SocketPort>(*this, result.fd), std::move(address));
-    }
-    finish_batch();
-  });
+  connecting_[server] =
+      connector_.connect(target.host.host, target.host.port, tcp_, [this, server](ConnectResult result) {
+        connecting_.erase(server);
+        begin_batch();
+        if (result.fd < 0) {
+          if (!result.detail.empty()) io::log().debug("{}: {}", result.error, result.detail);
+          core_->server_connect_failed(server, result.error);
+        } else {
+          core::PeerAddress address = address_of(result.fd, result.address, result.address.ss_family == AF_UNIX);
+          core_->server_connected(server, std::make_unique<SocketPort>(*this, result.fd), std::move(address));
+        }
+        finish_batch();
+      });
 }
 
 void Worker::abandon_server(pool::ServerId server) {
@@ -157,9 +164,13 @@ void Worker::abandon_cancel(std::uint64_t token) {
   }
 }
 
-void Worker::detach(core::Port& port) { static_cast<SocketPort&>(port).leave_worker(); }
+void Worker::detach(core::Port& port) {
+  static_cast<SocketPort&>(port).leave_worker();
+}
 
-void Worker::attach(core::Port& port) { static_cast<SocketPort&>(port).enter_worker(*this); }
+void Worker::attach(core::Port& port) {
+  static_cast<SocketPort&>(port).enter_worker(*this);
+}
 
 void Worker::post(pool::WorkerId to, core::Task task) {
   Worker& worker = runtime_.worker(to);
@@ -169,17 +180,25 @@ void Worker::post(pool::WorkerId to, core::Task task) {
   });
 }
 
-void Worker::post_function(UniqueFunction function) { mailbox_.post(std::move(function)); }
+void Worker::post_function(UniqueFunction function) {
+  mailbox_.post(std::move(function));
+}
 
-pool::WorkerId Worker::worker_count() const { return runtime_.worker_count(); }
+pool::WorkerId Worker::worker_count() const {
+  return runtime_.worker_count();
+}
 
 void Worker::process_command(const core::ProcessCommand& command) {
   runtime_.worker(0).post_function([this, command] { runtime_.process_command(command); });
 }
 
-void Worker::wait_over(std::uint64_t token) { runtime_.wait_over(token); }
+void Worker::wait_over(std::uint64_t token) {
+  runtime_.wait_over(token);
+}
 
-void Worker::log(core::LogLevel level, std::string text) { io::log().write(static_cast<LogLevel>(level), text); }
+void Worker::log(core::LogLevel level, std::string text) {
+  io::log().write(static_cast<LogLevel>(level), text);
+}
 
 std::int64_t Worker::wall_clock_us() {
   timeval now{};
@@ -196,11 +215,13 @@ std::string Worker::format_time(std::int64_t unix_us) {
   return std::string(text, length);
 }
 
-std::int64_t Worker::own_uid() const { return static_cast<std::int64_t>(::getuid()); }
+std::int64_t Worker::own_uid() const {
+  return static_cast<std::int64_t>(::getuid());
+}
 
 TlsContext Worker::server_tls(const core::ServerTarget& target) {
-  const std::string key = fmt::format("{}\n{}\n{}\n{}", static_cast<int>(target.sslmode), target.ca_file, target.cert_file,
-                                      target.key_file);
+  const std::string key = fmt::format("{}\n{}\n{}\n{}", static_cast<int>(target.sslmode), target.ca_file,
+                                      target.cert_file, target.key_file);
   TlsContext& context = server_tls_[key];
   if (!context) {
     const core::Config& config = core_->config();
@@ -252,7 +273,9 @@ void Worker::run_again() {
 
 // ---- time ----
 
-void Worker::pools_deadline_moved() { arm_timer(); }
+void Worker::pools_deadline_moved() {
+  arm_timer();
+}
 
 void Worker::arm_timer() {
   pool::TimePoint next = core_->next_deadline();

@@ -287,6 +287,9 @@ class TestLimits:
         for position, waiter in enumerate(waiters):
             waiter.send(query("INSERT INTO served DEFAULT VALUES RETURNING id"))
             pooler.wait_waiting(position + 1)
+            # Order is promised among clients that come more than a millisecond apart.
+            queued = time.monotonic()
+            wait_until(lambda: time.monotonic() > queued + 0.005, 1, "the next client is clearly later")
         holder.query("CREATE TABLE served (id serial)")
         holder.query("COMMIT")
         try:

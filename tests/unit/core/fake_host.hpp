@@ -337,7 +337,7 @@ inline std::string query(std::string_view sql) { return made(protocol::append_qu
 inline std::string parse(std::string_view name, std::string_view sql) {
   return made(protocol::append_parse, name, sql, std::string_view());
 }
-inline std::string bind(std::string_view statement, std::string_view portal = "") {
+inline std::string bind_to(std::string_view statement, std::string_view portal = "") {
   return made(protocol::append_bind_text, portal, statement, std::span<const std::optional<std::string_view>>());
 }
 inline std::string describe(std::string_view name, char kind = 'S') {

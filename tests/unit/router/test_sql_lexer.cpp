@@ -31,8 +31,9 @@ TEST_CASE("a statement called prepare") {
 }
 
 TEST_CASE("other texts name no statement") {
-  for (const char* sql : {"", "   ", "SELECT 1", "DEALLOCATE ALL", "DEALLOCATE PREPARE ALL", "DEALLOCATE a; SELECT 1", "EXECUTE",
-                          "EXECUTE 1", "EXECUTE \"open", "/* open EXECUTE a", "\"execute\" a", "EXECUTEa", "explain execute a"}) {
+  for (const char* sql :
+       {"", "   ", "SELECT 1", "DEALLOCATE ALL", "DEALLOCATE PREPARE ALL", "DEALLOCATE a; SELECT 1", "EXECUTE",
+        "EXECUTE 1", "EXECUTE \"open", "/* open EXECUTE a", "\"execute\" a", "EXECUTEa", "explain execute a"}) {
     INFO(sql);
     CHECK(found(sql) == "-");
   }

@@ -1,0 +1,331 @@
+// Prepared statements of clients in transaction and statement mode: named ones are renamed and made where they are
+// missing, the unnamed one follows its client, mistakes fail as they would on a server of the client's own.
+#include <fmt/format.h>
+
+#include "protocol/message_builder.hpp"
+#include "protocol/message_type.hpp"
+#include "protocol/message_view.hpp"
+#include "proxy/core/client_session.hpp"
+#include "proxy/core/worker_core.hpp"
+#include "router/sql_lexer.hpp"
+
+namespace pgweir::core {
+
+namespace frontend = protocol::frontend;
+using protocol::ReplyEntry;
+using protocol::ReplyKind;
+
+namespace {
+
+/// Names of statements and portals, and messages that consist of them, may not be longer.
+constexpr std::size_t kNamesMax = 65536;
+/// A named Parse has to be kept whole, since it may be needed on other servers.
+constexpr std::size_t kParseMax = 64UL << 20;
+/// An unnamed Parse beyond this is not kept: it is good for this server only.
+constexpr std::size_t kUnnamedKept = 16384;
+
+}  // namespace
+
+// EXECUTE or DEALLOCATE as SQL of a statement that the client prepared by protocol: the server knows it under our name.
+bool ClientSession::take_statement_sql(ByteView body, OutBatch& out) {
+  const auto query = protocol::parse_query(body);
+  const auto use = query ? router::find_statement_name(query->sql) : std::nullopt;
+  const auto* known = use ? statements_->find(use->name) : nullptr;
+  if (known == nullptr) return false;
+  const protocol::StatementPtr statement = known->statement;
+  if (ensure_on_server(*statement, out, true)) {
+    // Should the Parse fail, the server skips to a Sync, which a simple query does not bring.
+    protocol::append_sync(out.begin_own());
+    out.end_own();
+    server_->ledger().push(ReplyKind::HiddenSync);
+  }
+  std::string sql(query->sql.substr(0, use->offset));
+  sql += '"' + statement->server_name() + '"';
+  sql += query->sql.substr(use->offset + use->length);
+  protocol::append_query(out.begin_own(), sql);
+  out.end_own();
+  ReplyEntry entry;
+  entry.kind = ReplyKind::Query;
+  if (use->kind == router::StatementNameUse::Kind::Deallocate) {
+    entry.change = std::make_unique<protocol::StatementChange>();
+    entry.change->client_name = use->name;
+    entry.change->removed = std::move(*statements_->remove(use->name));
+    entry.change->key = statement->key();
+    entry.change->server_removed = true;
+    server_->statements().remove(statement->key());
+  }
+  push_entry(std::move(entry));
+  stream_forward_ = false;
+  return true;
+}
+
+ClientSession::Step ClientSession::take_parse(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
+  const ByteView body = message.substr(protocol::kHeaderSize);
+  if (body.empty() && header.body() > 0) return Step::NeedMore;
+  const bool complete = message.size() == header.total();
+  const bool named = !body.empty() && body[0] != '\0';
+  const bool tracked = named && tracks_;
+  if (!complete && ((tracked && header.total() <= kParseMax) || header.total() <= kUnnamedKept)) return Step::NeedMore;
+  if (tracked && !complete) {
+    fatal("prepared statement is too long", core_->sqlstate("54000"));
+    return Step::Hold;
+  }
+  count_query_start();
+  if (mode_ == PoolMode::Session || (named && !tracks_)) {
+    server_->ledger().push(ReplyKind::Parse);
+    pass(message, out);
+    return Step::Done;
+  }
+  const auto view = complete ? protocol::parse_parse(body) : std::nullopt;
+  if (complete && !view) {
+    fatal("broken Parse packet");
+    return Step::Hold;
+  }
+  if (!named) {
+    take_unnamed_parse(view ? &*view : nullptr);
+    pass(message, out);
+    return Step::Done;
+  }
+  return take_named_parse(*view, out);
+}
+
+void ClientSession::take_unnamed_parse(const protocol::ParseView* view) {
+  ReplyEntry entry;
+  entry.kind = ReplyKind::Parse;
+  entry.unnamed_serial = unnamed_serial_ = next_unnamed_serial_++;
+  if (next_unnamed_serial_ == 0) next_unnamed_serial_ = 1;
+  if (view != nullptr) {
+    if (!unnamed_) unnamed_ = std::make_unique<Unnamed>();
+    unnamed_->query.assign(view->query);
+    unnamed_->parameter_types.assign(view->parameter_types_raw);
+  } else {
+    unnamed_.reset();
+  }
+  server_->unnamed = {id_, unnamed_serial_};
+  ++context_->stats.client_parse_count;
+  ++context_->stats.server_parse_count;
+  push_entry(std::move(entry));
+}
+
+ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& view, OutBatch& out) {
+  if (const auto* known = statements_->find(view.statement)) {
+    // The earlier Parse of this name may still fail, which makes the name free again; then only its reply tells.
+    if (!known->confirmed && known->segment != segment_) return Step::Hold;
+    add_mistake(out, "42P05", fmt::format("prepared statement \"{}\" already exists", view.statement));
+    stream_forward_ = false;
+    return Step::Done;
+  }
+  if (statements_->size() >= kStatementsMax) {
+    add_mistake(out, "53400", "too many prepared statements");
+    stream_forward_ = false;
+    return Step::Done;
+  }
+  const protocol::StatementPtr statement = core_->statement_table().intern(view.query, view.parameter_types_raw);
+  ReplyEntry entry;
+  entry.change = std::make_unique<protocol::StatementChange>();
+  entry.change->client_name = std::string(view.statement);
+  entry.change->added_serial = statements_->add(view.statement, statement, segment_);
+  entry.change->key = statement->key();
+  ++context_->stats.client_parse_count;
+  if (server_->statements().touch(statement->key())) {
+    entry.kind = ReplyKind::LocalParse;
+  } else {
+    entry.kind = ReplyKind::Parse;
+    entry.change->server_added = true;
+    server_->statements().add(statement->key());
+    evict_statements(out);
+    protocol::append_parse(out.begin_own(), statement->server_name(), view.query, view.parameter_types_raw);
+    out.end_own();
+    ++context_->stats.server_parse_count;
+  }
+  push_entry(std::move(entry));
+  stream_forward_ = false;
+  return Step::Done;
+}
+
+ClientSession::Step ClientSession::take_bind(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
+  count_query_start();
+  if (mode_ == PoolMode::Session) {
+    server_->ledger().push(ReplyKind::Bind);
+    pass(message, out);
+    return Step::Done;
+  }
+  const ByteView body = message.substr(protocol::kHeaderSize);
+  const auto names = protocol::two_strings(body);
+  if (!names) {
+    if (message.size() < header.total() && body.size() < kNamesMax) return Step::NeedMore;
+    fatal("broken Bind packet");
+    return Step::Hold;
+  }
+  const auto& [portal, name] = *names;
+  ++context_->stats.bind_count;
+  if (name.empty()) return take_unnamed_use(ReplyKind::Bind, message, out);
+  if (!tracks_) {
+    server_->ledger().push(ReplyKind::Bind);
+    pass(message, out);
+    return Step::Done;
+  }
+  const auto* known = statements_->find(name);
+  if (known == nullptr) {
+    add_mistake(out, "26000", fmt::format("prepared statement \"{}\" does not exist", name));
+    stream_forward_ = false;
+    return Step::Done;
+  }
+  const protocol::StatementPtr statement = known->statement;
+  (void)ensure_on_server(*statement, out, false);
+  const std::size_t offset = portal.size() + name.size() + 2;
+  const std::string& server_name = statement->server_name();
+  std::string& own = out.begin_own();
+  char head[protocol::kHeaderSize];
+  head[0] = header.type;
+  protocol::store_u32(head + 1, static_cast<std::uint32_t>(header.length - name.size() + server_name.size()));
+  own.append(head, sizeof head);
+  own.append(portal).push_back('\0');
+  own.append(server_name).push_back('\0');
+  out.end_own();
+  pass(body.substr(offset), out);
+  ReplyEntry entry;
+  entry.kind = ReplyKind::Bind;
+  entry.statement = statement;
+  push_entry(std::move(entry));
+  return Step::Done;
+}
+
+// Bind or Describe of the unnamed statement.
+ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView message, OutBatch& out) {
+  const ServerSession::UnnamedOwner mine{id_, unnamed_serial_};
+  if (unnamed_serial_ == 0 || (server_->unnamed != mine && !unnamed_)) {
+    // Whatever unnamed statement the server has, it is not this client's.
+    add_mistake(out, "26000", "unnamed prepared statement does not exist");
+    stream_forward_ = false;
+    return Step::Done;
+  }
+  if (server_->unnamed != mine) {
+    protocol::append_parse(out.begin_own(), "", unnamed_->query, unnamed_->parameter_types);
+    out.end_own();
+    ReplyEntry entry;
+    entry.kind = ReplyKind::HiddenParse;
+    entry.unnamed_serial = unnamed_serial_;
+    server_->unnamed = mine;
+    ++context_->stats.server_parse_count;
+    push_entry(std::move(entry));
+  }
+  ReplyEntry entry;
+  entry.kind = kind;
+  push_entry(std::move(entry));
+  pass(message, out);
+  return Step::Done;
+}
+
+// Describe and Close.
+ClientSession::Step ClientSession::take_target(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
+  count_query_start();
+  const bool describe = header.type == frontend::Describe;
+  const ReplyKind kind = describe ? ReplyKind::Describe : ReplyKind::Close;
+  if (mode_ == PoolMode::Session) {
+    server_->ledger().push(kind);
+    pass(message, out);
+    return Step::Done;
+  }
+  if (message.size() < header.total() && header.total() <= kNamesMax) return Step::NeedMore;
+  const auto target =
+      message.size() == header.total() ? protocol::parse_target(message.substr(protocol::kHeaderSize)) : std::nullopt;
+  if (!target) {
+    fatal(describe ? "broken Describe packet" : "broken Close packet");
+    return Step::Hold;
+  }
+  if (target->kind == 'P' || (!target->name.empty() && !tracks_)) {
+    server_->ledger().push(kind);
+    pass(message, out);
+    return Step::Done;
+  }
+  if (target->name.empty()) {
+    if (describe) return take_unnamed_use(kind, message, out);
+    unnamed_.reset();
+    unnamed_serial_ = 0;
+    server_->unnamed = {};
+    server_->ledger().push(kind);
+    pass(message, out);
+    return Step::Done;
+  }
+  stream_forward_ = false;
+  return describe ? take_named_describe(target->name, out) : take_named_close(target->name);
+}
+
+ClientSession::Step ClientSession::take_named_describe(ByteView name, OutBatch& out) {
+  const auto* known = statements_->find(name);
+  if (known == nullptr) {
+    add_mistake(out, "26000", fmt::format("prepared statement \"{}\" does not exist", name));
+    return Step::Done;
+  }
+  const protocol::StatementPtr statement = known->statement;
+  (void)ensure_on_server(*statement, out, false);
+  protocol::append_describe(out.begin_own(), 'S', statement->server_name());
+  out.end_own();
+  ReplyEntry entry;
+  entry.kind = ReplyKind::Describe;
+  entry.statement = statement;
+  push_entry(std::move(entry));
+  return Step::Done;
+}
+
+// Never forwarded: other clients may use the same statement on that server.
+ClientSession::Step ClientSession::take_named_close(ByteView name) {
+  ReplyEntry entry;
+  entry.kind = ReplyKind::LocalClose;
+  if (auto removed = statements_->remove(name)) {
+    entry.change = std::make_unique<protocol::StatementChange>();
+    entry.change->client_name = std::string(name);
+    entry.change->removed = std::move(*removed);
+  }
+  push_entry(std::move(entry));
+  return Step::Done;
+}
+
+// A message that PostgreSQL would refuse for a name that only we know about. To get its consequences right (aborted
+// transaction, skipping to Sync) the server is made to fail too, and its error is replaced by the right one.
+void ClientSession::add_mistake(OutBatch& out, std::string_view sqlstate, std::string_view text) {
+  protocol::append_describe(out.begin_own(), 'S', "PGWEIR_no_such_statement");
+  out.end_own();
+  ReplyEntry entry;
+  entry.kind = ReplyKind::Mistake;
+  entry.change = std::make_unique<protocol::StatementChange>();
+  protocol::append_error(
+      entry.change->error,
+      protocol::ErrorText{.severity = "ERROR", .sqlstate = sqlstate, .message = text, .add_v = true});
+  push_entry(std::move(entry));
+}
+
+// True if a hidden Parse was needed. `quiet`: the client does not hear if that fails.
+bool ClientSession::ensure_on_server(const protocol::Statement& statement, OutBatch& out, bool quiet) {
+  if (server_->statements().touch(statement.key())) return false;
+  server_->statements().add(statement.key());
+  evict_statements(out);
+  protocol::append_parse(out.begin_own(), statement.server_name(), statement.query(), statement.parameter_types());
+  out.end_own();
+  ReplyEntry entry;
+  entry.kind = ReplyKind::HiddenParse;
+  entry.change = std::make_unique<protocol::StatementChange>();
+  entry.change->key = statement.key();
+  entry.change->server_added = true;
+  entry.quiet = quiet;
+  ++context_->stats.server_parse_count;
+  push_entry(std::move(entry));
+  return true;
+}
+
+void ClientSession::evict_statements(OutBatch& out) {
+  if (server_->ledger().skipping()) return;  // the Close would be skipped too, and so would the Parse it makes room for
+  while (const auto key = server_->statements().evict_over(context_->max_prepared_statements)) {
+    protocol::append_close(out.begin_own(), 'S', protocol::statement_server_name(*key));
+    out.end_own();
+    ReplyEntry entry;
+    entry.kind = ReplyKind::HiddenClose;
+    entry.change = std::make_unique<protocol::StatementChange>();
+    entry.change->key = *key;
+    entry.change->server_removed = true;
+    push_entry(std::move(entry));
+  }
+}
+
+}  // namespace pgweir::core
