@@ -460,7 +460,7 @@ class TestClientTls:
         client = Wire(pooler.port).start_tls(self.context(authority))
         client.login("user1", "app")
         client.send(query("SELECT pg_sleep(30)"))
-        wait_until(lambda: pooler.pool("app", "bob")["sv_active"] == 1)
+        wait_until(lambda: pooler.cluster.backends(usename="bob", wait_event="PgSleep"), what="the query runs")
         canceller = Wire(pooler.port).start_tls(self.context(authority))
         canceller.send(wire.request_packet(wire.CANCEL_REQUEST, client.key))
         assert canceller.expect_closed() == []
