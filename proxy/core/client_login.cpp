@@ -155,6 +155,7 @@ void ClientLogin::request_server(PoolContext& pool) {
 
 void ClientLogin::granted(ServerSession& server) {
   if (step_ == Step::Lookup) {
+    found_.reset();
     const Config& config = client_.core_->config();
     const DatabaseConfig* entry = find_database(config, client_.database_);
     server.run_lookup(entry != nullptr ? effective_auth_query(config, *entry) : std::string_view(config.auth_query),
@@ -173,8 +174,9 @@ bool ClientLogin::rejected() {
 void ClientLogin::hidden_done(HiddenPurpose purpose, const HiddenResult& result) {
   ServerSession& server = *client_.server_;
   if (purpose == HiddenPurpose::Lookup) {
+    // What follows may need another server, and a client has one at a time.
+    found_ = result;
     server.finish_after_input();
-    lookup_done(result);
     return;
   }
   if (result.failed) {
@@ -184,6 +186,13 @@ void ClientLogin::hidden_done(HiddenPurpose purpose, const HiddenResult& result)
     return;
   }
   aligned(server);
+}
+
+void ClientLogin::server_released() {
+  if (!found_) return;
+  const HiddenResult result = std::move(*found_);
+  found_.reset();
+  lookup_done(result);
 }
 
 void ClientLogin::lookup_done(const HiddenResult& result) {

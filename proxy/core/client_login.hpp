@@ -16,13 +16,12 @@
 #include "protocol/startup.hpp"
 #include "proxy/core/pool_context.hpp"
 #include "proxy/core/port.hpp"
+#include "proxy/core/server_session.hpp"
 
 namespace pgweir::core {
 
 class ClientSession;
 class ServerSession;
-enum class HiddenPurpose : std::uint8_t;
-struct HiddenResult;
 
 class ClientLogin {
  public:
@@ -33,6 +32,8 @@ class ClientLogin {
   /// A server was granted for the step that waits for one.
   void granted(ServerSession& server);
   void hidden_done(HiddenPurpose purpose, const HiddenResult& result);
+  /// The server that was used for a step has gone back to its pool.
+  void server_released();
   /// The pool gave up. True if the login has answered it itself.
   bool rejected();
   /// The pool that the step under way wants a server of.
@@ -82,7 +83,8 @@ class ClientLogin {
   bool mock_ = false;  ///< the user does not exist: the exchange is for show
   bool startup_seen_ = false;
   bool console_admin_ = false;
-  std::string secret_;  ///< as stored; of the login user
+  std::optional<HiddenResult> found_;  ///< by auth_query, looked at when its server has been given back
+  std::string secret_;                 ///< as stored; of the login user
   PoolContext* wanted_ = nullptr;
   std::string application_name_;
   std::vector<std::string> unknown_options_;                  ///< _pq_. names for NegotiateProtocolVersion

@@ -87,6 +87,7 @@ bool ClientSession::wants_hangup() const {
 
 void ClientSession::on_woken() {
   if (login_ && state_ != State::Login) login_.reset();
+  if (login_ && server_ == nullptr && !waiting_ && !closed()) login_->server_released();
   resume_input();
   update_interest();
 }
@@ -206,7 +207,7 @@ void ClientSession::on_server_released() {
   sent_to_server_ = false;
   last_request_ = core_->now();
   if (idle_timeout_ > Duration::zero()) core_->schedule(*this, next_deadline());
-  if (state_ == State::Ready && unread_size() > 0) core_->wake(*this);
+  if (state_ == State::Login || (state_ == State::Ready && unread_size() > 0)) core_->wake(*this);
 }
 
 bool ClientSession::releases_server() const {

@@ -261,8 +261,8 @@ struct Config {
 struct LoadResult {
   std::shared_ptr<const Config> config;
   std::shared_ptr<const Config> draft;  ///< what could be understood, also when there are problems: to check on
-  std::vector<Problem> problems;        ///< all of them in the order of the file, then those of settings that do not fit
-  std::vector<std::string> ignored;  ///< reload: keys that need a restart and whose value in the file has changed
+  std::vector<Problem> problems;        ///< all: in the order of the file, then what does not fit together
+  std::vector<std::string> ignored;     ///< reload: keys that need a restart and whose value in the file has changed
 };
 
 /// Reads the file `path` and what it includes. `running` is the configuration in force, null at start: settings that

@@ -51,15 +51,19 @@ void Connection::receive(ByteView fresh) {
 void Connection::resume_input() {
   // While consuming, the loop that is under way comes to the rest by itself or leaves it for a later call.
   if (closed_ || consuming_ || in_.empty()) return;
+  // Taken out meanwhile: whoever asks unread_size() from within means what is left behind the bytes being looked at.
+  std::string batch;
+  batch.swap(in_);
   consuming_ = true;
-  const std::size_t used = consume(in_);
+  const std::size_t used = consume(batch);
   consuming_ = false;
   if (closed_) return;
-  if (used == in_.size()) {
-    release(in_);
+  if (used == batch.size()) {
+    release(batch);
   } else {
-    in_.erase(0, used);
+    batch.erase(0, used);
   }
+  in_.swap(batch);
   update_interest();
 }
 

@@ -233,6 +233,8 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
     reset_seen_ = false;
     needs_alignment_ = true;
   }
+  // CopyDone behind a COPY that did not start has no reply to wait for.
+  while (!ledger_.empty() && ledger_.front().kind == ReplyKind::CopyEnd) ledger_.drop_front();
   if (ledger_.empty()) client_->count_query_end(core_->now(), status_ == 'I');
   if (context_->mode == PoolMode::Statement && status_ != 'I') {
     ClientSession* client = client_;

@@ -112,6 +112,8 @@ class ServerSession final : public Connection {
   [[nodiscard]] const pool::BackendKey& key() const { return key_; }
   [[nodiscard]] bool logged_in() const { return login_ == nullptr; }
   [[nodiscard]] bool testing() const { return testing_; }
+  /// Terminate was sent; only its end is waited for.
+  [[nodiscard]] bool ending() const { return terminated_; }
   [[nodiscard]] TimePoint connected_at() const { return connected_at_; }
   [[nodiscard]] TimePoint last_packet() const { return last_packet_; }
   [[nodiscard]] std::uint64_t number() const { return number_; }

@@ -95,12 +95,13 @@ def run(*command, **options):
     return done.stdout
 
 
+def reachable_by_run_user(program):
+    return subprocess.run(["test", "-x", str(program)], **as_run_user(), check=False).returncode == 0
+
+
 def executable_by_run_user(binary, base):
     """The binary itself, or a copy under `base` when the unprivileged user may not reach it where it is."""
-    if os.getuid() != 0:
-        return binary
-    probe = subprocess.run(["test", "-x", str(binary)], **as_run_user(), check=False)
-    if probe.returncode == 0:
+    if reachable_by_run_user(binary):
         return binary
     copy = base / binary.name
     if not copy.exists():

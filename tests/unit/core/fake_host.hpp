@@ -1,6 +1,6 @@
-// A world for one WorkerCore: sockets that record what is written and take as many bytes as the test allows, a host that
-// keeps connects, tasks and log lines until the test looks at them, and hashes that only have to be consistent. Nothing
-// happens by itself: a test gives an event and reads what came out.
+// A world for one WorkerCore: sockets that record what is written and take as many bytes as the test allows, a host
+// that keeps connects, tasks and log lines until the test looks at them, and hashes that only have to be consistent.
+// Nothing happens by itself: a test gives an event and reads what came out.
 #pragma once
 
 #include <algorithm>
@@ -180,7 +180,7 @@ inline std::shared_ptr<const Settings> make_settings(const std::string& text, Us
 /// checked after it.
 class World {
  public:
-  explicit World(const std::string& text = config_text(), Users users = {{"u", "pw"}, {"v", "pw"}, {"admin", "pw"}})
+  explicit World(const std::string& text = config_text(), Users users = {{"u", "pw"}, {"stats", "pw"}, {"admin", "pw"}})
       : settings_(make_settings(text, std::move(users))), core(0, host, settings_, keys()) {
     core.set_now(now);
   }
@@ -291,10 +291,14 @@ class World {
   static std::string server_greeting() {
     std::string out;
     protocol::append_authentication_ok(out);
-    for (const auto& [name, value] : std::vector<std::pair<const char*, const char*>>{
-             {"server_version", "15.5"},   {"client_encoding", "UTF8"}, {"DateStyle", "ISO, MDY"},
-             {"TimeZone", "UTC"},          {"application_name", ""},    {"standard_conforming_strings", "on"},
-             {"IntervalStyle", "postgres"}}) {
+    for (const auto& [name, value] :
+         std::vector<std::pair<const char*, const char*>>{{"server_version", "15.5"},
+                                                          {"client_encoding", "UTF8"},
+                                                          {"DateStyle", "ISO, MDY"},
+                                                          {"TimeZone", "UTC"},
+                                                          {"application_name", ""},
+                                                          {"standard_conforming_strings", "on"},
+                                                          {"IntervalStyle", "postgres"}}) {
       protocol::append_parameter_status(out, name, value);
     }
     protocol::append_backend_key_data(out, 4711, "KEY!");
@@ -333,7 +337,9 @@ std::string made(Append append, Args&&... args) {
   append(out, std::forward<Args>(args)...);
   return out;
 }
-inline std::string query(std::string_view sql) { return made(protocol::append_query, sql); }
+inline std::string query(std::string_view sql) {
+  return made(protocol::append_query, sql);
+}
 inline std::string parse(std::string_view name, std::string_view sql) {
   return made(protocol::append_parse, name, sql, std::string_view());
 }
@@ -343,16 +349,36 @@ inline std::string bind_to(std::string_view statement, std::string_view portal =
 inline std::string describe(std::string_view name, char kind = 'S') {
   return made(protocol::append_describe, kind, name);
 }
-inline std::string close(std::string_view name, char kind = 'S') { return made(protocol::append_close, kind, name); }
-inline std::string execute(std::string_view portal = "") { return made(protocol::append_execute, portal, 0); }
-inline std::string sync() { return made(protocol::append_sync); }
-inline std::string flush() { return made(protocol::append_flush); }
-inline std::string terminate() { return made(protocol::append_terminate); }
-inline std::string ready(char status = 'I') { return made(protocol::append_ready_for_query, status); }
-inline std::string parsed() { return made(protocol::append_parse_complete); }
-inline std::string bound() { return made(protocol::append_bind_complete); }
-inline std::string closed() { return made(protocol::append_close_complete); }
-inline std::string complete(std::string_view tag) { return made(protocol::append_command_complete, tag); }
+inline std::string close_of(std::string_view name, char kind = 'S') {
+  return made(protocol::append_close, kind, name);
+}
+inline std::string execute(std::string_view portal = "") {
+  return made(protocol::append_execute, portal, 0);
+}
+inline std::string synced() {
+  return made(protocol::append_sync);
+}
+inline std::string flush() {
+  return made(protocol::append_flush);
+}
+inline std::string terminate() {
+  return made(protocol::append_terminate);
+}
+inline std::string ready(char status = 'I') {
+  return made(protocol::append_ready_for_query, status);
+}
+inline std::string parsed() {
+  return made(protocol::append_parse_complete);
+}
+inline std::string bound() {
+  return made(protocol::append_bind_complete);
+}
+inline std::string closed() {
+  return made(protocol::append_close_complete);
+}
+inline std::string complete(std::string_view tag) {
+  return made(protocol::append_command_complete, tag);
+}
 inline std::string status(std::string_view name, std::string_view value) {
   return made(protocol::append_parameter_status, name, value);
 }
@@ -371,9 +397,9 @@ inline std::string server_error(std::string_view sqlstate, std::string_view text
 }
 /// As we say it when we close.
 inline std::string fatal(std::string_view sqlstate, std::string_view text) {
-  return made([](std::string& out, std::string_view state, std::string_view message) {
-                protocol::append_error(out, "FATAL", state, message);
-              }, sqlstate, text);
+  return made([](std::string& out, std::string_view state,
+                 std::string_view message) { protocol::append_error(out, "FATAL", state, message); },
+              sqlstate, text);
 }
 /// The types of the messages in `bytes`, in order; '!' for a torn one.
 inline std::string types(std::string_view bytes) {

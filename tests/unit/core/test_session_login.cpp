@@ -20,9 +20,13 @@ std::string number(std::uint32_t value) {
   protocol::store_u32(bytes, value);
   return {bytes, 4};
 }
-std::string request(std::uint32_t code) { return number(8) + number(code); }
+std::string request(std::uint32_t code) {
+  return number(8) + number(code);
+}
 
-std::string password(std::string_view text) { return made(protocol::append_password, text); }
+std::string password(std::string_view text) {
+  return made(protocol::append_password, text);
+}
 
 /// Body of the only message in `bytes`.
 std::string body(std::string_view bytes, char type) {
@@ -321,13 +325,23 @@ TEST_CASE("login failures of the server reach the client", "[session]") {
   CHECK(types(error) == "E");
   CHECK(error.find("database \"db\" does not exist") != std::string::npos);
   CHECK(client->closed);
+}
 
-  // Until server_login_retry is over others fail at once.
-  const WirePtr next = world.connect();
-  world.feed(next, kHello);
-  CHECK(next->take().find("server login has been failing, cached error: database \"db\" does not exist "
-                          "(server_login_retry)") != std::string::npos);
-  CHECK(next->closed);
+TEST_CASE("while logins to the server fail requests fail at once", "[session]") {
+  World world;
+  const WirePtr client = world.client();
+  const WirePtr other = world.client();
+  world.hang_up(world.server);
+  world.feed(client, query("x"));
+  world.feed(world.server_connects(), made([](std::string& out) {
+               protocol::append_error(out, "FATAL", "3D000", "database \"db\" does not exist");
+             }));
+  CHECK(client->take().find("database \"db\" does not exist") != std::string::npos);
+  CHECK(client->closed);
+  world.feed(other, query("x"));
+  CHECK(other->take().find("server login has been failing, cached error: database \"db\" does not exist "
+                           "(server_login_retry)") != std::string::npos);
+  CHECK(other->closed);
 }
 
 TEST_CASE("a client that waits for a server that cannot be reached runs out of time", "[session]") {
@@ -445,8 +459,11 @@ TEST_CASE("connect_query runs before the server is used and its failure is logge
   world.feed(client, kHello);
   const WirePtr server = world.server_up();
   CHECK(server->take() == query("SELECT init()"));
-  CHECK(client->take().empty());
+  CHECK(types(client->take()) == "RSSSSSSSKZ");  // what the server reports is known already
+  world.feed(client, query("x"));
+  CHECK(server->take().empty());
   world.feed(server, server_error("42883", "no init") + ready());
-  CHECK(types(client->take()) == "RSSSSSSSKZ");
+  CHECK(server->take() == query("x"));
+  CHECK(client->take().empty());
   CHECK(world.host.logged("connect_query failed: no init"));
 }

@@ -12,7 +12,9 @@ constexpr HashKey kKey{1, 2};
 const std::string kNoTypes = "\0\0"s;
 const std::string kOneInt = "\0\1\0\0\0\x17"s;
 
-Hash128 number(std::uint64_t n) { return {n, n * 7}; }
+Hash128 number(std::uint64_t n) {
+  return {n, n * 7};
+}
 }  // namespace
 
 TEST_CASE("equal statements share one object and one name", "[statements]") {

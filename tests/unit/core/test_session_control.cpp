@@ -1,0 +1,326 @@
+// Cancel requests, time limits and the admin console.
+#include <catch2/catch.hpp>
+
+#include "fake_host.hpp"
+
+using namespace pgweir;
+using namespace pgweir::core;
+using namespace pgweir::core::test;
+
+namespace {
+
+/// The CancelRequest for the client whose welcome this was.
+std::string cancel_for(std::string_view welcome) {
+  while (!welcome.empty() && welcome[0] != 'K') welcome.remove_prefix(1 + protocol::load_u32(welcome.data() + 1));
+  REQUIRE(welcome.size() > 13);
+  return made(protocol::append_cancel_request, protocol::load_u32(welcome.data() + 5), welcome.substr(9, 4));
+}
+
+WirePtr console(World& world, const std::string& user = "admin") {
+  const WirePtr wire = world.connect();
+  world.feed(wire, World::startup({{"user", user}, {"database", "pgbouncer"}}));
+  REQUIRE(types(wire->written).back() == 'Z');
+  world.welcome = wire->take();
+  return wire;
+}
+
+std::string console_error(std::string_view text) {
+  std::string out;
+  protocol::append_error(out, "ERROR", "08P01", text);
+  return out + ready();
+}
+
+const std::string kOurCancel = made(protocol::append_cancel_request, 4711U, "KEY!");
+
+}  // namespace
+
+TEST_CASE("a cancel request reaches the server of its client", "[session]") {
+  World world;
+  const WirePtr client = world.client();
+  world.byte_by_byte = GENERATE(false, true);
+  world.feed(client, query("select pg_sleep(10)"));
+  const WirePtr asking = world.connect();
+  world.feed(asking, cancel_for(world.welcome));
+  CHECK_FALSE(asking->closed);
+  const WirePtr cancel = world.cancel_connects();
+  CHECK(cancel->take() == kOurCancel);
+  // The query ends, but nobody else gets the server before the request has.
+  world.feed(world.server, server_error("57014", "canceling statement due to user request") + ready());
+  CHECK(types(client->take()) == "EZ");
+  CHECK(world.host.pools.totals().idle_servers == 0);
+  world.hang_up(cancel);
+  CHECK(world.host.pools.totals().idle_servers == 1);
+  CHECK(asking->closed);
+  CHECK(asking->written.empty());
+  CHECK(world.host.pools.totals().cancels == 0);
+}
+
+TEST_CASE("a cancel request that comes too late is not sent", "[session]") {
+  World world;
+  const WirePtr client = world.client();
+  world.feed(client, query("select 1"));
+  const WirePtr asking = world.connect();
+  world.feed(asking, cancel_for(world.welcome));
+  world.feed(world.server, complete("SELECT 1") + ready());
+  CHECK(world.host.pools.totals().idle_servers == 1);
+  if (!world.host.cancel_connects.empty() && world.host.abandoned_cancels.empty()) {
+    CHECK(world.cancel_connects()->take().empty());
+  }
+  CHECK(asking->closed);
+  CHECK(world.host.pools.totals().cancels == 0);
+}
+
+TEST_CASE("a cancel request whose connect fails or takes too long ends", "[session]") {
+  World world;
+  const WirePtr client = world.client();
+  world.feed(client, query("select 1"));
+  const WirePtr asking = world.connect();
+  world.feed(asking, cancel_for(world.welcome));
+  REQUIRE(world.host.cancel_connects.size() == 1);
+  SECTION("fails") {
+    world.core.cancel_connect_failed(world.host.cancel_connects.front());
+    world.settle();
+  }
+  SECTION("too long") {
+    world.advance(seconds(10));
+    CHECK(world.host.abandoned_cancels.size() == 1);
+  }
+  CHECK(asking->closed);
+  CHECK_FALSE(client->closed);
+  CHECK(world.host.pools.totals().cancels == 0);
+}
+
+TEST_CASE("an unknown or malformed cancel request is dropped without a word", "[session]") {
+  World world;
+  world.byte_by_byte = GENERATE(false, true);
+  const WirePtr asking = world.connect();
+  const std::size_t secret = GENERATE(4U, 8U);
+  world.feed(asking, made(protocol::append_cancel_request, 1U, std::string(secret, 'x')));
+  CHECK(asking->closed);
+  CHECK(asking->written.empty());
+  CHECK(world.core.clients().empty());
+}
+
+TEST_CASE("a request is cancelled while it waits for a server", "[session]") {
+  World world(config_text("default_pool_size = 1\n"));
+  const WirePtr holder = world.client();
+  const WirePtr client = world.client();
+  const std::string cancel = cancel_for(world.welcome);
+  const std::string error = server_error("57014", "canceling statement due to user request");
+  world.byte_by_byte = GENERATE(false, true);
+  world.feed(holder, query("begin"));
+  world.feed(world.server, complete("BEGIN") + ready('T'));
+  world.server->written.clear();
+  SECTION("a simple query") {
+    world.feed(client, query("select 1"));
+    world.feed(world.connect(), cancel);
+    CHECK(client->take() == error + ready());
+  }
+  SECTION("a pipeline up to its Sync") {
+    world.feed(client, parse("s", "select 1") + bind_to("s") + execute());
+    world.feed(world.connect(), cancel);
+    CHECK(client->take() == error);
+    world.feed(client, synced());
+    CHECK(client->take() == ready());
+  }
+  CHECK(world.server->take().empty());
+  CHECK(world.host.pools.totals().waiting_clients == 0);
+  // The next request is served as usual.
+  world.feed(holder, query("commit"));
+  world.feed(world.server, complete("COMMIT") + ready());
+  world.server->written.clear();
+  world.feed(client, query("select 2"));
+  CHECK(world.server->take() == query("select 2"));
+}
+
+TEST_CASE("a client that waits too long is told first and then closed", "[session]") {
+  World world(config_text("default_pool_size = 1\nquery_wait_timeout = 20\n"));
+  const WirePtr holder = world.client();
+  const WirePtr client = world.client();
+  world.feed(holder, query("begin"));
+  world.feed(world.server, complete("BEGIN") + ready('T'));
+  world.feed(client, query("select 1"));
+  world.advance(seconds(5));
+  CHECK(types(client->take()) == "N");
+  world.advance(seconds(14));
+  CHECK(client->take().empty());
+  world.advance(seconds(1));
+  CHECK(client->take() == fatal("08P01", "query_wait_timeout"));
+  CHECK(client->closed);
+  CHECK_FALSE(holder->closed);
+}
+
+TEST_CASE("limits of queries and transactions", "[session]") {
+  const std::string setting = GENERATE("query_timeout", "transaction_timeout", "idle_transaction_timeout");
+  World world(config_text(setting + " = 10\n"));
+  const WirePtr client = world.client();
+  world.feed(client, query("begin"));
+  std::string text;
+  if (setting == "query_timeout") {
+    text = "query timeout";
+  } else {
+    world.feed(world.server, complete("BEGIN") + ready('T'));
+    text = setting == "transaction_timeout" ? "transaction timeout" : "idle transaction timeout";
+  }
+  client->written.clear();
+  world.advance(seconds(9));
+  CHECK_FALSE(client->closed);
+  world.advance(seconds(1));
+  CHECK(client->take() == fatal("08P01", text));
+  CHECK(client->closed);
+  CHECK(types(world.server->take()).back() == 'X');
+  CHECK(world.host.pools.totals().idle_servers == 0);
+}
+
+TEST_CASE("an idle client is closed after client_idle_timeout", "[session]") {
+  World world(config_text("client_idle_timeout = 10\n"));
+  const WirePtr client = world.client();
+  world.advance(seconds(6));
+  world.feed(client, query("x"));
+  world.feed(world.server, complete("X") + ready());
+  client->written.clear();
+  world.advance(seconds(6));
+  CHECK_FALSE(client->closed);
+  world.advance(seconds(4));
+  CHECK(client->take() == fatal("08P01", "client_idle_timeout"));
+}
+
+TEST_CASE("a last message that does not leave is given up", "[session]") {
+  World world(config_text("client_idle_timeout = 10\n"));
+  const WirePtr client = world.client();
+  client->accept = 3;
+  world.advance(seconds(10));
+  CHECK_FALSE(client->closed);
+  world.advance(seconds(5));
+  CHECK(client->closed);
+  CHECK(world.core.clients().empty());
+}
+
+TEST_CASE("the console answers SHOW VERSION", "[session]") {
+  World world;
+  world.byte_by_byte = GENERATE(false, true);
+  const WirePtr wire = console(world, "stats");
+  world.feed(wire, query("show version;"));
+  const std::string answer = wire->take();
+  CHECK(types(answer) == "TDCZ");
+  CHECK(answer.find("PgWeir ") != std::string::npos);
+}
+
+TEST_CASE("console commands that fail", "[session]") {
+  World world;
+  world.byte_by_byte = GENERATE(false, true);
+  const WirePtr stats = console(world, "stats");
+  world.feed(stats, query("pause"));
+  CHECK(stats->take() == console_error("admin access needed"));
+  const WirePtr wire = console(world);
+  world.feed(wire, query("resume"));
+  CHECK(wire->take() == console_error("pooler is not paused/suspended"));
+  world.feed(wire, query("pause nodb"));
+  CHECK(wire->take() == console_error("no such database: nodb"));
+  world.feed(wire, query("frobnicate"));
+  CHECK(types(wire->take()) == "EZ");
+  world.feed(wire, query("show version") + query("show version"));
+  CHECK(types(wire->take()) == "TDCZTDCZ");
+  world.feed(wire, parse("", "show version"));
+  CHECK(types(wire->take()) == "EZE");
+  CHECK(wire->closed);
+}
+
+TEST_CASE("strangers do not get into the console", "[session]") {
+  World world;
+  const WirePtr wire = world.connect();
+  world.feed(wire, World::startup({{"user", "u"}, {"database", "pgbouncer"}}));
+  CHECK(wire->take() == fatal("08P01", "not allowed"));
+  CHECK(wire->closed);
+  const WirePtr local = world.connect(true, 1000);
+  world.feed(local, World::startup({{"user", "pgbouncer"}, {"database", "pgbouncer"}}));
+  CHECK(types(local->take()).back() == 'Z');
+  const WirePtr foreign = world.connect(true, 1001);
+  world.feed(foreign, World::startup({{"user", "pgbouncer"}, {"database", "pgbouncer"}}));
+  CHECK(foreign->closed);
+}
+
+TEST_CASE("PAUSE waits for the servers, RESUME lets the waiting go on", "[session]") {
+  World world;
+  const WirePtr client = world.client();
+  const WirePtr other = world.client();
+  world.byte_by_byte = GENERATE(false, true);
+  const std::string argument = GENERATE("", " db");
+  const WirePtr admin = console(world);
+  world.feed(client, query("begin"));
+  world.feed(world.server, complete("BEGIN") + ready('T'));
+  world.server->written.clear();
+  world.feed(admin, query("pause" + argument) + query("show version"));
+  CHECK(admin->take().empty());
+  world.feed(other, query("select 1"));
+  CHECK(world.host.connects.empty());
+  world.feed(client, query("commit"));
+  CHECK(world.server->take() == query("commit"));
+  world.feed(world.server, complete("COMMIT") + ready());
+  CHECK(admin->take().substr(0, complete("PAUSE").size() + ready().size()) == complete("PAUSE") + ready());
+  CHECK(world.server->take() == terminate());
+  world.hang_up(world.server);
+  CHECK(world.host.connects.empty());
+  CHECK(other->written.empty());
+  world.feed(admin, query("pause" + argument));
+  CHECK(admin->take() == console_error("already suspended/paused"));
+  world.feed(admin, query("resume" + argument));
+  CHECK(admin->take() == complete("RESUME") + ready());
+  CHECK(world.server_up()->take() == query("select 1"));
+}
+
+TEST_CASE("a pending PAUSE is cancelled by a cancel request", "[session]") {
+  World world;
+  const WirePtr client = world.client();
+  world.feed(client, query("begin"));
+  world.feed(world.server, complete("BEGIN") + ready('T'));
+  const WirePtr admin = console(world);
+  world.feed(admin, query("pause"));
+  world.feed(world.connect(), cancel_for(world.welcome));
+  CHECK(types(admin->take()) == "EZ");
+  CHECK_FALSE(world.host.pools.all_paused());
+}
+
+TEST_CASE("a console that leaves during PAUSE", "[session]") {
+  World world;
+  const WirePtr client = world.client();
+  world.feed(client, query("begin"));
+  world.feed(world.server, complete("BEGIN") + ready('T'));
+  const WirePtr admin = console(world);
+  world.feed(admin, query("pause"));
+  world.hang_up(admin);
+  CHECK(world.core.clients().size() == 1);
+  world.feed(client, query("commit"));
+  world.feed(world.server, complete("COMMIT") + ready());
+  CHECK(types(client->take()) == "CZCZ");
+}
+
+TEST_CASE("RELOAD and SET are carried out by the process", "[session]") {
+  World world;
+  const WirePtr admin = console(world);
+  world.feed(admin, query("reload") + query("show version"));
+  REQUIRE(world.host.commands.size() == 1);
+  CHECK(world.host.commands[0].kind == ProcessCommand::Kind::Reload);
+  CHECK(admin->take().empty());
+  world.core.process_command_done(world.host.commands[0].client, "");
+  world.settle();
+  CHECK(types(admin->take()) == "CZTDCZ");
+}
+
+TEST_CASE("SHOW of sockets and KILL_CLIENT", "[session]") {
+  World world;
+  const WirePtr client = world.client();
+  const WirePtr admin = console(world);
+  for (const char* what : {"show clients", "show servers", "show sockets", "show pools", "show stats", "show databases",
+                           "show lists", "show users", "show config", "show totals"}) {
+    world.feed(admin, query(what));
+    const std::string answer = types(admin->take());
+    CHECK(answer.front() == 'T');
+    CHECK(answer.substr(answer.size() - 2) == "CZ");
+  }
+  const auto number = world.core.clients().size() == 2 ? static_cast<ClientSession*>(client->session)->number() : 0;
+  world.feed(admin, query("kill_client " + std::to_string(number)));
+  CHECK(client->take() == fatal("08P01", "admin forced disconnect"));
+  CHECK(client->closed);
+  CHECK(types(admin->take()) == "CZ");
+}

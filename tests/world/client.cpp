@@ -1,0 +1,528 @@
+#include "tests/world/client.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "protocol/frame_header.hpp"
+#include "protocol/message_builder.hpp"
+#include "protocol/message_view.hpp"
+
+namespace pgweir::sim {
+
+namespace {
+
+const std::array<const char*, 8> kAllowedEnds{"server conn crashed?",
+                                              "terminating connection due to administrator command",
+                                              "query_wait_timeout",
+                                              "query timeout",
+                                              "query_timeout",
+                                              "idle transaction timeout",
+                                              "transaction timeout",
+                                              "client_login_timeout"};
+
+bool counts(char type) { return type != 'S' && type != 'N'; }
+
+std::string sqlstate_of(const std::string& body) {
+  const auto fields = protocol::parse_error_fields(body);
+  return fields ? std::string(fields->sqlstate) : "?";
+}
+
+}  // namespace
+
+Client::Client(World& world, int number, ClientPlan plan)
+    : world_(world), number_(number), plan_(std::move(plan)), left_(plan_.requests), since_(world.now()) {}
+
+Client::~Client() {
+  if (link_) link_->detach_far();
+}
+
+std::string Client::token() { return fmt::format("c{}.{}", number_, ++tokens_); }
+
+void Client::start() {
+  world_.at(Duration(world_.rng().between(1, 20'000)), [this] { connect(); });
+}
+
+void Client::connect() {
+  Rng& rng = world_.rng();
+  ++life_;
+  in_.clear();
+  got_.clear();
+  expected_.clear();
+  told_.clear();
+  startup_.clear();
+  logged_in_ = refused_ = busy_ = false;
+  std::vector<std::pair<std::string_view, std::string_view>> packet{{"user", "user"}, {"database", plan_.database}};
+  const std::array<std::pair<const char*, const char*>, 7> choices{{{"TimeZone", "Europe/Berlin"},
+                                                                    {"application_name", "web"},
+                                                                    {"DateStyle", "ISO"},
+                                                                    {"client_encoding", "utf-8"},
+                                                                    {"search_path", "a, b"},
+                                                                    {"geqo", "off"},
+                                                                    {"statement_timeout", "5"}}};
+  for (const auto& [name, value] : choices) {
+    if (!rng.chance(15)) continue;
+    startup_[name] = value;
+    packet.emplace_back(name, value);
+  }
+  std::string options;
+  if (rng.chance(10)) {
+    options = "-c search_path=x -cgeqo=off";
+    startup_["search_path"] = "x";
+    startup_["geqo"] = "off";
+    packet.emplace_back("options", options);
+  }
+  if (rng.chance(3)) {
+    startup_["statement_timeout"] = "bad";
+    packet.emplace_back("statement_timeout", "bad");
+    refused_ = true;
+  }
+  model_ = PgSession();
+  model_.start(startup_);
+  std::string bytes;
+  protocol::append_startup_message(bytes, 196608, packet);
+  link_ = world_.connect_client();
+  link_->attach_far(this);
+  since_ = world_.now();
+  world_.trace(fmt::format("client {} connects to {}", number_, plan_.database));
+  send(std::move(bytes));
+}
+
+void Client::send(std::string bytes) {
+  Rng& rng = world_.rng();
+  if (bytes.size() > 1 && rng.chance(20)) {
+    const std::size_t cut = 1 + rng.below(bytes.size() - 1);
+    link_->far_send(bytes.substr(0, cut));
+    world_.at(Duration(rng.between(1, 2000)), [this, rest = bytes.substr(cut), life = life_] {
+      if (life == life_ && link_) link_->far_send(rest);
+    });
+    return;
+  }
+  link_->far_send(std::move(bytes));
+}
+
+std::vector<Client::Message> Client::split(std::string& bytes) {
+  std::vector<Message> messages;
+  protocol::FrameHeader header;
+  while (read_frame_header(bytes, 1U << 30, header) == protocol::FrameStatus::Ok && bytes.size() >= header.total()) {
+    messages.push_back({header.type, bytes.substr(5, header.body())});
+    bytes.erase(0, header.total());
+  }
+  return messages;
+}
+
+void Client::on_bytes(const std::string& bytes) {
+  in_ += bytes;
+  const int life = life_;
+  for (Message& message : split(in_)) {
+    if (life != life_ || done_) return;
+    if (message.type == 'S') {
+      const auto parameter = protocol::parse_parameter_status(message.body);
+      told_[std::string(parameter->name)] = std::string(parameter->value);
+      continue;
+    }
+    if (message.type == 'N') continue;
+    if (message.type == 'E') {
+      const auto fields = protocol::parse_error_fields(message.body);
+      if (fields && fields->severity == "FATAL") return fatal(message);
+    }
+    if (!logged_in_) {
+      login_message(message);
+      continue;
+    }
+    got_.push_back(std::move(message));
+    compare();
+  }
+}
+
+void Client::login_message(const Message& message) {
+  switch (message.type) {
+    case 'R':
+      return;
+    case 'K':
+      key_ = message.body;
+      return;
+    case 'Z':
+      logged_in_ = true;
+      if (refused_) world_.fail(describe() + ": logged in with a bad parameter");
+      check_parameters();
+      since_ = world_.now();
+      return next_request();
+    default:
+      world_.fail(fmt::format("{}: unexpected '{}' during login", describe(), message.type));
+  }
+}
+
+void Client::check_parameters() {
+  for (const auto& [name, value] : told_) {
+    if (!PgSession::reported(name)) continue;
+    if (value != model_.values().at(name)) {
+      world_.fail(fmt::format("{}: was told {}='{}', it is '{}'", describe(), name, value, model_.values().at(name)));
+    }
+  }
+}
+
+void Client::fatal(const Message& message) {
+  const auto fields = protocol::parse_error_fields(message.body);
+  const std::string text(fields->message);
+  world_.trace(fmt::format("{} gets FATAL {}", describe(), text));
+  if (refused_) {
+    if (fields->sqlstate != "22023") world_.fail(describe() + ": refused with " + std::string(fields->sqlstate));
+  } else {
+    const bool known = std::any_of(kAllowedEnds.begin(), kAllowedEnds.end(),
+                                   [&](const char* end) { return text.find(end) != std::string::npos; }) ||
+                       text.find("server login has been failing") != std::string::npos;
+    const bool failure = text.find("timeout") == std::string::npos;
+    if (!known || (failure && !world_.disturbed()) || (!failure && !plan_.limits && !world_.disturbed())) {
+      world_.fail(fmt::format("{}: unexpected end: {}", describe(), text));
+    }
+  }
+  link_->detach_far();
+  link_->far_close(false);
+  link_.reset();
+  --left_;
+  if (left_ <= 0) {
+    done_ = true;
+    return;
+  }
+  ++life_;
+  world_.at(Duration(world_.rng().between(1, 50'000)), [this] { connect(); });
+  since_ = world_.now();
+}
+
+void Client::on_end() {
+  if (done_ || !link_) return;
+  world_.fail(describe() + ": the connection ended without a word");
+}
+
+std::string Client::describe() const {
+  return fmt::format("client {} ({}) request [{}]", number_, plan_.database, request_);
+}
+
+// ---- requests ----
+
+void Client::next_request() {
+  busy_ = false;
+  world_.at(Duration(world_.rng().between(1, world_.rng().chance(10) ? 300'000 : 3'000)), [this, life = life_] {
+    if (life != life_ || done_) return;
+    since_ = world_.now();
+    if (--left_ <= 0) return leave(true);
+    busy_ = true;
+    got_.clear();
+    expected_.clear();
+    choose_request();
+    if (!link_) return;
+    if (world_.rng().chance(plan_.abrupt)) {
+      world_.at(Duration(world_.rng().between(0, 3'000)), [this, life] {
+        if (life == life_ && !done_ && link_) leave(false);
+      });
+    }
+    compare();
+  });
+}
+
+void Client::leave(bool terminate) {
+  Rng& rng = world_.rng();
+  world_.trace(fmt::format("client {} leaves{}", number_, terminate ? "" : " abruptly"));
+  if (terminate && rng.chance(30) && model_.status() != 'E') {
+    std::string last;  // a last word without waiting for the answer
+    protocol::append_query(last, "ECHO " + token());
+    link_->far_send(std::move(last));
+  }
+  std::string bytes;
+  if (terminate) protocol::append_terminate(bytes);
+  if (!bytes.empty()) link_->far_send(std::move(bytes));
+  link_->detach_far();
+  link_->far_close(!terminate && rng.chance(50));
+  link_.reset();
+  ++life_;
+  if (left_ <= 0) {
+    done_ = true;
+    return;
+  }
+  world_.at(Duration(rng.between(1, 50'000)), [this] { connect(); });
+  since_ = world_.now();
+}
+
+// Sends `bytes` and notes what a server of our own answers to them.
+void Client::expect_from(PgSession& model, const std::string& bytes) {
+  Alternative usual;
+  model.input(bytes);
+  std::string out;
+  for (;;) {
+    const PgSession::Step step = model.step();
+    out += model.take_output();
+    if (step == PgSession::Step::Sleeping) {
+      Alternative canceled{{}, model};
+      canceled.after.wake(true);
+      std::string with_cancel = out + canceled.after.take_output();
+      for (Message& message : split(with_cancel)) {
+        if (counts(message.type)) canceled.messages.push_back(std::move(message));
+      }
+      Alternative queued = canceled;  // canceled before it reached a server
+      std::erase_if(queued.messages, [](const Message& message) { return message.type == 'T'; });
+      expected_.push_back(std::move(canceled));
+      expected_.push_back(std::move(queued));
+      model.wake(false);
+      out += model.take_output();
+      continue;
+    }
+    if (step != PgSession::Step::Progress) break;
+  }
+  for (Message& message : split(out)) {
+    if (counts(message.type)) usual.messages.push_back(std::move(message));
+  }
+  usual.after = model;
+  expected_.insert(expected_.begin(), std::move(usual));
+}
+
+void Client::simple(const std::string& sql) {
+  request_ = sql;
+  std::string bytes;
+  protocol::append_query(bytes, sql);
+  expect_from(model_, bytes);
+  if (expected_.size() > 1) expected_.resize(1);
+  send(std::move(bytes));
+}
+
+void Client::choose_request() {
+  Rng& rng = world_.rng();
+  if (model_.status() != 'I') return request_in_transaction();
+  switch (rng.below(14)) {
+    case 0:
+      if (plan_.transactions) return simple("BEGIN");
+      return simple("ECHO " + token());
+    case 1:
+      return simple(fmt::format("ECHO {}; ECHO {}; {} {}; ECHO {}", token(), token(), rng.chance(50) ? "FAIL" : "ECHO",
+                                token(), token()));
+    case 2:
+    case 3:
+      return request_parameters();
+    case 4:
+    case 5:
+    case 6:
+    case 7:
+      return request_pipeline();
+    case 8:
+      return request_copy();
+    case 9:
+      return request_sleep();
+    case 10:
+      return simple(fmt::format("ROWS {} {} {}", token(), rng.between(1, 5), rng.between(1, 20'000)));
+    case 11:
+      return simple("");
+    case 12:
+      return simple("FAIL " + token());
+    default:
+      return simple("ECHO " + token());
+  }
+}
+
+void Client::request_in_transaction() {
+  Rng& rng = world_.rng();
+  switch (rng.below(model_.status() == 'E' ? 4 : 8)) {
+    case 0:
+    case 1:
+      return simple(rng.chance(60) ? "COMMIT" : "ROLLBACK");
+    case 2:
+    case 3:
+      return simple("ECHO " + token());
+    case 4:
+      return simple("FAIL " + token());
+    case 5:
+      return simple(fmt::format("SET TimeZone='Zone{}'", rng.below(5)));
+    case 6:
+      return simple("SHOW TimeZone");
+    default:
+      return request_pipeline();
+  }
+}
+
+void Client::request_parameters() {
+  Rng& rng = world_.rng();
+  const std::array<const char*, 9> shown{"TimeZone", "application_name", "DateStyle", "client_encoding", "search_path",
+                                         "geqo",     "statement_timeout", "IntervalStyle", "TimeZone"};
+  switch (rng.below(6)) {
+    case 0:
+      return simple(fmt::format("SET TimeZone='Zone{}'", rng.below(5)));
+    case 1:
+      return simple(fmt::format("SET application_name='it''s {}'", rng.below(5)));
+    case 2:
+      if (rng.chance(50)) return simple("DISCARD ALL");
+      return simple("RESET TimeZone");
+    default:
+      return simple(fmt::format("SHOW {}", shown[rng.below(shown.size())]));
+  }
+}
+
+// A pipeline of extended-query messages with one or more Syncs.
+void Client::request_pipeline() {
+  Rng& rng = world_.rng();
+  std::string bytes;
+  request_ = "pipeline:";
+  const int count = static_cast<int>(rng.between(1, 5));
+  bool own_unnamed = plan_.unnamed_follows;
+  for (int i = 0; i < count; ++i) {
+    const std::string name = fmt::format("s{}", rng.below(4));
+    switch (plan_.prepared ? rng.below(8) : 0) {
+      case 1:
+      case 2: {
+        const std::string sql = rng.chance(8) ? "SYNTAX" : fmt::format("ECHO shared{}", rng.below(6));
+        request_ += " P(" + name + "," + sql + ")";
+        protocol::append_parse(bytes, name, sql, {});
+        break;
+      }
+      case 3:
+      case 4:
+      case 5:
+        request_ += " BE(" + name + ")";
+        protocol::append_bind_text(bytes, "", name, {});
+        if (rng.chance(50)) protocol::append_describe(bytes, 'P', "");
+        protocol::append_execute(bytes, "", 0);
+        break;
+      case 6:
+        request_ += " D(" + name + ")";
+        protocol::append_describe(bytes, 'S', name);
+        break;
+      case 7:
+        request_ += " C(" + name + ")";
+        protocol::append_close(bytes, 'S', name);
+        break;
+      default:
+        if (!own_unnamed || rng.chance(70)) {
+          const std::string sql = rng.chance(8) ? "FAIL " + token() : "ECHO " + token();
+          request_ += " P(," + sql + ")";
+          protocol::append_parse(bytes, "", sql, {});
+        }
+        request_ += " BE()";
+        protocol::append_bind_text(bytes, "", "", {});
+        protocol::append_execute(bytes, "", 0);
+        break;
+    }
+    if (rng.chance(15)) {
+      protocol::append_flush(bytes);
+      request_ += " H";
+    }
+    if (rng.chance(25)) {
+      protocol::append_sync(bytes);
+      request_ += " S";
+    }
+  }
+  protocol::append_sync(bytes);
+  request_ += " S";
+  if (plan_.prepared && rng.chance(10) && model_.status() == 'I') {
+    const std::string sql = fmt::format("{} s{}", rng.chance(50) ? "EXECUTE" : "DEALLOCATE", rng.below(4));
+    protocol::append_query(bytes, sql);
+    request_ += " Q(" + sql + ")";
+  }
+  expect_from(model_, bytes);
+  send(std::move(bytes));
+}
+
+void Client::request_copy() {
+  Rng& rng = world_.rng();
+  std::string bytes;
+  if (rng.chance(40)) return simple(fmt::format("COPYOUT {} {}", token(), rng.between(1, 30)));
+  const std::string sql = "COPYIN " + token();
+  const bool extended = rng.chance(50);
+  if (extended) {
+    protocol::append_parse(bytes, "", sql, {});
+    protocol::append_bind_text(bytes, "", "", {});
+    protocol::append_execute(bytes, "", 0);
+    if (rng.chance(50)) protocol::append_sync(bytes);  // ignored by the server: a COPY runs
+  } else {
+    protocol::append_query(bytes, sql);
+  }
+  for (std::int64_t i = rng.between(0, 5); i > 0; --i) {
+    protocol::append_copy_data(bytes, std::string(static_cast<std::size_t>(rng.between(0, 3000)), 'd'));
+  }
+  if (rng.chance(80)) {
+    protocol::append_copy_done(bytes);
+  } else {
+    protocol::append_copy_fail(bytes, "no more");
+  }
+  if (extended) protocol::append_sync(bytes);
+  request_ = (extended ? "extended " : "") + sql;
+  expect_from(model_, bytes);
+  send(std::move(bytes));
+}
+
+void Client::request_sleep() {
+  const std::string sql = "SLEEP " + token();
+  request_ = sql;
+  std::string bytes;
+  protocol::append_query(bytes, sql);
+  expect_from(model_, bytes);
+  if (world_.rng().chance(60)) {
+    cancel_later();
+  } else {
+    expected_.resize(1);
+  }
+  send(std::move(bytes));
+}
+
+void Client::cancel_later() {
+  world_.at(Duration(world_.rng().between(1, 100'000)), [this, key = key_] {
+    // Sent even if the request is over by then: it must not hit anything else.
+    world_.trace(fmt::format("client {} sends a cancel request", number_));
+    std::string bytes;
+    protocol::append_cancel_request(bytes, protocol::load_u32(key.data()), std::string_view(key).substr(4));
+    const std::shared_ptr<Link> link = world_.connect_client();
+    link->far_send(std::move(bytes));
+  });
+}
+
+// ---- replies ----
+
+bool Client::matches(const std::vector<Message>& expected, bool complete) const {
+  if (complete ? got_.size() != expected.size() : got_.size() > expected.size()) return false;
+  for (std::size_t i = 0; i < got_.size(); ++i) {
+    if (got_[i].type != expected[i].type) return false;
+    if (got_[i].type == 'E') {
+      if (sqlstate_of(got_[i].body) != sqlstate_of(expected[i].body)) return false;
+    } else if (got_[i].body != expected[i].body) {
+      return false;
+    }
+  }
+  return true;
+}
+
+std::string Client::show(const std::vector<Message>& messages) const {
+  std::string text;
+  for (const Message& message : messages) {
+    text += message.type;
+    if (message.type == 'D' && message.body.size() > 6) text += "(" + message.body.substr(6, 30) + ")";
+    if (message.type == 'C') text += "(" + message.body.substr(0, message.body.size() - 1) + ")";
+    if (message.type == 'E') text += "(" + sqlstate_of(message.body) + ")";
+    if (message.type == 'Z') text += "(" + message.body + ")";
+    text += ' ';
+  }
+  return text;
+}
+
+void Client::compare() {
+  if (!busy_) {
+    if (!got_.empty()) world_.fail(describe() + ": a reply that nobody asked for: " + show(got_));
+    return;
+  }
+  for (Alternative& alternative : expected_) {
+    if (!matches(alternative.messages, true)) continue;
+    model_ = alternative.after;
+    return request_done();
+  }
+  const bool possible = std::any_of(expected_.begin(), expected_.end(),
+                                    [&](const Alternative& a) { return matches(a.messages, false); });
+  if (!possible) {
+    world_.fail(fmt::format("{}: got [{}], expected [{}]", describe(), show(got_), show(expected_.front().messages)));
+  }
+}
+
+void Client::request_done() {
+  check_parameters();
+  since_ = world_.now();
+  got_.clear();
+  next_request();
+}
+
+}  // namespace pgweir::sim

@@ -1,0 +1,89 @@
+// A client of the simulated world. It makes requests by chance, sends the same bytes to the proxy and to a PostgreSQL of its
+// own (a private PgSession), and insists on getting the same replies from both: its own rows, in order, each once, with
+// its own parameters and prepared statements. Errors that end the connection are accepted where the seed has faults or
+// limits that lead to them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/world/world.hpp"
+
+namespace pgweir::sim {
+
+struct ClientPlan {
+  std::string database;
+  bool transactions = true;    ///< not in statement mode
+  bool prepared = true;        ///< named statements are tracked
+  bool unnamed_follows = true; ///< the unnamed statement may be used again after its Sync
+  bool limits = false;         ///< some timeout may end a connection
+  int requests = 20;
+  unsigned abrupt = 2;         ///< per cent of requests in which the client vanishes
+};
+
+class Client final : public Far {
+ public:
+  Client(World& world, int number, ClientPlan plan);
+  ~Client() override;
+
+  void start();
+  void on_bytes(const std::string& bytes) override;
+  void on_end() override;
+  [[nodiscard]] bool done() const { return done_; }
+  [[nodiscard]] TimePoint waiting_since() const { return since_; }
+  [[nodiscard]] std::string describe() const;
+
+ private:
+  struct Message {
+    char type;
+    std::string body;
+  };
+
+  void connect();
+  void login_message(const Message& message);
+  void next_request();
+  void send(std::string bytes);
+  void choose_request();
+  void request_in_transaction();
+  void request_parameters();
+  void request_pipeline();
+  void request_copy();
+  void request_sleep();
+  void simple(const std::string& sql);
+  void expect_from(PgSession& model, const std::string& bytes);
+  void compare();
+  [[nodiscard]] bool matches(const std::vector<Message>& expected, bool complete) const;
+  void request_done();
+  void fatal(const Message& message);
+  void leave(bool terminate);
+  void cancel_later();
+  void check_parameters();
+  [[nodiscard]] std::string token();
+  [[nodiscard]] static std::vector<Message> split(std::string& bytes);
+  [[nodiscard]] std::string show(const std::vector<Message>& messages) const;
+
+  World& world_;
+  int number_;
+  ClientPlan plan_;
+  std::shared_ptr<Link> link_;
+  PgSession model_;
+  /// Outcomes that are right, each with the session it leads to. The first is the undisturbed one.
+  struct Alternative {
+    std::vector<Message> messages;
+    PgSession after;
+  };
+  std::vector<Alternative> expected_;
+  std::vector<Message> got_;
+  std::string in_;
+  std::string request_;  ///< for people
+  Parameters startup_, told_;
+  std::string key_;
+  bool logged_in_ = false, done_ = false, refused_ = false, busy_ = false;
+  int left_;
+  int tokens_ = 0;
+  int life_ = 0;  ///< counts connections, so that old events find nothing to do
+  TimePoint since_;
+};
+
+}  // namespace pgweir::sim

@@ -1,0 +1,222 @@
+// The simulator's program.
+//
+//   sim [--seeds=N] [--start=N] [--fresh=N] [--seed=N] [--trace] [--mutate=N] [--seconds=N]
+//
+// Runs seeds start … start+seeds-1 and `fresh` random ones, whose numbers it prints. On a failure it prints the seed, what
+// the checker saw and the last events, and exits with 1; `--seed=N --trace` replays it. With --mutate=N (program
+// sim_mutants) a bug is planted, and the exit code is 0 only if some seed finds it.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+
+#include "pool/mutation.hpp"
+#include "tests/world/client.hpp"
+#include "tests/world/world.hpp"
+
+#ifdef PGWEIR_MUTATION
+int pgweir_mutation = 0;
+#endif
+
+namespace {
+
+using namespace pgweir;
+using sim::Client;
+using sim::ClientPlan;
+using sim::Plan;
+using sim::Rng;
+using sim::World;
+
+constexpr pool::Duration kStuck = std::chrono::seconds(900);
+
+struct Drawn {
+  Plan plan;
+  std::vector<ClientPlan> clients;
+};
+
+core::DatabaseConfig database(const std::string& name, Rng& rng, core::PoolMode mode) {
+  core::DatabaseConfig entry;
+  entry.name = name;
+  entry.hosts = {{"127.0.0.1", 5432}};
+  entry.pool_mode = mode;
+  entry.pool_size = static_cast<int>(rng.between(1, 4));
+  if (rng.chance(30)) entry.reserve_pool_size = static_cast<int>(rng.between(1, 2));
+  return entry;
+}
+
+Drawn draw(std::uint64_t seed) {
+  Rng rng(seed);
+  Drawn drawn;
+  auto config = std::make_shared<core::Config>();
+  config->auth_type = core::AuthType::Trust;
+  config->server_tls_sslmode = rng.chance(30) ? core::SslMode::Prefer : core::SslMode::Disable;
+  config->max_prepared_statements = rng.chance(15) ? 0 : static_cast<int>(rng.between(1, 5));
+  config->reserve_pool_timeout = std::chrono::milliseconds(rng.between(1, 200));
+  config->server_lifetime = rng.chance(30) ? std::chrono::milliseconds(rng.between(50, 2000)) : std::chrono::hours(1);
+  config->server_idle_timeout = rng.chance(30) ? std::chrono::milliseconds(rng.between(50, 500)) : std::chrono::hours(1);
+  config->server_check_delay = rng.chance(30) ? std::chrono::milliseconds(0) : std::chrono::seconds(30);
+  config->server_login_retry = std::chrono::milliseconds(rng.between(10, 1000));
+  config->server_reset_query_always = rng.chance(20);
+  config->server_round_robin = rng.chance(50);
+  config->max_pool_logins = static_cast<int>(rng.between(1, 4));
+  config->query_wait_notify = std::chrono::seconds(rng.chance(30) ? 1 : 0);
+  if (rng.chance(20)) config->max_user_connections = static_cast<int>(rng.between(3, 6));
+  const bool limits = rng.chance(20);
+  config->query_wait_timeout = limits ? std::chrono::seconds(rng.between(1, 5)) : std::chrono::seconds(0);
+  config->client_login_timeout = std::chrono::seconds(limits ? 60 : 0);
+  if (limits) config->idle_transaction_timeout = std::chrono::milliseconds(rng.between(100, 5000));
+  if (limits) config->query_timeout = std::chrono::seconds(rng.between(1, 10));
+  const bool statement_mode = rng.chance(25);
+  config->databases["tx"] = database("tx", rng, core::PoolMode::Transaction);
+  config->databases["se"] = database("se", rng, core::PoolMode::Session);
+  config->databases["st"] = database("st", rng, core::PoolMode::Statement);
+  auto settings = std::make_shared<core::Settings>();
+  auto users = std::make_shared<std::map<std::string, std::string, std::less<>>>();
+  (*users)["user"] = "";
+  settings->users = users;
+  settings->tracked = std::make_shared<const protocol::TrackedNames>(std::vector<std::string>{"IntervalStyle"});
+  settings->config = config;
+  drawn.plan.settings = settings;
+  drawn.plan.workers = static_cast<pool::WorkerId>(rng.between(1, 3));
+  drawn.plan.fifo_slack = pool::Duration(rng.chance(30) ? 0 : 1000);
+  drawn.plan.pipe_max = static_cast<std::size_t>(rng.chance(30) ? 16 + rng.below(100) : 1000 + rng.below(64000));
+  drawn.plan.read_max = static_cast<std::size_t>(rng.chance(30) ? 1 + rng.below(40) : 65536);
+  drawn.plan.network_max = pool::Duration(rng.between(2, 2000));
+  drawn.plan.mailbox_max = pool::Duration(rng.between(2, 1000));
+  if (rng.chance(40)) {
+    drawn.plan.connect_failure = static_cast<unsigned>(rng.below(30));
+    drawn.plan.backend_death = static_cast<unsigned>(rng.below(20));
+  }
+  const std::int64_t count = rng.between(2, 12);
+  for (std::int64_t i = 0; i < count; ++i) {
+    ClientPlan client;
+    client.database = rng.chance(70) ? "tx" : statement_mode ? "st" : "se";
+    client.transactions = client.database != "st";
+    client.prepared = client.database == "se" || config->max_prepared_statements > 0;
+    client.limits = limits;
+    client.requests = static_cast<int>(rng.between(5, 40));
+    client.abrupt = rng.chance(50) ? 3 : 0;
+    drawn.clients.push_back(client);
+  }
+  return drawn;
+}
+
+// Throws sim::Failed.
+void run_world(World& world, const Drawn& drawn) {
+  std::vector<std::unique_ptr<Client>> clients;
+  int number = 0;
+  for (const ClientPlan& plan : drawn.clients) {
+    clients.push_back(std::make_unique<Client>(world, ++number, plan));
+    clients.back()->start();
+  }
+  std::uint64_t events = 0;
+  const auto all_done = [&] {
+    return std::all_of(clients.begin(), clients.end(), [](const auto& client) { return client->done(); });
+  };
+  while (!all_done()) {
+    if (!world.run_one()) world.fail("nothing is left to happen, but clients wait");
+    if (++events % 16 == 0) world.check();
+    if (events % 1024 != 0) continue;
+    for (const auto& client : clients) {
+      if (!client->done() && world.now() - client->waiting_since() > kStuck) {
+        world.fail(client->describe() + ": waits for ever");
+      }
+    }
+  }
+  world.stop_faults();
+  const pool::TimePoint end = world.now() + std::chrono::seconds(60);
+  while (world.now() < end && world.run_one()) world.check();
+  world.check_end();
+}
+
+bool run_seed(std::uint64_t seed, bool trace, bool report) {
+  const Drawn drawn = draw(seed);
+  World world(seed, drawn.plan);
+  world.set_trace(trace);
+  try {
+    run_world(world, drawn);
+    return true;
+  } catch (const sim::Failed& failure) {
+    if (report) {
+      world.print_tail();
+      fmt::print(stderr, "seed {}: {}\nreplay: sim --seed={} --trace\n", seed, failure.what, seed);
+    }
+    return false;
+  }
+}
+
+struct Options {
+  std::uint64_t start = 1, seeds = 300, fresh = 20;
+  std::uint64_t only = 0;
+  int seconds = 0;
+  int mutate = 0;
+  bool trace = false;
+};
+
+Options parse(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const auto value = [&](const char* name) -> const char* {
+      const std::size_t length = std::strlen(name);
+      return std::strncmp(argv[i], name, length) == 0 ? argv[i] + length : nullptr;
+    };
+    if (const char* v = value("--seeds=")) {
+      options.seeds = std::strtoull(v, nullptr, 10);
+    } else if (const char* v1 = value("--start=")) {
+      options.start = std::strtoull(v1, nullptr, 10);
+    } else if (const char* v2 = value("--fresh=")) {
+      options.fresh = std::strtoull(v2, nullptr, 10);
+    } else if (const char* v3 = value("--seed=")) {
+      options.only = std::strtoull(v3, nullptr, 10);
+    } else if (const char* v4 = value("--seconds=")) {
+      options.seconds = std::atoi(v4);
+    } else if (const char* v5 = value("--mutate=")) {
+      options.mutate = std::atoi(v5);
+    } else if (std::strcmp(argv[i], "--trace") == 0) {
+      options.trace = true;
+    } else {
+      fmt::print(stderr, "sim: unknown option {}\n", argv[i]);
+      std::exit(2);
+    }
+  }
+  return options;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const Options options = parse(argc, argv);
+#ifdef PGWEIR_MUTATION
+  pgweir_mutation = options.mutate;
+#endif
+  if (options.only != 0) return run_seed(options.only, options.trace, true) ? 0 : 1;
+  const auto began = std::chrono::steady_clock::now();
+  const auto out_of_time = [&] {
+    return options.seconds > 0 && std::chrono::steady_clock::now() - began > std::chrono::seconds(options.seconds);
+  };
+  std::uint64_t passed = 0;
+  for (std::uint64_t seed = options.start; seed < options.start + options.seeds && !out_of_time(); ++seed) {
+    if (!run_seed(seed, options.trace, options.mutate == 0)) {
+      if (options.mutate == 0) return 1;
+      fmt::print("mutation {} found by seed {}\n", options.mutate, seed);
+      return 0;
+    }
+    ++passed;
+  }
+  if (options.mutate != 0) {
+    fmt::print(stderr, "mutation {} survived {} seeds\n", options.mutate, passed);
+    return 1;
+  }
+  std::random_device device;
+  for (std::uint64_t i = 0; i < options.fresh && !out_of_time(); ++i) {
+    const std::uint64_t seed = (std::uint64_t{device()} << 20) ^ device();
+    fmt::print("fresh seed {}\n", seed);
+    std::fflush(stdout);
+    if (!run_seed(seed, options.trace, true)) return 1;
+    ++passed;
+  }
+  fmt::print("{} seeds passed\n", passed);
+  return 0;
+}

@@ -1,0 +1,271 @@
+// The byte pipes, and the backends at their far end.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "protocol/message_builder.hpp"
+#include "protocol/startup.hpp"
+#include "tests/world/world.hpp"
+
+namespace pgweir::sim {
+
+// ---- Link ----
+
+Link::Link(World& world, pool::WorkerId worker)
+    : world_(world),
+      worker_(worker),
+      capacity_(static_cast<std::size_t>(world.rng().between(16, static_cast<std::int64_t>(world.plan().pipe_max)))) {}
+
+void Link::plan_to_proxy() {
+  if (planned_to_proxy_ || proxy_closed_ || !attached_) return;
+  planned_to_proxy_ = true;
+  world_.at(Duration(world_.rng().between(1, world_.plan().network_max.count())),
+            [self = shared_from_this()] { self->deliver_to_proxy(); });
+}
+
+void Link::plan_to_far() {
+  if (planned_to_far_ || far_closed_) return;
+  planned_to_far_ = true;
+  world_.at(Duration(world_.rng().between(1, world_.plan().network_max.count())),
+            [self = shared_from_this()] { self->deliver_to_far(); });
+}
+
+void Link::far_send(std::string bytes) {
+  if (far_closed_ || proxy_closed_) return;
+  to_proxy_ += bytes;
+  plan_to_proxy();
+}
+
+void Link::far_close(bool reset) {
+  far_closed_ = true;
+  far_ = nullptr;
+  if (reset) {
+    reset_ = true;
+    to_proxy_.clear();
+  }
+  to_far_.clear();
+  plan_to_proxy();
+}
+
+// An orderly end is told to who reads or asks for it; a reset to everybody, like EPOLLHUP.
+void Link::tell_end() {
+  if (end_told_ || !(read_ || hangup_ || reset_)) return;
+  end_told_ = true;
+  session_->on_hangup("client unexpected eof");
+  world_.settle(worker_);
+}
+
+void Link::deliver_to_proxy() {
+  planned_to_proxy_ = false;
+  if (proxy_closed_ || !attached_ || session_ == nullptr || end_told_) return;
+  if (to_proxy_.empty() || !read_) {
+    if (far_closed_ && (to_proxy_.empty() || hangup_)) tell_end();
+    return;
+  }
+  const std::size_t most = std::min(to_proxy_.size(), world_.plan().read_max);
+  const std::size_t size = world_.rng().chance(70) ? most : 1 + world_.rng().below(most);
+  const std::string chunk = to_proxy_.substr(0, size);
+  to_proxy_.erase(0, chunk.size());
+  session_->receive(chunk);
+  world_.settle(worker_);
+  if (!to_proxy_.empty() || far_closed_) plan_to_proxy();
+}
+
+std::size_t Link::write(std::span<const core::ByteView> pieces) {
+  std::size_t total = 0;
+  for (const core::ByteView piece : pieces) total += piece.size();
+  if (far_closed_ || proxy_closed_) return total;
+  std::size_t room = capacity_ > to_far_.size() ? capacity_ - to_far_.size() : 0;
+  if (world_.rng().chance(10)) room /= 2;
+  std::size_t accepted = 0;
+  for (const core::ByteView piece : pieces) {
+    const std::size_t n = std::min(room - accepted, piece.size());
+    to_far_.append(piece.substr(0, n));
+    accepted += n;
+  }
+  if (!to_far_.empty()) plan_to_far();
+  return accepted;
+}
+
+void Link::plan_writable() {
+  if (!write_ || planned_writable_ || to_far_.size() >= capacity_) return;
+  planned_writable_ = true;
+  world_.at(Duration(1), [self = shared_from_this()] { self->tell_writable(); });
+}
+
+void Link::tell_writable() {
+  planned_writable_ = false;
+  if (proxy_closed_ || !attached_ || !write_ || session_ == nullptr) return;
+  session_->writable();
+  world_.settle(worker_);
+  plan_writable();
+}
+
+void Link::set_interest(bool read, bool write, bool hangup) {
+  read_ = read;
+  write_ = write;
+  hangup_ = hangup;
+  if ((read_ && !to_proxy_.empty()) || far_closed_) plan_to_proxy();
+  plan_writable();
+}
+
+void Link::close() {
+  if (proxy_closed_) return;
+  proxy_closed_ = true;
+  session_ = nullptr;
+  to_proxy_.clear();
+  plan_to_far();
+}
+
+void Link::set_worker(pool::WorkerId worker) {
+  worker_ = worker;
+  attached_ = true;
+  if (!to_proxy_.empty() || far_closed_) plan_to_proxy();
+  plan_writable();
+}
+
+void Link::deliver_to_far() {
+  planned_to_far_ = false;
+  if (far_closed_ || far_ == nullptr) return;
+  if (!to_far_.empty()) {
+    const std::size_t size = 1 + world_.rng().below(to_far_.size());
+    const std::string chunk = to_far_.substr(0, world_.rng().chance(70) ? to_far_.size() : size);
+    to_far_.erase(0, chunk.size());
+    far_->on_bytes(chunk);
+    if (far_closed_) return;
+    plan_writable();
+  }
+  if (!to_far_.empty() || proxy_closed_) {
+    if (to_far_.empty()) {
+      if (!far_told_) {
+        far_told_ = true;
+        far_->on_end();
+      }
+      return;
+    }
+    plan_to_far();
+  }
+}
+
+// ---- Backend ----
+
+Backend::Backend(World& world, std::shared_ptr<Link> link) : world_(world), link_(std::move(link)) {
+  link_->attach_far(this);
+}
+
+Backend::~Backend() { link_->detach_far(); }
+
+void Backend::on_bytes(const std::string& bytes) {
+  if (over_) return;
+  if (!started_) {
+    startup_ += bytes;
+    take_startup();
+    return;
+  }
+  session_.input(bytes);
+  go_on();
+}
+
+void Backend::take_startup() {
+  const protocol::FirstPacket packet = protocol::parse_first_packet(startup_, 65535);
+  switch (packet.kind) {
+    case protocol::FirstPacketKind::NeedMore:
+      return;
+    case protocol::FirstPacketKind::SslRequest:
+      startup_.erase(0, packet.size);
+      link_->far_send("N");
+      return;
+    case protocol::FirstPacketKind::CancelRequest: {
+      const auto key = protocol::parse_cancel_request(packet.body);
+      Backend* target = world_.find_backend(key->pid, protocol::load_u32(key->secret.data()));
+      world_.trace(fmt::format("cancel request for backend {}", key->pid));
+      if (target != nullptr) target->cancel();
+      over_ = true;
+      link_->far_close(false);
+      return;
+    }
+    case protocol::FirstPacketKind::Startup:
+      break;
+    default:
+      world_.fail("a backend got a bad first packet");
+  }
+  std::vector<protocol::StartupParameter> parameters;
+  if (protocol::parse_startup_parameters(packet.body, parameters) != protocol::StartupStatus::Ok) {
+    world_.fail("a backend got a bad start-up packet");
+  }
+  for (const auto& parameter : parameters) {
+    if (parameter.name == "database") database_ = std::string(parameter.value);
+  }
+  started_ = counted_ = true;
+  pid_ = world_.next_pid();
+  secret_ = static_cast<std::uint32_t>(world_.rng().next());
+  world_.trace(fmt::format("backend {} started for {}", pid_, database_));
+  world_.backend_started(*this, pid_);
+  std::string out;
+  protocol::append_authentication_ok(out);
+  session_.append_report(out);
+  char secret[4];
+  protocol::store_u32(secret, secret_);
+  protocol::append_backend_key_data(out, pid_, {secret, 4});
+  protocol::append_ready_for_query(out, 'I');
+  link_->far_send(std::move(out));
+  session_.input(startup_.substr(packet.size));
+  go_on();
+}
+
+// One message per event, so that time passes between them.
+void Backend::go_on() {
+  if (over_ || planned_ || sleeping_) return;
+  planned_ = true;
+  world_.at(Duration(world_.rng().between(1, 100)), [this] {
+    planned_ = false;
+    if (over_) return;
+    if (world_.faults() && world_.rng().per_mille(world_.plan().backend_death)) return die();
+    const PgSession::Step step = session_.step();
+    std::string out = session_.take_output();
+    if (!out.empty()) link_->far_send(std::move(out));
+    if (step == PgSession::Step::Closed) return finish();
+    if (step == PgSession::Step::Progress) return go_on();
+    if (step != PgSession::Step::Sleeping) return;
+    sleeping_ = true;
+    const std::uint64_t sleep = ++sleep_;
+    world_.at(Duration(world_.rng().between(100, 200'000)), [this, sleep] {
+      if (over_ || !sleeping_ || sleep != sleep_) return;
+      sleeping_ = false;
+      session_.wake(false);
+      go_on();
+    });
+  });
+}
+
+void Backend::cancel() {
+  if (over_ || !sleeping_) return;
+  world_.trace(fmt::format("backend {}: {} is canceled", pid_, session_.running()));
+  sleeping_ = false;
+  ++sleep_;
+  session_.wake(true);
+  std::string out = session_.take_output();
+  if (!out.empty()) link_->far_send(std::move(out));
+  go_on();
+}
+
+void Backend::die() {
+  std::string out;
+  protocol::append_error(out, "FATAL", "57P01", "terminating connection due to administrator command");
+  link_->far_send(std::move(out));
+  finish();
+}
+
+void Backend::on_end() { finish(); }
+
+void Backend::finish() {
+  if (over_) return;
+  over_ = true;
+  if (counted_) {
+    world_.trace(fmt::format("backend {} ended", pid_));
+    world_.backend_ended(pid_);
+  }
+  link_->far_close(false);
+}
+
+}  // namespace pgweir::sim

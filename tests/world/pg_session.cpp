@@ -1,0 +1,473 @@
+#include "tests/world/pg_session.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "protocol/frame_header.hpp"
+#include "protocol/message_builder.hpp"
+#include "protocol/message_view.hpp"
+
+namespace pgweir::sim {
+
+namespace {
+
+const std::array<const char*, 6> kReported{"DateStyle", "IntervalStyle", "TimeZone", "application_name", "client_encoding",
+                                           "standard_conforming_strings"};
+
+std::string canonical_name(const std::string& name) {
+  for (const char* known : kReported) {
+    if (std::equal(name.begin(), name.end(), known, known + std::string_view(known).size(),
+                   [](char a, char b) { return std::tolower(a) == std::tolower(b); })) {
+      return known;
+    }
+  }
+  return name;
+}
+
+std::string trim(std::string_view text) {
+  const auto first = text.find_first_not_of(" \t\n");
+  if (first == std::string_view::npos) return {};
+  return std::string(text.substr(first, text.find_last_not_of(" \t\n") - first + 1));
+}
+
+// Splits at semicolons outside of quotes.
+std::vector<std::string> split(std::string_view sql) {
+  std::vector<std::string> parts;
+  std::string part;
+  bool quoted = false;
+  for (const char c : sql) {
+    if (c == '\'') quoted = !quoted;
+    if (c == ';' && !quoted) {
+      if (!trim(part).empty()) parts.push_back(trim(part));
+      part.clear();
+    } else {
+      part.push_back(c);
+    }
+  }
+  if (!trim(part).empty()) parts.push_back(trim(part));
+  return parts;
+}
+
+std::vector<std::string> words(const std::string& sql) {
+  std::vector<std::string> result;
+  std::string word;
+  for (const char c : sql + ' ') {
+    if (c != ' ') {
+      word.push_back(c);
+    } else if (!word.empty()) {
+      result.push_back(std::move(word));
+      word.clear();
+    }
+  }
+  return result;
+}
+
+// The literals of `text` in order, quotes taken off.
+std::vector<std::string> literals(const std::string& text) {
+  std::vector<std::string> result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\'') continue;
+    std::string value;
+    for (++i; i < text.size(); ++i) {
+      if (text[i] != '\'') {
+        value.push_back(text[i]);
+      } else if (i + 1 < text.size() && text[i + 1] == '\'') {
+        value.push_back('\'');
+        ++i;
+      } else {
+        break;
+      }
+    }
+    result.push_back(std::move(value));
+  }
+  return result;
+}
+
+std::string unquoted(std::string name) {
+  if (name.size() >= 2 && name.front() == '"' && name.back() == '"') return name.substr(1, name.size() - 2);
+  return name;
+}
+
+bool returns_rows(const std::string& sql) {
+  const std::string first = words(sql).empty() ? "" : words(sql).front();
+  return first == "ECHO" || first == "SLEEP" || first == "SHOW" || first == "SELECT" || first == "ROWS";
+}
+
+void append_row_type(std::string& out) {
+  const protocol::Column column{.name = "value"};
+  protocol::append_row_description(out, {&column, 1});
+}
+
+}  // namespace
+
+PgSession::PgSession() {
+  defaults_ = {{"DateStyle", "ISO, MDY"},     {"IntervalStyle", "postgres"}, {"TimeZone", "GMT"},
+               {"application_name", ""},      {"client_encoding", "UTF8"},   {"standard_conforming_strings", "on"},
+               {"search_path", "public"},     {"statement_timeout", "0"},    {"geqo", "on"}};
+  values_ = told_ = defaults_;
+}
+
+bool PgSession::reported(const std::string& name) {
+  return std::any_of(kReported.begin(), kReported.end(), [&](const char* known) { return name == known; });
+}
+
+PgSession::Outcome PgSession::set(const std::string& name, const std::string& value) {
+  const std::string known = canonical_name(name);
+  if (!defaults_.contains(known)) return Failure{"42704", "unrecognized configuration parameter"};
+  if (value == "bad") return Failure{"22023", "invalid value for parameter"};
+  std::string canonical = value;
+  if (known == "client_encoding" && (value == "utf-8" || value == "'utf-8'" || value == "utf8")) canonical = "UTF8";
+  if (known == "DateStyle" && value == "ISO") canonical = "ISO, MDY";
+  values_[known] = canonical;
+  return std::nullopt;
+}
+
+void PgSession::start(const Parameters& startup) {
+  for (const auto& [name, value] : startup) {
+    (void)set(name, value);
+    const std::string known = canonical_name(name);
+    if (defaults_.contains(known)) defaults_[known] = values_[known];
+  }
+  told_ = values_;
+}
+
+void PgSession::append_report(std::string& out) const {
+  protocol::append_parameter_status(out, "server_version", "15.0");
+  for (const char* name : kReported) protocol::append_parameter_status(out, name, values_.at(name));
+}
+
+std::string PgSession::take_output() {
+  std::string result = std::move(out_);
+  out_.clear();
+  return result;
+}
+
+PgSession::Step PgSession::step() {
+  if (closed_) return Step::Closed;
+  if (sleeping_) return Step::Sleeping;
+  if (!rest_.empty() && !copy_) {
+    continue_query();
+    return sleeping_ ? Step::Sleeping : Step::Progress;
+  }
+  protocol::FrameHeader header;
+  if (read_frame_header(in_, 1U << 30, header) != protocol::FrameStatus::Ok || in_.size() < header.total()) {
+    return Step::NeedInput;
+  }
+  const std::string message = in_.substr(0, header.total());
+  in_.erase(0, header.total());
+  handle(header.type, std::string_view(message).substr(5));
+  if (held_.size() > 8192) {
+    out_ += held_;
+    held_.clear();
+  }
+  return closed_ ? Step::Closed : sleeping_ ? Step::Sleeping : Step::Progress;
+}
+
+void PgSession::handle(char type, std::string_view body) {
+  if (type == 'X') {
+    closed_ = true;
+    return;
+  }
+  if (copy_) {
+    if (type == 'c') return end_copy(true);
+    if (type == 'f') return end_copy(false);
+    if (type == 'd' || type == 'H' || type == 'S') return;
+    closed_ = true;  // a server would lose the thread of the protocol here
+    return;
+  }
+  if (type == 'S') {
+    skip_ = false;
+    extended_ = false;
+    end_implicit(true);
+    return ready();
+  }
+  if (skip_) return;
+  extended_ = type != 'Q' && type != 'F';
+  switch (type) {
+    case 'Q':
+      statements_.erase("");
+      return run_query(std::string(body.substr(0, body.size() - 1)));
+    case 'P':
+      return parse(body);
+    case 'B':
+      return bind(body);
+    case 'D':
+      return describe(body);
+    case 'C':
+      return close(body);
+    case 'E':
+      return execute(body);
+    case 'H':
+      out_ += held_;
+      held_.clear();
+      return;
+    default:  // late COPY data
+      return;
+  }
+}
+
+// ---- simple query ----
+
+void PgSession::run_query(std::string sql) {
+  rest_ = split(sql);
+  if (rest_.empty()) {
+    protocol::append_empty_query_response(held_);
+    return ready();
+  }
+  continue_query();
+}
+
+void PgSession::continue_query() {
+  const std::string sql = rest_.front();
+  rest_.erase(rest_.begin());
+  begin_statement();
+  const Outcome outcome = run(sql, false);
+  if (outcome) {
+    rest_.clear();
+    error(*outcome);
+    end_implicit(false);
+    return ready();
+  }
+  if (sleeping_ || copy_) return;
+  if (rest_.empty()) {
+    end_implicit(true);
+    ready();
+  }
+}
+
+void PgSession::begin_statement() {
+  if (status_ == 'I' && !implicit_) {
+    implicit_ = true;
+    saved_ = values_;
+  }
+}
+
+void PgSession::end_implicit(bool ok) {
+  if (!implicit_) return;
+  implicit_ = false;
+  if (!ok) values_ = saved_;
+}
+
+void PgSession::ready() {
+  for (const char* name : kReported) {
+    if (values_.at(name) == told_.at(name)) continue;
+    told_[name] = values_.at(name);
+    protocol::append_parameter_status(held_, name, values_.at(name));
+  }
+  protocol::append_ready_for_query(held_, status_);
+  out_ += held_;
+  held_.clear();
+  running_.clear();
+}
+
+void PgSession::error(const Failure& failure) {
+  protocol::append_error(held_, protocol::ErrorText{.severity = "ERROR",
+                                                    .sqlstate = failure.sqlstate,
+                                                    .message = failure.message,
+                                                    .add_v = true});
+  if (status_ == 'T') status_ = 'E';
+}
+
+// ---- statements ----
+
+void PgSession::row(const std::string& token) {
+  const std::optional<std::string_view> value = token;
+  protocol::append_data_row(held_, {&value, 1});
+}
+
+void PgSession::complete(const std::string& tag) { protocol::append_command_complete(held_, tag); }
+
+PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
+  const std::vector<std::string> word = words(sql);
+  running_ = sql;
+  if (status_ == 'E' && word[0] != "ROLLBACK" && word[0] != "COMMIT") {
+    return Failure{"25P02", "current transaction is aborted"};
+  }
+  if (word[0] == "FAIL") return Failure{"22012", "failed " + word.at(1)};
+  if (!extended && returns_rows(sql)) append_row_type(held_);
+  if (word[0] == "ECHO") {
+    row(word.at(1));
+    complete("SELECT 1");
+  } else if (word[0] == "SLEEP") {
+    out_ += held_;
+    held_.clear();
+    sleeping_ = true;
+  } else if (word[0] == "ROWS") {
+    const std::string payload = word.at(1) + ":" + std::string(std::stoul(word.at(3)), 'x');
+    for (unsigned long i = 0; i < std::stoul(word.at(2)); ++i) row(payload);
+    complete("SELECT " + word.at(2));
+  } else if (word[0] == "COPYIN") {
+    const char response[] = {'G', 0, 0, 0, 7, 0, 0, 0};
+    held_.append(response, sizeof response);
+    out_ += held_;
+    held_.clear();
+    copy_ = true;
+    copy_token_ = word.at(1);
+  } else if (word[0] == "COPYOUT") {
+    const char response[] = {'H', 0, 0, 0, 7, 0, 0, 0};
+    held_.append(response, sizeof response);
+    for (unsigned long i = 0; i < std::stoul(word.at(2)); ++i) protocol::append_copy_data(held_, word.at(1));
+    protocol::append_copy_done(held_);
+    complete("COPY " + word.at(2));
+  } else {
+    return run_utility(sql);
+  }
+  return std::nullopt;
+}
+
+PgSession::Outcome PgSession::run_utility(const std::string& sql) {
+  const std::vector<std::string> word = words(sql);
+  if (word[0] == "BEGIN") {
+    if (status_ == 'I') {
+      if (!implicit_) saved_ = values_;
+      implicit_ = false;
+      status_ = 'T';
+    }
+    complete("BEGIN");
+  } else if (word[0] == "COMMIT" || word[0] == "ROLLBACK") {
+    const bool undo = status_ == 'E' || (word[0] == "ROLLBACK" && status_ == 'T');
+    if (undo) values_ = saved_;
+    status_ = 'I';
+    implicit_ = false;
+    complete(undo ? "ROLLBACK" : word[0]);
+  } else if (word[0] == "SHOW") {
+    const auto it = values_.find(canonical_name(word.at(1)));
+    if (it == values_.end()) return Failure{"42704", "unrecognized configuration parameter"};
+    row(it->second);
+    complete("SHOW");
+  } else if (word[0] == "SELECT") {  // set_config
+    const auto literal = literals(sql);
+    if (const Outcome outcome = set(literal.at(0), literal.at(1))) return outcome;
+    row(literal.at(1));
+    complete("SELECT 1");
+  } else if (word[0] == "SET") {
+    if (const Outcome outcome = set(trim(sql.substr(4, sql.find('=') - 4)), literals(sql).at(0))) return outcome;
+    complete("SET");
+  } else if (word[0] == "RESET") {
+    const std::string name = canonical_name(word.at(1));
+    if (!defaults_.contains(name)) return Failure{"42704", "unrecognized configuration parameter"};
+    values_[name] = defaults_.at(name);
+    complete("RESET");
+  } else if (sql == "DISCARD ALL") {
+    if (status_ != 'I') return Failure{"25001", "DISCARD ALL cannot run inside a transaction block"};
+    values_ = saved_ = defaults_;
+    statements_.clear();
+    complete("DISCARD ALL");
+  } else if (sql == "DEALLOCATE ALL") {
+    statements_.clear();
+    complete("DEALLOCATE ALL");
+  } else if (word[0] == "DEALLOCATE") {
+    if (statements_.erase(unquoted(word.at(1))) == 0) return Failure{"26000", "prepared statement does not exist"};
+    complete("DEALLOCATE");
+  } else if (word[0] == "EXECUTE") {
+    const auto it = statements_.find(unquoted(word.at(1)));
+    if (it == statements_.end()) return Failure{"26000", "prepared statement does not exist"};
+    return run(it->second, false);
+  } else {
+    return Failure{"42601", "syntax error"};
+  }
+  return std::nullopt;
+}
+
+void PgSession::wake(bool canceled) {
+  sleeping_ = false;
+  if (canceled) {
+    const Failure failure{"57014", "canceling statement due to user request"};
+    if (extended_) return fail_extended(failure);
+    rest_.clear();
+    error(failure);
+    end_implicit(false);
+    return ready();
+  }
+  row(words(running_).at(1));
+  complete("SELECT 1");
+  if (extended_) return;
+  if (rest_.empty()) {
+    end_implicit(true);
+    ready();
+  }
+}
+
+void PgSession::end_copy(bool ok) {
+  copy_ = false;
+  if (ok) {
+    complete("COPY 1");
+    if (extended_) return;
+    if (rest_.empty()) {
+      end_implicit(true);
+      ready();
+    }
+    return;
+  }
+  const Failure failure{"57014", "COPY from stdin failed"};
+  if (extended_) return fail_extended(failure);
+  rest_.clear();
+  error(failure);
+  end_implicit(false);
+  ready();
+}
+
+// ---- extended query ----
+
+void PgSession::fail_extended(const Failure& failure) {
+  error(failure);
+  end_implicit(false);
+  skip_ = true;
+}
+
+void PgSession::parse(std::string_view body) {
+  const auto view = protocol::parse_parse(body);
+  const std::string name(view->statement);
+  const std::string sql(view->query);
+  begin_statement();
+  if (status_ == 'E' && sql != "ROLLBACK" && sql != "COMMIT") return fail_extended({"25P02", "aborted"});
+  if (name.empty()) statements_.erase("");
+  if (sql.substr(0, 6) == "SYNTAX") return fail_extended({"42601", "syntax error"});
+  if (statements_.contains(name)) return fail_extended({"42P05", "prepared statement already exists"});
+  statements_[name] = sql;
+  protocol::append_parse_complete(held_);
+}
+
+void PgSession::bind(std::string_view body) {
+  const auto view = protocol::parse_bind(body);
+  begin_statement();
+  const auto it = statements_.find(std::string(view->statement));
+  if (it == statements_.end()) return fail_extended({"26000", "prepared statement does not exist"});
+  if (status_ == 'E' && it->second != "ROLLBACK" && it->second != "COMMIT") return fail_extended({"25P02", "aborted"});
+  portals_[std::string(view->portal)] = it->second;
+  protocol::append_bind_complete(held_);
+}
+
+void PgSession::describe(std::string_view body) {
+  const auto view = protocol::parse_target(body);
+  const std::string name(view->name);
+  begin_statement();
+  const auto& map = view->kind == 'S' ? statements_ : portals_;
+  const auto it = map.find(name);
+  if (it == map.end()) return fail_extended({view->kind == 'S' ? "26000" : "34000", "does not exist"});
+  if (status_ == 'E' && returns_rows(it->second)) return fail_extended({"25P02", "aborted"});
+  if (view->kind == 'S') held_.append("t\0\0\0\6\0\0", 7);
+  if (returns_rows(it->second)) {
+    append_row_type(held_);
+  } else {
+    protocol::append_no_data(held_);
+  }
+}
+
+void PgSession::close(std::string_view body) {
+  const auto view = protocol::parse_target(body);
+  begin_statement();
+  (view->kind == 'S' ? statements_ : portals_).erase(std::string(view->name));
+  protocol::append_close_complete(held_);
+}
+
+void PgSession::execute(std::string_view body) {
+  const auto view = protocol::parse_execute(body);
+  begin_statement();
+  const auto it = portals_.find(std::string(view->portal));
+  if (it == portals_.end()) return fail_extended({"34000", "portal does not exist"});
+  if (it->second.empty()) return protocol::append_empty_query_response(held_);
+  if (const Outcome outcome = run(it->second, true)) fail_extended(*outcome);
+}
+
+}  // namespace pgweir::sim
