@@ -1,6 +1,7 @@
 // The life of server connections: every change of state, handing a free server on, and what their end means for the
 // pool.
 #include "pool/manager_impl.hpp"
+#include "pool/mutation.hpp"
 
 namespace pgweir::pool {
 
@@ -160,6 +161,7 @@ void PoolManager::Impl::free_server(ServerSlot& server) {
   }
   cancels.detach(server);
   pool.servers.leave(server.state);
+  if (PGWEIR_MUTANT(1) && pool.servers.total > 0) --pool.servers.total;
   pool.database.servers.leave(server.state);
   pool.user.servers.leave(server.state);
   servers.leave(server.state);

@@ -78,9 +78,9 @@ ClientStatements::Registration* ClientStatements::find(std::string_view name) {
   return it == names_.end() ? nullptr : &it->second;
 }
 
-std::uint64_t ClientStatements::add(std::string_view name, StatementPtr statement, std::uint32_t segment) {
+std::uint64_t ClientStatements::add(std::string_view name, StatementPtr statement) {
   const std::uint64_t serial = next_serial_++;
-  names_.emplace(std::string(name), Registration{std::move(statement), serial, segment, false});
+  names_.emplace(std::string(name), Registration{std::move(statement), serial, false});
   return serial;
 }
 
@@ -98,6 +98,8 @@ void ClientStatements::undo_add(std::string_view name, std::uint64_t serial) {
 }
 
 void ClientStatements::undo_remove(std::string_view name, Registration registration) {
+  // Its Parse came earlier and was not skipped, or this would not be the last word on it.
+  registration.confirmed = true;
   names_.try_emplace(std::string(name), std::move(registration));
 }
 

@@ -86,14 +86,13 @@ class ClientStatements {
  public:
   struct Registration {
     StatementPtr statement;
-    std::uint64_t serial = 0;   ///< distinguishes this registration of the name from earlier and later ones
-    std::uint32_t segment = 0;  ///< the client's count of Syncs when it came
-    bool confirmed = false;     ///< ParseComplete was seen
+    std::uint64_t serial = 0;  ///< distinguishes this registration of the name from earlier and later ones
+    bool confirmed = false;    ///< ParseComplete was seen
   };
 
   [[nodiscard]] Registration* find(std::string_view name);
   /// The name must be free. Returns the serial of the registration.
-  std::uint64_t add(std::string_view name, StatementPtr statement, std::uint32_t segment = 0);
+  std::uint64_t add(std::string_view name, StatementPtr statement);
   /// Takes a registration back out of the map; nullopt if the name is unknown.
   [[nodiscard]] std::optional<Registration> remove(std::string_view name);
   /// Undoes add() if that registration is still the current one.

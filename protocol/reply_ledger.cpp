@@ -77,7 +77,8 @@ void ReplyLedger::fail(const Skipped& skipped) {
   for (std::size_t i = 0; i < count; ++i) drop_front();
 }
 
-void ReplyLedger::begin_copy_in() {
+std::size_t ReplyLedger::begin_copy_in() {
+  std::size_t ignored = 0;
   // Whatever was sent behind the COPY already is read by the server in copy mode: Syncs up to the end of the data are
   // ignored there and get no ReadyForQuery.
   copy_in_ = true;
@@ -87,6 +88,7 @@ void ReplyLedger::begin_copy_in() {
     if (kind == ReplyKind::Sync) {
       remove_nth(i);
       sync_ignored_ = true;
+      ++ignored;
     } else if (kind == ReplyKind::CopyEnd) {
       remove_nth(i);
       copy_in_ = false;
@@ -98,6 +100,7 @@ void ReplyLedger::begin_copy_in() {
   std::size_t last = size_;
   while (last > 1 && nth(last - 1).kind == ReplyKind::CopyEnd) --last;
   if (last > 0) unsynced_ = !ends_in_ready(nth(last - 1).kind);
+  return ignored;
 }
 
 void ReplyLedger::clear() {

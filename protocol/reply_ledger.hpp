@@ -46,6 +46,7 @@ struct StatementChange {
   Hash128 key{};                             ///< statement concerned on the server
   bool server_added = false;                 ///< key was entered as present on the server
   bool server_removed = false;               ///< key was removed from those present
+  std::string sqlstate{};                    ///< Mistake: what the server is going to say
   std::string error{};                       ///< Mistake: the complete ErrorResponse message for the client
 };
 
@@ -105,7 +106,8 @@ class ReplyLedger {
   void fail(const Skipped& skipped);
 
   /// CopyInResponse came for the front entry.
-  void begin_copy_in();
+  /// Returns how many Syncs the server will have ignored because of it.
+  std::size_t begin_copy_in();
 
   /// A COPY failed behind which a Sync was sent that was taken for ignored: had the server failed before it read the
   /// Sync, it answers it. How many ReadyForQuery are to come cannot be known, so the server must serve nobody else.

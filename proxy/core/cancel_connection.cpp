@@ -1,5 +1,6 @@
 #include "proxy/core/cancel_connection.hpp"
 
+#include "pool/mutation.hpp"
 #include "protocol/message_builder.hpp"
 #include "proxy/core/worker_core.hpp"
 
@@ -42,7 +43,7 @@ void CancelConnection::send_request() {
     bool wanted;
     {
       PoolLock pools(core_->host());
-      wanted = pools->confirm_cancel(job_.cancel);
+      wanted = pools->confirm_cancel(job_.cancel) || PGWEIR_MUTANT(3);
     }
     if (!wanted) {
       job_.cancel = {};  // the query is over: the request has ended with it
@@ -67,6 +68,7 @@ void CancelConnection::on_timer(TimePoint now) {
 }
 
 void CancelConnection::abandon() {
+  if (PGWEIR_MUTANT(3)) return;
   job_.cancel = {};
   finish(false);
 }

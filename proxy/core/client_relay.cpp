@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "pool/mutation.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/message_type.hpp"
 #include "protocol/message_view.hpp"
@@ -194,7 +195,7 @@ bool ClientSession::acquired(const pool::AcquireResult& result, const std::strin
 bool ClientSession::align() {
   if (!server_->ledger().idle() || server_->transaction_status() != 'I') return true;
   protocol::ServerParameters& theirs = server_->parameters();
-  if (aligned(parameters_, theirs)) {
+  if (aligned(parameters_, theirs) || PGWEIR_MUTANT(5)) {
     if (parameters_.tracked && theirs.tracked && *parameters_.tracked == *theirs.tracked) {
       parameters_.tracked = theirs.tracked;  // the next comparison is one of pointers
     }
@@ -235,7 +236,7 @@ ClientSession::Step ClientSession::take_message(const protocol::FrameHeader& hea
       server_->ledger().push(ReplyKind::FunctionCall);
       break;
     case frontend::Sync:
-      ++segment_;
+      if (!server_->ledger().copying_in()) ++segment_;
       server_->ledger().push(ReplyKind::Sync);
       break;
     case frontend::CopyDone:
@@ -260,15 +261,16 @@ void ClientSession::push_entry(ReplyEntry entry) {
 
 ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
   const ByteView body = message.substr(protocol::kHeaderSize);
-  const bool names_statement = tracks_ && statements_->size() > 0 && router::may_name_statement(body.substr(0, 64));
+  const bool names_statement =
+      tracks_ && (statements_->size() > 0 || names_changing_) && router::may_name_statement(body.substr(0, 64));
   if (names_statement && message.size() < header.total() && header.total() <= kNamesMax) return Step::NeedMore;
+  if (names_statement && !names_settled()) return Step::Hold;
   if (core_->config().disable_pqexec) {
     fatal("PQexec disallowed", core_->sqlstate("0A000"));
     return Step::Hold;
   }
   count_query_start();
-  unnamed_.reset();  // a simple query drops the unnamed statement
-  unnamed_serial_ = 0;
+  drop_unnamed();  // as the server does for a simple query
   server_->unnamed = {};
   if (names_statement && message.size() == header.total() && take_statement_sql(body, out)) return Step::Done;
   server_->ledger().push(ReplyKind::Query);

@@ -183,6 +183,7 @@ void ClientSession::take_spelling(const protocol::ParameterSet& server) {
 }
 
 void ClientSession::on_server_lost(std::string_view reason) {
+  if (server_ != nullptr && server_->mid_message()) output_cut_ = true;
   server_ = nullptr;
   if (state_ == State::Closing || closed()) return;
   const bool retry = !sent_to_server_;
@@ -249,9 +250,10 @@ void ClientSession::fatal(std::string_view text, std::string_view sqlstate) {
   std::string message;
   protocol::append_error(message, "FATAL", sqlstate, text);
   log_closing(text);
+  if (server_ != nullptr && server_->mid_message()) output_cut_ = true;
   state_ = State::Closing;
   leave();
-  send(ByteView(message));
+  if (!output_cut_) send(ByteView(message));
   closing_at_ = core_->now();
   if (!has_unsent()) {
     finish_closing();
@@ -312,10 +314,29 @@ void ClientSession::reset_to_startup() {
   for (const auto& [index, own] : *overrides_) parameters_.tracked = with_value(parameters_.tracked, index, own);
 }
 
-void ClientSession::forget_unnamed(std::uint32_t serial) {
-  if (unnamed_serial_ != serial) return;
-  unnamed_serial_ = 0;
-  unnamed_.reset();
+void ClientSession::drop_unnamed() {
+  unnamed_.clear();
+  unnamed_hidden_ = false;
+}
+
+void ClientSession::unnamed_parsed(std::uint32_t serial) {
+  for (std::size_t i = 0; i < unnamed_.size(); ++i) {
+    if (unnamed_[i].serial != serial) continue;
+    unnamed_[i].parsed = true;
+    unnamed_.erase(unnamed_.begin(), unnamed_.begin() + static_cast<std::ptrdiff_t>(i));
+    return;
+  }
+}
+
+// A Parse drops the statement before it, whether it succeeds or not; those behind it have been skipped.
+void ClientSession::unnamed_failed(std::uint32_t serial) {
+  const bool known =
+      std::any_of(unnamed_.begin(), unnamed_.end(), [&](const Unnamed& one) { return one.serial == serial; });
+  if (known) unnamed_.clear();
+}
+
+void ClientSession::unnamed_skipped(std::uint32_t serial) {
+  std::erase_if(unnamed_, [&](const Unnamed& one) { return one.serial == serial; });
 }
 
 void ClientSession::become_ready(PoolContext& context) {
@@ -421,6 +442,7 @@ bool ClientSession::check_query_limits(TimePoint now) {
   if (server_ != nullptr) {
     // The server connection goes too, whatever state it is in.
     ServerSession* server = server_;
+    output_cut_ = server->mid_message();
     server_ = nullptr;
     server->drop_client(over);
   }

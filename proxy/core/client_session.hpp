@@ -100,7 +100,12 @@ class ClientSession final : public Connection {
   /// start-up value applies; returns it if the server's value is not to be shown.
   const std::string* take_parameter(std::size_t index, std::string_view value, bool after_reset);
   void reset_to_startup();
-  void forget_unnamed(std::uint32_t serial);
+  /// What became of a Parse of the unnamed statement.
+  /// A Sync was answered, or `all` that was owed.
+  void segment_done(bool all) { segments_done_ = all ? segment_ : segments_done_ + 1; }
+  void unnamed_parsed(std::uint32_t serial);
+  void unnamed_failed(std::uint32_t serial);
+  void unnamed_skipped(std::uint32_t serial);
   void count_query_end(TimePoint now, bool transaction_over);
 
   TimePoint timer_at = pool::kNever;  ///< WorkerCore's bookkeeping
@@ -127,6 +132,11 @@ class ClientSession final : public Connection {
   Step take_parse(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_named_parse(const protocol::ParseView& view, OutBatch& out);
   void take_unnamed_parse(const protocol::ParseView* view);
+  void drop_unnamed();
+  [[nodiscard]] bool names_settled();
+  void note_names_changing();
+  Step take_duplicate_parse(const protocol::ParseView& view, const protocol::StatementPtr& existing, OutBatch& out);
+  void push_mistake(std::string_view sqlstate, std::string_view text);
   Step take_bind(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_unnamed_use(protocol::ReplyKind kind, ByteView message, OutBatch& out);
   Step take_target(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
@@ -177,13 +187,23 @@ class ClientSession final : public Connection {
   protocol::SessionParameters parameters_;
   std::unique_ptr<StartupOverrides> overrides_;
 
-  /// The client's unnamed statement, kept so that it can follow to another server.
+  /// An unnamed statement of the client, kept so that it can follow to another server.
   struct Unnamed {
     std::string query, parameter_types;
+    std::uint64_t segment = 0;
+    std::uint32_t serial = 0;
+    bool kept = false;    ///< false: too long to be kept
+    bool parsed = false;  ///< ParseComplete was seen
   };
-  std::unique_ptr<Unnamed> unnamed_;  ///< null: none, or too long to be kept
-  std::uint32_t unnamed_serial_ = 0;  ///< of the latest Parse of it; 0: there is none
+  /// The latest is the one that counts. Those before it are there while its Parse may still be skipped.
+  std::vector<Unnamed> unnamed_;
   std::uint32_t next_unnamed_serial_ = 1;
+  bool unnamed_hidden_ = false;               ///< a hidden Parse of it was sent ...
+  std::uint64_t unnamed_hidden_segment_ = 0;  ///< ... in this part of the pipeline
+  std::uint64_t segments_done_ = 0;           ///< parts of the pipeline, up to their Sync, that were answered
+  std::uint64_t changing_segment_ = 0;
+  bool names_changing_ = false;  ///< Parse or Close of names await their replies
+  bool output_cut_ = false;      ///< what the client got last is half a message: nothing may be appended
 
   PeerAddress address_;
   std::string database_, user_;

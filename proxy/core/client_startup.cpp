@@ -102,8 +102,12 @@ void ClientLogin::take_cancel_request(ByteView body) {
       return;
     case pool::CancelStatus::Waiting:
     case pool::CancelStatus::Console:
-      core.host().post(result.worker, [target = result.client](WorkerCore& there) { there.cancel_waiting(target); });
-      break;
+      // Closed only when it has taken effect: clients take the close for the end of their request.
+      core.host().post(result.worker, [target = result.client, origin = core.id(), requester](WorkerCore& there) {
+        there.cancel_waiting(target);
+        there.host().post(origin, [requester](WorkerCore& here) { here.cancel_finished(requester); });
+      });
+      return;
     case pool::CancelStatus::NotFound:
     case pool::CancelStatus::LimitReached:
       break;

@@ -2,6 +2,7 @@
 // missing, the unnamed one follows its client, mistakes fail as they would on a server of the client's own.
 #include <fmt/format.h>
 
+#include "pool/mutation.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/message_type.hpp"
 #include "protocol/message_view.hpp"
@@ -53,6 +54,7 @@ bool ClientSession::take_statement_sql(ByteView body, OutBatch& out) {
     entry.change->key = statement->key();
     entry.change->server_removed = true;
     server_->statements().remove(statement->key());
+    note_names_changing();
   }
   push_entry(std::move(entry));
   stream_forward_ = false;
@@ -90,30 +92,40 @@ ClientSession::Step ClientSession::take_parse(const protocol::FrameHeader& heade
 }
 
 void ClientSession::take_unnamed_parse(const protocol::ParseView* view) {
+  Unnamed statement;
+  statement.serial = next_unnamed_serial_++;
+  if (next_unnamed_serial_ == 0) next_unnamed_serial_ = 1;
+  statement.segment = segment_;
+  statement.kept = view != nullptr;
+  if (view != nullptr) {
+    statement.query.assign(view->query);
+    statement.parameter_types.assign(view->parameter_types_raw);
+  }
   ReplyEntry entry;
   entry.kind = ReplyKind::Parse;
-  entry.unnamed_serial = unnamed_serial_ = next_unnamed_serial_++;
-  if (next_unnamed_serial_ == 0) next_unnamed_serial_ = 1;
-  if (view != nullptr) {
-    if (!unnamed_) unnamed_ = std::make_unique<Unnamed>();
-    unnamed_->query.assign(view->query);
-    unnamed_->parameter_types.assign(view->parameter_types_raw);
-  } else {
-    unnamed_.reset();
-  }
-  server_->unnamed = {id_, unnamed_serial_};
+  entry.unnamed_serial = statement.serial;
+  server_->unnamed = {id_, statement.serial};
+  unnamed_.push_back(std::move(statement));
   ++context_->stats.client_parse_count;
   ++context_->stats.server_parse_count;
   push_entry(std::move(entry));
 }
 
+// What names mean may depend on the outcome of Parse and Close messages of an earlier part of the pipeline, which an
+// error may have made the server skip. False while that is open; then the message has to wait for the replies.
+bool ClientSession::names_settled() {
+  return !names_changing_ || changing_segment_ == segment_ || segments_done_ > changing_segment_;
+}
+
+void ClientSession::note_names_changing() {
+  names_changing_ = true;
+  changing_segment_ = segment_;
+}
+
 ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& view, OutBatch& out) {
+  if (!names_settled()) return Step::Hold;
   if (const auto* known = statements_->find(view.statement)) {
-    // The earlier Parse of this name may still fail, which makes the name free again; then only its reply tells.
-    if (!known->confirmed && known->segment != segment_) return Step::Hold;
-    add_mistake(out, "42P05", fmt::format("prepared statement \"{}\" already exists", view.statement));
-    stream_forward_ = false;
-    return Step::Done;
+    return take_duplicate_parse(view, known->statement, out);
   }
   if (statements_->size() >= kStatementsMax) {
     add_mistake(out, "53400", "too many prepared statements");
@@ -124,8 +136,9 @@ ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& v
   ReplyEntry entry;
   entry.change = std::make_unique<protocol::StatementChange>();
   entry.change->client_name = std::string(view.statement);
-  entry.change->added_serial = statements_->add(view.statement, statement, segment_);
+  entry.change->added_serial = statements_->add(view.statement, statement);
   entry.change->key = statement->key();
+  note_names_changing();
   ++context_->stats.client_parse_count;
   if (server_->statements().touch(statement->key())) {
     entry.kind = ReplyKind::LocalParse;
@@ -139,6 +152,18 @@ ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& v
     ++context_->stats.server_parse_count;
   }
   push_entry(std::move(entry));
+  stream_forward_ = false;
+  return Step::Done;
+}
+
+// The server is given the text under a name that it has, so that whatever else is wrong with it is found first, as
+// without a pooler; its "already exists" is replaced by one that names the client's name.
+ClientSession::Step ClientSession::take_duplicate_parse(const protocol::ParseView& view,
+                                                        const protocol::StatementPtr& existing, OutBatch& out) {
+  (void)ensure_on_server(*existing, out, false);
+  protocol::append_parse(out.begin_own(), existing->server_name(), view.query, view.parameter_types_raw);
+  out.end_own();
+  push_mistake("42P05", fmt::format("prepared statement \"{}\" already exists", view.statement));
   stream_forward_ = false;
   return Step::Done;
 }
@@ -165,6 +190,7 @@ ClientSession::Step ClientSession::take_bind(const protocol::FrameHeader& header
     pass(message, out);
     return Step::Done;
   }
+  if (!names_settled()) return Step::Hold;
   const auto* known = statements_->find(name);
   if (known == nullptr) {
     add_mistake(out, "26000", fmt::format("prepared statement \"{}\" does not exist", name));
@@ -193,19 +219,25 @@ ClientSession::Step ClientSession::take_bind(const protocol::FrameHeader& header
 
 // Bind or Describe of the unnamed statement.
 ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView message, OutBatch& out) {
-  const ServerSession::UnnamedOwner mine{id_, unnamed_serial_};
-  if (unnamed_serial_ == 0 || (server_->unnamed != mine && !unnamed_)) {
+  // The latest Parse of it may have been skipped with an earlier part of the pipeline, and so may a hidden one.
+  const auto open = [this](std::uint64_t segment) { return segment != segment_ && segments_done_ <= segment; };
+  if (!unnamed_.empty() && !unnamed_.back().parsed && open(unnamed_.back().segment)) return Step::Hold;
+  if (unnamed_hidden_ && open(unnamed_hidden_segment_)) return Step::Hold;
+  const ServerSession::UnnamedOwner mine{id_, unnamed_.empty() ? 0 : unnamed_.back().serial};
+  if (unnamed_.empty() || (server_->unnamed != mine && !unnamed_.back().kept)) {
     // Whatever unnamed statement the server has, it is not this client's.
     add_mistake(out, "26000", "unnamed prepared statement does not exist");
     stream_forward_ = false;
     return Step::Done;
   }
-  if (server_->unnamed != mine) {
-    protocol::append_parse(out.begin_own(), "", unnamed_->query, unnamed_->parameter_types);
+  if (server_->unnamed != mine && !PGWEIR_MUTANT(8)) {
+    protocol::append_parse(out.begin_own(), "", unnamed_.back().query, unnamed_.back().parameter_types);
+    unnamed_hidden_ = true;
+    unnamed_hidden_segment_ = segment_;
     out.end_own();
     ReplyEntry entry;
     entry.kind = ReplyKind::HiddenParse;
-    entry.unnamed_serial = unnamed_serial_;
+    entry.unnamed_serial = mine.serial;
     server_->unnamed = mine;
     ++context_->stats.server_parse_count;
     push_entry(std::move(entry));
@@ -241,13 +273,13 @@ ClientSession::Step ClientSession::take_target(const protocol::FrameHeader& head
   }
   if (target->name.empty()) {
     if (describe) return take_unnamed_use(kind, message, out);
-    unnamed_.reset();
-    unnamed_serial_ = 0;
+    drop_unnamed();
     server_->unnamed = {};
     server_->ledger().push(kind);
     pass(message, out);
     return Step::Done;
   }
+  if (!names_settled()) return Step::Hold;
   stream_forward_ = false;
   return describe ? take_named_describe(target->name, out) : take_named_close(target->name);
 }
@@ -277,6 +309,7 @@ ClientSession::Step ClientSession::take_named_close(ByteView name) {
     entry.change = std::make_unique<protocol::StatementChange>();
     entry.change->client_name = std::string(name);
     entry.change->removed = std::move(*removed);
+    note_names_changing();
   }
   push_entry(std::move(entry));
   return Step::Done;
@@ -287,9 +320,14 @@ ClientSession::Step ClientSession::take_named_close(ByteView name) {
 void ClientSession::add_mistake(OutBatch& out, std::string_view sqlstate, std::string_view text) {
   protocol::append_describe(out.begin_own(), 'S', "PGWEIR_no_such_statement");
   out.end_own();
+  push_mistake(sqlstate, text);
+}
+
+void ClientSession::push_mistake(std::string_view sqlstate, std::string_view text) {
   ReplyEntry entry;
   entry.kind = ReplyKind::Mistake;
   entry.change = std::make_unique<protocol::StatementChange>();
+  entry.change->sqlstate = std::string(sqlstate == "53400" ? "26000" : sqlstate);
   protocol::append_error(
       entry.change->error,
       protocol::ErrorText{.severity = "ERROR", .sqlstate = sqlstate, .message = text, .add_v = true});
@@ -309,6 +347,7 @@ bool ClientSession::ensure_on_server(const protocol::Statement& statement, OutBa
   entry.change->key = statement.key();
   entry.change->server_added = true;
   entry.quiet = quiet;
+  note_names_changing();
   ++context_->stats.server_parse_count;
   push_entry(std::move(entry));
   return true;
@@ -324,6 +363,7 @@ void ClientSession::evict_statements(OutBatch& out) {
     entry.change = std::make_unique<protocol::StatementChange>();
     entry.change->key = *key;
     entry.change->server_removed = true;
+    note_names_changing();
     push_entry(std::move(entry));
   }
 }

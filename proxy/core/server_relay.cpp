@@ -2,6 +2,7 @@
 // client's messages are answered here, and when the server is free again.
 #include <algorithm>
 
+#include "pool/mutation.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/message_type.hpp"
 #include "protocol/message_view.hpp"
@@ -171,7 +172,7 @@ ServerSession::Step ServerSession::take_reply(char type) {
       if (front != ReplyKind::Parse && front != ReplyKind::HiddenParse) return unexpected(type);
       confirm(ledger_.front());
       ledger_.drop_front();
-      return front == ReplyKind::Parse ? Step::Forward : Step::Drop;
+      return front == ReplyKind::Parse || PGWEIR_MUTANT(6) ? Step::Forward : Step::Drop;
     case backend::BindComplete:
       if (front != ReplyKind::Bind) return unexpected(type);
       ledger_.drop_front();
@@ -189,7 +190,8 @@ ServerSession::Step ServerSession::take_reply(char type) {
       if (front == ReplyKind::Execute) ledger_.drop_front();
       return Step::Forward;
     case backend::CopyInResponse:
-      ledger_.begin_copy_in();
+      if (PGWEIR_MUTANT(7)) return Step::Forward;
+      for (std::size_t ignored = ledger_.begin_copy_in(); ignored > 0; --ignored) client_->segment_done(false);
       return Step::Forward;
     case backend::CopyBothResponse:
       copy_both_ = true;
@@ -224,6 +226,7 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
   while (!ledger_.empty() && !expected) {
     const ReplyKind kind = ledger_.front().kind;
     expected = kind == ReplyKind::Query || kind == ReplyKind::Sync || kind == ReplyKind::FunctionCall;
+    if (kind == ReplyKind::Sync) client_->segment_done(false);
     if (!expected && kind != ReplyKind::CopyEnd) (void)unexpected('Z');
     ledger_.drop_front();
   }
@@ -235,6 +238,7 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
   }
   // CopyDone behind a COPY that did not start has no reply to wait for.
   while (!ledger_.empty() && ledger_.front().kind == ReplyKind::CopyEnd) ledger_.drop_front();
+  if (ledger_.idle()) client_->segment_done(true);
   if (ledger_.empty()) client_->count_query_end(core_->now(), status_ == 'I');
   if (context_->mode == PoolMode::Statement && status_ != 'I') {
     ClientSession* client = client_;
@@ -249,13 +253,18 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
   const auto undo_entry = [this](ReplyEntry& entry) { undo(entry); };
   if (ledger_.empty()) return Step::Forward;
   ReplyEntry& front = ledger_.front();
-  if (front.kind == ReplyKind::Mistake) {
+  const auto error = protocol::parse_error_fields(body);
+  if (front.kind == ReplyKind::Mistake && error && error->sqlstate == front.change->sqlstate) {
     out.begin_own() += front.change->error;
     out.end_own();
     ledger_.fail(undo_entry);
     return Step::Drop;
   }
-  if (const auto error = protocol::parse_error_fields(body)) {
+  if (front.unnamed_serial != 0 && front.kind == ReplyKind::Parse) {
+    client_->unnamed_failed(front.unnamed_serial);
+    unnamed = {};
+  }
+  if (error) {
     if (front.statement) {
       if (error->sqlstate == "26000") statements_.remove(front.statement->key());
       // English text as well as the routine, because lc_messages may translate the former.
@@ -415,6 +424,9 @@ void ServerSession::collect_row(ByteView body) {
 }
 
 void ServerSession::confirm(const ReplyEntry& entry) {
+  if (entry.unnamed_serial != 0 && client_ != nullptr) {
+    client_->unnamed_parsed(entry.unnamed_serial);
+  }
   if (entry.change && client_ != nullptr && client_->statements() != nullptr && entry.change->added_serial != 0) {
     client_->statements()->confirm(entry.change->client_name, entry.change->added_serial);
   }
@@ -422,7 +434,7 @@ void ServerSession::confirm(const ReplyEntry& entry) {
 
 void ServerSession::undo(ReplyEntry& entry) {
   if (entry.unnamed_serial != 0) {
-    if (client_ != nullptr) client_->forget_unnamed(entry.unnamed_serial);
+    if (client_ != nullptr && entry.kind == ReplyKind::Parse) client_->unnamed_skipped(entry.unnamed_serial);
     if (unnamed.serial == entry.unnamed_serial) unnamed = {};
   }
   if (!entry.change) return;
@@ -484,7 +496,8 @@ bool ServerSession::release_if_free() {
     give_back();
     return true;
   }
-  if (client_ == nullptr || !ledger_.idle() || status_ != 'I' || copy_both_ || has_unsent()) return false;
+  const bool settled = ledger_.idle() || PGWEIR_MUTANT(2);
+  if (client_ == nullptr || !settled || status_ != 'I' || copy_both_ || has_unsent()) return false;
   if (!client_->releases_server()) return false;
   give_back();
   return true;

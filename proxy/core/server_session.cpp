@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "pool/mutation.hpp"
 #include "protocol/message_builder.hpp"
 #include "proxy/core/client_session.hpp"
 #include "proxy/core/server_login.hpp"
@@ -177,7 +178,8 @@ void ServerSession::give_back() {
     client->on_server_released();
   }
   if (closed() || terminated_) return;
-  if (status_ != 'I' || !ledger_.idle() || stream_left_ > 0 || unread_size() > 0 || has_unsent()) {
+  const bool settled = ledger_.idle() || PGWEIR_MUTANT(2);
+  if (status_ != 'I' || !settled || stream_left_ > 0 || unread_size() > 0 || has_unsent()) {
     close(dirty_.empty() ? "server was not ready" : std::string(dirty_));
     return;
   }

@@ -112,6 +112,8 @@ class ServerSession final : public Connection {
   [[nodiscard]] const pool::BackendKey& key() const { return key_; }
   [[nodiscard]] bool logged_in() const { return login_ == nullptr; }
   [[nodiscard]] bool testing() const { return testing_; }
+  /// The client has got only the beginning of a reply so far.
+  [[nodiscard]] bool mid_message() const { return stream_left_ > 0 && stream_forward_; }
   /// Terminate was sent; only its end is waited for.
   [[nodiscard]] bool ending() const { return terminated_; }
   [[nodiscard]] TimePoint connected_at() const { return connected_at_; }

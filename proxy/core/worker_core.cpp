@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "pool/mutation.hpp"
 #include "proxy/core/client_login.hpp"
 #include "proxy/core/console.hpp"
 #include "proxy/core/server_login.hpp"
@@ -383,7 +384,7 @@ void WorkerCore::grant(const pool::Action& action) {
   }
   if (!current) return;
   server->link(*client);
-  if (client->on_granted(*server, action.needs_check)) wake(*client);
+  if (client->on_granted(*server, action.needs_check) && !PGWEIR_MUTANT(4)) wake(*client);
 }
 
 void WorkerCore::open_server(const pool::Action& action) {

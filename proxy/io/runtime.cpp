@@ -21,6 +21,7 @@ namespace {
 /// Marks the waits of a shutdown among those of consoles, whose tokens are small numbers.
 constexpr std::uint64_t kShutdownToken = ~std::uint64_t{0};
 constexpr int kWorkersMax = 64;
+constexpr int kSignals[] = {SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2};
 
 pool::WorkerId count_workers(const core::Config& config) {
   if (config.worker_threads > 0) return static_cast<pool::WorkerId>(std::min(config.worker_threads, kWorkersMax));
@@ -86,6 +87,7 @@ Runtime::~Runtime() {
 }
 
 int Runtime::run() {
+  block_signals();
   const ListenSpec spec = listen_spec(config());
   if (!config().pidfile.empty()) PidFile::check(config().pidfile);
   std::vector<ListenSocket> sockets = take_systemd_listeners();
@@ -113,6 +115,21 @@ int Runtime::run() {
   return 0;
 }
 
+// From before the pidfile exists until the handlers are there, a signal waits instead of killing the process.
+void Runtime::block_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : kSignals) sigaddset(&set, number);
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+}
+
+void Runtime::unblock_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : kSignals) sigaddset(&set, number);
+  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+}
+
 void Runtime::start_workers() {
   const core::ProcessKeys keys = draw_keys();
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {
@@ -130,8 +147,9 @@ void Runtime::start_workers() {
     (void)pools_.unlock();
   }
   signals_ = std::make_unique<boost::asio::signal_set>(workers_[0]->context());
-  for (const int number : {SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2}) signals_->add(number);
+  for (const int number : kSignals) signals_->add(number);
   wait_for_signal();
+  unblock_signals();
   stats_timer_ = std::make_unique<boost::asio::steady_timer>(workers_[0]->context());
   arm_stats();
   for (pool::WorkerId id = 1; id < worker_count_; ++id) workers_[id]->start_thread();

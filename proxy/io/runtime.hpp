@@ -61,6 +61,8 @@ class Runtime {
   void start_workers();
   void start_listeners(std::vector<ListenSocket> sockets);
   void place(int fd, const sockaddr_storage& peer, bool is_unix);
+  static void block_signals();
+  static void unblock_signals();
   void wait_for_signal();
   void on_signal(int number);
   [[nodiscard]] std::string reload();

@@ -30,14 +30,15 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def base():
-    """The folder of everything this session makes."""
+    """The folder of everything this session makes; the program is copied there if it cannot be run where it is."""
     if not harness.BINARY.exists():
         pytest.exit(f"there is no {harness.BINARY}: build it, or set PGWEIR_BINARY", 2)
     path = pathlib.Path(tempfile.mkdtemp(prefix="pgweir-", dir="/tmp"))
     path.chmod(0o755)
     harness.give_to_run_user(path)
+    harness.BINARY = harness.executable_by_run_user(harness.BINARY, path)
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

@@ -104,9 +104,8 @@ def executable_by_run_user(binary, base):
     if reachable_by_run_user(binary):
         return binary
     copy = base / binary.name
-    if not copy.exists():
-        copy.write_bytes(binary.read_bytes())
-        copy.chmod(0o755)
+    copy.write_bytes(binary.read_bytes())
+    copy.chmod(0o755)
     return copy
 
 

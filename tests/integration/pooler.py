@@ -84,11 +84,10 @@ class Pooler:
     def spawn(self):
         """Starts the process without waiting for it."""
         self.write_config()
-        binary = harness.executable_by_run_user(harness.BINARY, self.home)
         stderr = open(self.stderr_file, "ab")
         environment = {**os.environ, "HOME": str(self.home), "UBSAN_OPTIONS": "print_stacktrace=1",
                        "TSAN_OPTIONS": "second_deadlock_stack=1"}
-        self.process = subprocess.Popen([binary, "-q", *self.arguments, self.ini], stdin=subprocess.DEVNULL, stdout=stderr,
+        self.process = subprocess.Popen([harness.BINARY, "-q", *self.arguments, self.ini], stdin=subprocess.DEVNULL, stdout=stderr,
                                         stderr=stderr, cwd=self.home, env=environment, **harness.as_run_user())
         stderr.close()
 
@@ -131,7 +130,7 @@ class Pooler:
                 self.process.kill()
                 self.process.wait()
                 raise AssertionError(f"the pooler did not end when told to:\n{self.log()}") from None
-            assert self.process.returncode == 0 or harness.IS_PGBOUNCER, f"exit code {self.process.returncode}:\n{self.log()}"
+        assert self.process.returncode == 0 or harness.IS_PGBOUNCER, f"exit {self.process.returncode}:\n{self.log()}"
         self.check_reports()
 
     def check_reports(self):

@@ -3,65 +3,294 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <csignal>
-#include <cstdlib>
+#include <cstdio>
 
 namespace pgweir::sim {
 
 namespace {
 
-constexpr std::size_t kLinesKept = 200;
-World* current = nullptr;
+/// Reproducible stand-in: what matters here is who talks to whom, not secrecy.
+class SimCrypto final : public protocol::Crypto {
+ public:
+  explicit SimCrypto(std::uint64_t seed) : rng_(seed ^ 0x5eedULL) {}
+  [[nodiscard]] protocol::Sha256Digest sha256(std::string_view data) const override { return mix(data, {}); }
+  [[nodiscard]] protocol::Sha256Digest hmac_sha256(std::string_view key, std::string_view data) const override {
+    return mix(key, data);
+  }
+  [[nodiscard]] protocol::Sha256Digest pbkdf2_sha256(std::string_view password, std::string_view salt,
+                                                     std::uint32_t) const override {
+    return mix(password, salt);
+  }
+  [[nodiscard]] std::string md5_hex(std::string_view data) const override {
+    const protocol::Sha256Digest digest = mix(data, {});
+    std::string text;
+    for (std::size_t i = 0; i < 16; ++i) text += fmt::format("{:02x}", digest[i]);
+    return text;
+  }
+  void random_bytes(std::span<unsigned char> out) override {
+    for (unsigned char& byte : out) byte = static_cast<unsigned char>(rng_.next());
+  }
 
-// PROXY_INVARIANT aborts; the trace is what one wants to see then.
-void on_abort(int) {
-  std::signal(SIGABRT, SIG_DFL);
-  if (current != nullptr) current->fail("invariant", "the program aborted");
-  std::_Exit(1);
+ private:
+  static protocol::Sha256Digest mix(std::string_view a, std::string_view b) {
+    std::uint64_t state = 1469598103934665603ULL;
+    const auto add = [&](std::string_view text) {
+      for (const char c : text) state = (state ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+      state = (state ^ 0xff) * 1099511628211ULL;
+    };
+    add(a);
+    add(b);
+    Rng rng(state);
+    protocol::Sha256Digest digest;
+    for (unsigned char& byte : digest) byte = static_cast<unsigned char>(rng.next());
+    return digest;
+  }
+  Rng rng_;
+};
+
+template <class Id>
+bool take(std::vector<Id>& list, const Id& id) {
+  const auto it = std::find(list.begin(), list.end(), id);
+  if (it == list.end()) return false;
+  list.erase(it);
+  return true;
 }
 
 }  // namespace
 
-World::World(std::uint64_t seed, bool trace) : random(seed), seed_(seed), print_(trace) {
-  current = this;
-  std::signal(SIGABRT, on_abort);
+// ---- SimHost ----
+
+pool::PoolManager& SimHost::lock_pools() {
+  if (locked_) world_.fail("the pool lock is taken twice");
+  locked_ = true;
+  return *world_.pools_;
+}
+
+void SimHost::unlock_pools() {
+  locked_ = false;
+  world_.arm_pools();
+}
+
+void SimHost::open_server(pool::ServerId server, const core::ServerTarget&) {
+  world_.at(Duration(world_.rng().between(1, world_.plan().network_max.count() * 4)), [this, server] {
+    if (!take(abandoned_servers_, server)) world_.connect_server(id_, server);
+  });
+}
+
+void SimHost::open_cancel(std::uint64_t token, const core::ServerTarget&) {
+  world_.at(Duration(world_.rng().between(1, world_.plan().network_max.count() * 4)), [this, token] {
+    if (!take(abandoned_cancels_, token)) world_.connect_cancel(id_, token);
+  });
+}
+
+void SimHost::post(pool::WorkerId to, core::Task task) {
+  world_.deliver(id_, to, std::move(task));
+}
+pool::WorkerId SimHost::worker_count() const {
+  return world_.plan().workers;
+}
+void SimHost::log(core::LogLevel, std::string text) {
+  world_.trace(fmt::format("w{} log: {}", id_, text));
+}
+protocol::Crypto& SimHost::crypto() {
+  return *world_.crypto_;
+}
+
+// ---- World ----
+
+World::World(std::uint64_t seed, Plan plan) : rng_(seed), plan_(std::move(plan)) {
+  crypto_ = std::make_unique<SimCrypto>(seed);
+  pool::ManagerSettings manager;
+  manager.workers = plan_.workers;
+  manager.fifo_slack = plan_.fifo_slack;
+  manager.max_client_conn = 1000;
+  pools_ = std::make_unique<pool::PoolManager>(manager);
+  core::ProcessKeys keys;
+  keys.statement_hash = {rng_.next(), rng_.next()};
+  keys.mock_auth_key = "mock";
+  for (pool::WorkerId id = 0; id < plan_.workers; ++id) {
+    hosts_.push_back(std::make_unique<SimHost>(*this, id));
+    cores_.push_back(std::make_unique<core::WorkerCore>(id, *hosts_.back(), plan_.settings, keys));
+    cores_.back()->set_now(now_);
+    armed_.push_back(pool::kNever);
+  }
 }
 
 World::~World() {
-  current = nullptr;
+  while (!events_.empty()) events_.pop();
+  cores_.clear();
 }
 
-void World::at(TimePoint when, std::function<void()> what) {
-  heap_.push_back({std::max(when, now_), random.next(), numbers_++, std::move(what)});
-  std::push_heap(heap_.begin(), heap_.end(), Later{});
+void World::at(Duration delay, std::function<void()> event) {
+  events_.push({now_ + delay, rng_.next(), std::move(event)});
 }
 
-bool World::step() {
-  if (heap_.empty()) return false;
-  std::pop_heap(heap_.begin(), heap_.end(), Later{});
-  Event event = std::move(heap_.back());
-  heap_.pop_back();
-  now_ = event.at;
-  ++events_;
-  event.what();
+bool World::run_one() {
+  if (events_.empty()) return false;
+  const Event event = events_.top();
+  events_.pop();
+  now_ = std::max(now_, event.at);
+  for (const auto& core : cores_) core->set_now(now_);
+  event.run();
   return true;
 }
 
-void World::trace(std::string line) {
-  line = fmt::format("{:>12} {}", now_.time_since_epoch().count(), line);
-  if (print_) fmt::print("{}\n", line);
-  lines_.push_back(std::move(line));
-  if (lines_.size() > kLinesKept) lines_.pop_front();
+void World::settle(pool::WorkerId worker) {
+  core::WorkerCore& core = *cores_[worker];
+  core.run_pending();
+  if (rng_.chance(50)) core.end_batch();
+  arm(worker);
 }
 
-void World::fail(const std::string& checker, const std::string& text) {
-  if (!print_) {
-    for (const std::string& line : lines_) fmt::print("{}\n", line);
+void World::arm(pool::WorkerId worker) {
+  const TimePoint next = cores_[worker]->next_deadline();
+  if (next >= armed_[worker] || next == pool::kNever) return;
+  armed_[worker] = next;
+  at(std::max(Duration(0), next - now_), [this, worker] {
+    armed_[worker] = pool::kNever;
+    cores_[worker]->on_time(now_);
+    settle(worker);
+  });
+}
+
+void World::arm_pools() {
+  const TimePoint next = pools_->next_deadline();
+  if (next >= pools_armed_ || next == pool::kNever) return;
+  pools_armed_ = next;
+  at(std::max(Duration(0), next - now_), [this] {
+    pools_armed_ = pool::kNever;
+    pools_->on_time(now_, cores_[0]->actions());
+    arm_pools();
+    settle(0);
+  });
+}
+
+void World::deliver(pool::WorkerId from, pool::WorkerId to, core::Task task) {
+  TimePoint& last = last_delivery_[{from, to}];
+  last = std::max(last + Duration(1), now_ + Duration(rng_.between(1, plan_.mailbox_max.count())));
+  at(last - now_, [this, to, task = std::move(task)] {
+    task(*cores_[to]);
+    settle(to);
+  });
+}
+
+std::shared_ptr<Link> World::connect_client() {
+  const pool::WorkerId worker = next_worker_;
+  next_worker_ = static_cast<pool::WorkerId>((next_worker_ + 1) % plan_.workers);
+  auto link = std::make_shared<Link>(*this, worker);
+  core::PeerAddress address;
+  address.host = "127.0.0.1";
+  cores_[worker]->client_accepted(std::make_unique<SimPort>(link), address);
+  settle(worker);
+  return link;
+}
+
+void World::connect_server(pool::WorkerId worker, pool::ServerId server) {
+  if (faults_ && rng_.chance(plan_.connect_failure)) {
+    cores_[worker]->server_connect_failed(server, "connect failed");
+  } else {
+    auto link = std::make_shared<Link>(*this, worker);
+    backends_.push_back(std::make_unique<Backend>(*this, link));
+    core::PeerAddress address;
+    address.host = "127.0.0.1";
+    cores_[worker]->server_connected(server, std::make_unique<SimPort>(link), address);
   }
-  fmt::print("FAILED seed={} event={} time={} checker={}: {}\n", seed_, events_, now_.time_since_epoch().count(), checker,
-             text);
-  std::fflush(stdout);
-  std::_Exit(1);
+  settle(worker);
+}
+
+void World::connect_cancel(pool::WorkerId worker, std::uint64_t token) {
+  auto link = std::make_shared<Link>(*this, worker);
+  backends_.push_back(std::make_unique<Backend>(*this, link));
+  cores_[worker]->cancel_connected(token, std::make_unique<SimPort>(link));
+  settle(worker);
+}
+
+// ---- the cluster ----
+
+std::uint32_t World::limit_of(const std::string& database) const {
+  const core::Config& config = *plan_.settings->config;
+  const core::DatabaseConfig* entry = find_database(config, database);
+  if (entry == nullptr) return 0;
+  return static_cast<std::uint32_t>(effective_pool_size(config, *entry, "user") +
+                                    effective_reserve_pool_size(config, *entry, "user"));
+}
+
+void World::backend_started(Backend& backend, std::uint32_t pid) {
+  by_pid_[pid] = &backend;
+  const std::uint32_t count = ++open_[backend.database()];
+  const std::uint32_t all = ++open_[""];
+  if (count > limit_of(backend.database())) {
+    fail(fmt::format("{} connections to {}, {} allowed", count, backend.database(), limit_of(backend.database())));
+  }
+  const auto user_limit = effective_max_user_connections(*plan_.settings->config, "user");
+  if (user_limit > 0 && all > static_cast<std::uint32_t>(user_limit)) {
+    fail(fmt::format("{} connections of the user, {} allowed", all, user_limit));
+  }
+}
+
+void World::backend_ended(std::uint32_t pid) {
+  const auto it = by_pid_.find(pid);
+  if (it == by_pid_.end()) return;
+  --open_[it->second->database()];
+  --open_[""];
+  by_pid_.erase(it);
+}
+
+Backend* World::find_backend(std::uint32_t pid, std::uint32_t secret) {
+  const auto it = by_pid_.find(pid);
+  return it == by_pid_.end() || it->second->secret_ != secret ? nullptr : it->second;
+}
+
+// ---- looking on ----
+
+void World::trace(const std::string& line) {
+  std::string text = fmt::format("{:>12} {}", now_.time_since_epoch().count(), line);
+  if (trace_) std::puts(text.c_str());
+  tail_.push_back(std::move(text));
+  if (tail_.size() > 200) tail_.pop_front();
+}
+
+void World::print_tail() const {
+  for (const std::string& line : tail_) std::fprintf(stderr, "%s\n", line.c_str());
+}
+
+void World::check() {
+  pools_->check_invariants(now_);
+  for (const auto& core : cores_) {
+    for (const auto& [id, server] : core->servers()) {
+      const bool idle = server->logged_in() && server->client() == nullptr && !server->testing() && !server->closed() &&
+                        !server->ending();
+      if (idle && (!server->ledger().idle() || server->transaction_status() != 'I')) {
+        fail("a server is idle that owes replies or is in a transaction");
+      }
+    }
+  }
+}
+
+void World::check_end() {
+  for (const auto& core : cores_) {
+    for (const auto& [id, client] : core->clients()) {
+      trace(fmt::format("left: {} state {}", client->log_name(), static_cast<int>(client->state())));
+    }
+  }
+  const pool::Totals totals = pools_->totals();
+  if (totals.clients != 0 || totals.waiting_clients != 0 || totals.cancels != 0) {
+    fail(fmt::format("at the end: {} clients, {} waiting, {} cancels in the pools", totals.clients,
+                     totals.waiting_clients, totals.cancels));
+  }
+  std::size_t sessions = 0;
+  for (const auto& core : cores_) {
+    core->end_batch();
+    if (!core->clients().empty()) fail("at the end: client sessions are left");
+    if (core->statement_table().size() != 0) fail("at the end: prepared statements are left in the table");
+    sessions += core->servers().size();
+  }
+  if (sessions != totals.servers) {
+    fail(fmt::format("at the end: {} server sessions, {} permits", sessions, totals.servers));
+  }
+  if (totals.servers != open_[""]) {
+    fail(fmt::format("at the end: {} permits, {} backends", totals.servers, open_[""]));
+  }
 }
 
 }  // namespace pgweir::sim

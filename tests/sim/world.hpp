@@ -1,87 +1,238 @@
-// The ground everything in the simulator stands on: one virtual clock, one seeded source of chance, one queue of events,
-// the trace, and the way a checker ends the run. Events at the same time run in an order that the seed decides.
+// The simulated world: virtual time, byte pipes with delays and limits, the workers with their Host, and a PostgreSQL
+// cluster that counts who is connected. Everything that happens is an event in one queue, ordered by time and, among
+// equals, by the seed; so a seed replays exactly.
 #pragma once
 
-#include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
+#include <memory>
 #include <queue>
 #include <string>
 #include <vector>
 
-#include "pool/time.hpp"
+#include "pool/pool_manager.hpp"
+#include "proxy/core/worker_core.hpp"
+#include "tests/sim/pg_session.hpp"
+#include "tests/sim/rng.hpp"
 
 namespace pgweir::sim {
 
 using pool::Duration;
 using pool::TimePoint;
 
-/// splitmix64: small, and the same on every machine.
-class Random {
+/// A checker found something wrong.
+struct Failed {
+  std::string what;
+};
+
+class World;
+
+/// The far end of a connection of the proxy: a client or a backend.
+class Far {
  public:
-  explicit Random(std::uint64_t seed) : state_(seed * 0x9E3779B97F4A7C15ULL + 0x1234567) {}
-  std::uint64_t next() {
-    std::uint64_t z = (state_ += 0x9E3779B97F4A7C15ULL);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
-    return z ^ (z >> 31);
-  }
-  /// Both ends included.
-  std::uint64_t between(std::uint64_t low, std::uint64_t high) { return low + next() % (high - low + 1); }
-  bool chance(double probability) { return static_cast<double>(next() >> 11) * 0x1.0p-53 < probability; }
-  template <class Container>
-  const auto& pick(const Container& from) {
-    return from[next() % std::size(from)];
-  }
-  /// Most are short, some long: what delays look like.
-  Duration delay(Duration longest) {
-    const auto limit = static_cast<std::uint64_t>(longest.count());
-    return Duration(static_cast<std::int64_t>(chance(0.8) ? between(0, limit / 10) : between(0, limit)));
-  }
+  virtual ~Far() = default;
+  virtual void on_bytes(const std::string& bytes) = 0;
+  virtual void on_end() = 0;
+};
+
+/// One connection: the proxy's Port on one side, a Far on the other. Shared because either side may go first.
+class Link : public std::enable_shared_from_this<Link> {
+ public:
+  Link(World& world, pool::WorkerId worker);
+
+  // the far side
+  void far_send(std::string bytes);
+  void far_close(bool reset);  ///< reset: what is under way is lost
+  void attach_far(Far* far) { far_ = far; }
+  void detach_far() { far_ = nullptr; }
+
+  // the proxy's side
+  std::size_t write(std::span<const core::ByteView> pieces);
+  void set_interest(bool read, bool write, bool hangup);
+  void close();
+  void bind(core::Connection& session) { session_ = &session; }
+  void set_worker(pool::WorkerId worker);
+  void leave() { attached_ = false; }
 
  private:
-  std::uint64_t state_;
+  void deliver_to_proxy();
+  void deliver_to_far();
+  void tell_writable();
+  void plan_to_proxy();
+  void plan_to_far();
+  void plan_writable();
+  void tell_end();
+
+  World& world_;
+  pool::WorkerId worker_;
+  core::Connection* session_ = nullptr;
+  Far* far_ = nullptr;
+  std::string to_proxy_, to_far_;
+  std::size_t capacity_;
+  bool read_ = true, write_ = false, hangup_ = false, attached_ = true;
+  bool far_closed_ = false, reset_ = false, proxy_closed_ = false, end_told_ = false, far_told_ = false;
+  bool planned_to_proxy_ = false, planned_to_far_ = false, planned_writable_ = false;
+};
+
+class SimPort final : public core::Port {
+ public:
+  explicit SimPort(std::shared_ptr<Link> link) : link_(std::move(link)) {}
+  ~SimPort() override { link_->close(); }
+  void bind(core::Connection& session) override { link_->bind(session); }
+  std::size_t write(std::span<const core::ByteView> pieces) override { return link_->write(pieces); }
+  void set_interest(bool read, bool write, bool hangup) override { link_->set_interest(read, write, hangup); }
+  void start_tls_server(core::ByteView) override {}
+  void start_tls_client(const core::ServerTarget&) override {}
+  [[nodiscard]] bool is_tls() const override { return false; }
+  [[nodiscard]] std::string tls_info() const override { return {}; }
+  [[nodiscard]] std::string tls_server_end_point() const override { return {}; }
+  void close() override { link_->close(); }
+  [[nodiscard]] Link& link() { return *link_; }
+
+ private:
+  std::shared_ptr<Link> link_;
+};
+
+class SimHost final : public core::Host {
+ public:
+  SimHost(World& world, pool::WorkerId id) : world_(world), id_(id) {}
+  pool::PoolManager& lock_pools() override;
+  void unlock_pools() override;
+  void open_server(pool::ServerId server, const core::ServerTarget& target) override;
+  void abandon_server(pool::ServerId server) override { abandoned_servers_.push_back(server); }
+  void open_cancel(std::uint64_t token, const core::ServerTarget& target) override;
+  void abandon_cancel(std::uint64_t token) override { abandoned_cancels_.push_back(token); }
+  void detach(core::Port& port) override { static_cast<SimPort&>(port).link().leave(); }
+  void attach(core::Port& port) override { static_cast<SimPort&>(port).link().set_worker(id_); }
+  void post(pool::WorkerId to, core::Task task) override;
+  [[nodiscard]] pool::WorkerId worker_count() const override;
+  void process_command(const core::ProcessCommand&) override {}
+  void log(core::LogLevel, std::string text) override;
+  [[nodiscard]] protocol::Crypto& crypto() override;
+  [[nodiscard]] std::int64_t wall_clock_us() override { return 0; }
+  [[nodiscard]] std::string format_time(std::int64_t) override { return {}; }
+  [[nodiscard]] std::int64_t own_uid() const override { return 1; }
+  [[nodiscard]] bool tls_available() const override { return false; }
+
+ private:
+  World& world_;
+  pool::WorkerId id_;
+  bool locked_ = false;
+  std::vector<pool::ServerId> abandoned_servers_;
+  std::vector<std::uint64_t> abandoned_cancels_;
+};
+
+/// A server process behind the proxy.
+class Backend final : public Far {
+ public:
+  Backend(World& world, std::shared_ptr<Link> link);
+  ~Backend() override;
+  void on_bytes(const std::string& bytes) override;
+  void on_end() override;
+  void cancel();
+  void die();  ///< as an administrator's termination
+  [[nodiscard]] const std::string& database() const { return database_; }
+
+ private:
+  void take_startup();
+  void go_on();
+  void finish();
+
+  World& world_;
+  std::shared_ptr<Link> link_;
+  PgSession session_;
+  std::string startup_, database_;
+  std::uint32_t pid_ = 0, secret_ = 0;
+  bool started_ = false, over_ = false, counted_ = false, planned_ = false, sleeping_ = false;
+  std::uint64_t sleep_ = 0;
+
+  friend class World;
+};
+
+/// What the seed decides about the proxy and its surroundings.
+struct Plan {
+  std::shared_ptr<const core::Settings> settings;
+  pool::WorkerId workers = 1;
+  Duration fifo_slack{1000};
+  std::size_t pipe_max = 65536;  ///< room in each direction of a connection
+  std::size_t read_max = 65536;  ///< bytes the proxy reads at once
+  Duration network_max{500};     ///< longest delay of a chunk
+  Duration mailbox_max{200};     ///< longest delay between workers
+  unsigned connect_failure = 0;  ///< per cent
+  unsigned backend_death = 0;    ///< per mille of backend steps
 };
 
 class World {
  public:
-  World(std::uint64_t seed, bool trace);
+  World(std::uint64_t seed, Plan plan);
   ~World();
-  World(const World&) = delete;
-  World& operator=(const World&) = delete;
 
-  Random random;
-
+  void at(Duration delay, std::function<void()> event);
+  /// Runs one event; false if there is none.
+  bool run_one();
+  /// Something happened on a worker: carries out what follows from it.
+  void settle(pool::WorkerId worker);
   [[nodiscard]] TimePoint now() const { return now_; }
-  [[nodiscard]] std::uint64_t events() const { return events_; }
-  /// Runs `what` after `delay`.
-  void after(Duration delay, std::function<void()> what) { at(now_ + delay, std::move(what)); }
-  void at(TimePoint when, std::function<void()> what);
-  /// Runs the next event; false if there is none.
-  bool step();
-  void trace(std::string line);
-  /// A checker found something: prints seed, checker and trace, and ends the process with status 1.
-  [[noreturn]] void fail(const std::string& checker, const std::string& text);
+  Rng& rng() { return rng_; }
+  [[nodiscard]] const Plan& plan() const { return plan_; }
+  [[nodiscard]] bool faults() const { return faults_; }
+  void stop_faults() { faults_ = false; }
+  [[nodiscard]] bool disturbed() const { return plan_.connect_failure > 0 || plan_.backend_death > 0; }
+
+  /// A client connects to the proxy.
+  std::shared_ptr<Link> connect_client();
+  void connect_server(pool::WorkerId worker, pool::ServerId server);
+  void connect_cancel(pool::WorkerId worker, std::uint64_t token);
+  void deliver(pool::WorkerId from, pool::WorkerId to, core::Task task);
+
+  void trace(const std::string& line);
+  void set_trace(bool on) { trace_ = on; }
+  void print_tail() const;
+  /// Throws Failed. Looks at everything that must hold at any moment.
+  void check();
+  /// After all clients have left and things have settled.
+  void check_end();
+  [[noreturn]] void fail(const std::string& what) const { throw Failed{what}; }
+
+  // the cluster
+  void backend_started(Backend& backend, std::uint32_t pid);
+  void backend_ended(std::uint32_t pid);
+  Backend* find_backend(std::uint32_t pid, std::uint32_t secret);
+  std::uint32_t next_pid() { return ++last_pid_; }
 
  private:
   struct Event {
     TimePoint at;
-    std::uint64_t tie, number;
-    std::function<void()> what;
+    std::uint64_t tie;
+    std::function<void()> run;
+    friend bool operator>(const Event& a, const Event& b) { return a.at != b.at ? a.at > b.at : a.tie > b.tie; }
   };
-  struct Later {
-    bool operator()(const Event& a, const Event& b) const {
-      if (a.at != b.at) return a.at > b.at;
-      return a.tie != b.tie ? a.tie > b.tie : a.number > b.number;
-    }
-  };
+  void arm(pool::WorkerId worker);
+  void arm_pools();
+  [[nodiscard]] std::uint32_t limit_of(const std::string& database) const;
 
-  std::uint64_t seed_;
-  bool print_;
-  TimePoint now_{std::chrono::seconds(1)};
-  std::uint64_t events_ = 0, numbers_ = 0;
-  std::vector<Event> heap_;
-  std::deque<std::string> lines_;
+  Rng rng_;
+  Plan plan_;
+  TimePoint now_{Duration(1'000'000)};
+  std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
+  std::unique_ptr<protocol::Crypto> crypto_;
+  std::unique_ptr<pool::PoolManager> pools_;
+  std::vector<std::unique_ptr<SimHost>> hosts_;
+  std::vector<std::unique_ptr<core::WorkerCore>> cores_;
+  std::vector<TimePoint> armed_;
+  TimePoint pools_armed_ = pool::kNever;
+  std::map<std::pair<int, int>, TimePoint> last_delivery_;
+  std::vector<std::unique_ptr<Backend>> backends_;
+  std::map<std::uint32_t, Backend*> by_pid_;
+  std::map<std::string, std::uint32_t> open_;  ///< backends by database and in all ("")
+  std::uint32_t last_pid_ = 100;
+  std::deque<std::string> tail_;
+  bool trace_ = false;
+  bool faults_ = true;
+  pool::WorkerId next_worker_ = 0;
+
+  friend class SimHost;
 };
 
 }  // namespace pgweir::sim

@@ -147,7 +147,7 @@ TEST_CASE("an error with nothing owed changes nothing", "[ledger]") {
 TEST_CASE("Sync is ignored while a COPY by simple query reads data", "[ledger]") {
   Bench b;
   b.push(Kind::Query);
-  b.ledger.begin_copy_in();
+  (void)b.ledger.begin_copy_in();
   CHECK(b.ledger.copying_in());
   b.push(Kind::Sync).push(Kind::Sync);
   CHECK(b.kinds() == Kinds{Kind::Query});
@@ -166,7 +166,7 @@ TEST_CASE("the Sync sent along with the Execute of a COPY is read as part of the
   b.push(Kind::Parse).push(Kind::Bind).push(Kind::Execute).push(Kind::Sync);
   b.ledger.drop_front();
   b.ledger.drop_front();
-  b.ledger.begin_copy_in();
+  (void)b.ledger.begin_copy_in();
   CHECK(b.kinds() == Kinds{Kind::Execute});
   CHECK(b.ledger.unsynced());
   b.push(Kind::CopyEnd);
@@ -182,7 +182,7 @@ TEST_CASE("a whole COPY sent ahead of the server's answer", "[ledger]") {
   Bench b;
   b.push(Kind::Query).push(Kind::CopyEnd).push(Kind::Query);
   CHECK(b.kinds() == Kinds{Kind::Query, Kind::CopyEnd, Kind::Query});
-  b.ledger.begin_copy_in();
+  (void)b.ledger.begin_copy_in();
   CHECK_FALSE(b.ledger.copying_in());
   CHECK(b.kinds() == Kinds{Kind::Query, Kind::Query});
 
@@ -220,10 +220,10 @@ TEST_CASE("a stray CopyDone has no effect but its place", "[ledger]") {
 TEST_CASE("two COPYs in one query take one CopyDone each", "[ledger]") {
   Bench b;
   b.push(Kind::Query).push(Kind::CopyEnd).push(Kind::CopyEnd);
-  b.ledger.begin_copy_in();
+  (void)b.ledger.begin_copy_in();
   CHECK(b.kinds() == Kinds{Kind::Query, Kind::CopyEnd});
   CHECK_FALSE(b.ledger.copying_in());
-  b.ledger.begin_copy_in();
+  (void)b.ledger.begin_copy_in();
   CHECK(b.kinds() == Kinds{Kind::Query});
   CHECK_FALSE(b.ledger.copying_in());
 }
@@ -231,7 +231,7 @@ TEST_CASE("two COPYs in one query take one CopyDone each", "[ledger]") {
 TEST_CASE("a COPY by simple query that fails is over at once", "[ledger]") {
   Bench b;
   b.push(Kind::Query);
-  b.ledger.begin_copy_in();
+  (void)b.ledger.begin_copy_in();
   b.fail();
   CHECK_FALSE(b.ledger.copying_in());
   CHECK(b.kinds() == Kinds{Kind::Query});
@@ -242,7 +242,7 @@ TEST_CASE("a COPY by simple query that fails is over at once", "[ledger]") {
 TEST_CASE("a COPY by Execute that fails skips to the next Sync", "[ledger]") {
   Bench b;
   b.push(Kind::Execute, 1);
-  b.ledger.begin_copy_in();
+  (void)b.ledger.begin_copy_in();
   b.fail();
   CHECK(b.skipped == Serials{1});
   CHECK(b.ledger.skipping());
@@ -280,7 +280,7 @@ TEST_CASE("a Sync ignored in a COPY that fails leaves the count of answers uncer
 TEST_CASE("a COPY that went well leaves nothing uncertain", "[ledger]") {
   Bench b;
   b.push(Kind::Execute).push(Kind::Sync);
-  b.ledger.begin_copy_in();
+  (void)b.ledger.begin_copy_in();
   b.push(Kind::CopyEnd).push(Kind::Sync);
   b.ledger.drop_front();
   b.fail();  // of the Sync: a deferred constraint

@@ -1,4 +1,4 @@
-#include "tests/world/pg_session.hpp"
+#include "tests/sim/pg_session.hpp"
 
 #include <algorithm>
 #include <array>
@@ -11,8 +11,8 @@ namespace pgweir::sim {
 
 namespace {
 
-const std::array<const char*, 6> kReported{"DateStyle", "IntervalStyle", "TimeZone", "application_name", "client_encoding",
-                                           "standard_conforming_strings"};
+const std::array<const char*, 6> kReported{"DateStyle",        "IntervalStyle",   "TimeZone",
+                                           "application_name", "client_encoding", "standard_conforming_strings"};
 
 std::string canonical_name(const std::string& name) {
   for (const char* known : kReported) {
@@ -101,9 +101,9 @@ void append_row_type(std::string& out) {
 }  // namespace
 
 PgSession::PgSession() {
-  defaults_ = {{"DateStyle", "ISO, MDY"},     {"IntervalStyle", "postgres"}, {"TimeZone", "GMT"},
-               {"application_name", ""},      {"client_encoding", "UTF8"},   {"standard_conforming_strings", "on"},
-               {"search_path", "public"},     {"statement_timeout", "0"},    {"geqo", "on"}};
+  defaults_ = {{"DateStyle", "ISO, MDY"}, {"IntervalStyle", "postgres"}, {"TimeZone", "GMT"},
+               {"application_name", ""},  {"client_encoding", "UTF8"},   {"standard_conforming_strings", "on"},
+               {"search_path", "public"}, {"statement_timeout", "0"},    {"geqo", "on"}};
   values_ = told_ = defaults_;
 }
 
@@ -140,6 +140,15 @@ std::string PgSession::take_output() {
   std::string result = std::move(out_);
   out_.clear();
   return result;
+}
+
+std::string PgSession::next() const {
+  protocol::FrameHeader header;
+  if (sleeping_ || (!rest_.empty() && !copy_)) return {};
+  if (read_frame_header(in_, 1U << 30, header) != protocol::FrameStatus::Ok || in_.size() < header.total()) return {};
+  std::string text(1, header.type);
+  for (const char c : in_.substr(5, std::min<std::size_t>(header.body(), 40))) text += c >= ' ' && c <= '~' ? c : '.';
+  return text;
 }
 
 PgSession::Step PgSession::step() {
@@ -261,10 +270,9 @@ void PgSession::ready() {
 }
 
 void PgSession::error(const Failure& failure) {
-  protocol::append_error(held_, protocol::ErrorText{.severity = "ERROR",
-                                                    .sqlstate = failure.sqlstate,
-                                                    .message = failure.message,
-                                                    .add_v = true});
+  protocol::append_error(
+      held_, protocol::ErrorText{
+                 .severity = "ERROR", .sqlstate = failure.sqlstate, .message = failure.message, .add_v = true});
   if (status_ == 'T') status_ = 'E';
 }
 
@@ -275,7 +283,9 @@ void PgSession::row(const std::string& token) {
   protocol::append_data_row(held_, {&value, 1});
 }
 
-void PgSession::complete(const std::string& tag) { protocol::append_command_complete(held_, tag); }
+void PgSession::complete(const std::string& tag) {
+  protocol::append_command_complete(held_, tag);
+}
 
 PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
   const std::vector<std::string> word = words(sql);

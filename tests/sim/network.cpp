@@ -5,7 +5,7 @@
 
 #include "protocol/message_builder.hpp"
 #include "protocol/startup.hpp"
-#include "tests/world/world.hpp"
+#include "tests/sim/world.hpp"
 
 namespace pgweir::sim {
 
@@ -45,6 +45,7 @@ void Link::far_close(bool reset) {
   }
   to_far_.clear();
   plan_to_proxy();
+  plan_writable();
 }
 
 // An orderly end is told to who reads or asks for it; a reset to everybody, like EPOLLHUP.
@@ -88,7 +89,7 @@ std::size_t Link::write(std::span<const core::ByteView> pieces) {
 }
 
 void Link::plan_writable() {
-  if (!write_ || planned_writable_ || to_far_.size() >= capacity_) return;
+  if (!write_ || planned_writable_ || proxy_closed_ || to_far_.size() >= capacity_) return;
   planned_writable_ = true;
   world_.at(Duration(1), [self = shared_from_this()] { self->tell_writable(); });
 }
@@ -153,7 +154,9 @@ Backend::Backend(World& world, std::shared_ptr<Link> link) : world_(world), link
   link_->attach_far(this);
 }
 
-Backend::~Backend() { link_->detach_far(); }
+Backend::~Backend() {
+  link_->detach_far();
+}
 
 void Backend::on_bytes(const std::string& bytes) {
   if (over_) return;
@@ -221,6 +224,7 @@ void Backend::go_on() {
     planned_ = false;
     if (over_) return;
     if (world_.faults() && world_.rng().per_mille(world_.plan().backend_death)) return die();
+    if (!session_.next().empty()) world_.trace(fmt::format("backend {} takes {}", pid_, session_.next()));
     const PgSession::Step step = session_.step();
     std::string out = session_.take_output();
     if (!out.empty()) link_->far_send(std::move(out));
@@ -256,7 +260,9 @@ void Backend::die() {
   finish();
 }
 
-void Backend::on_end() { finish(); }
+void Backend::on_end() {
+  finish();
+}
 
 void Backend::finish() {
   if (over_) return;

@@ -1,25 +1,26 @@
-// A client of the simulated world. It makes requests by chance, sends the same bytes to the proxy and to a PostgreSQL of its
-// own (a private PgSession), and insists on getting the same replies from both: its own rows, in order, each once, with
-// its own parameters and prepared statements. Errors that end the connection are accepted where the seed has faults or
-// limits that lead to them.
+// A client of the simulated world. It makes requests by chance, sends the same bytes to the proxy and to a PostgreSQL
+// of its own (a private PgSession), and insists on getting the same replies from both: its own rows, in order, each
+// once, with its own parameters and prepared statements. Errors that end the connection are accepted where the seed has
+// faults or limits that lead to them.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "tests/world/world.hpp"
+#include "tests/sim/world.hpp"
 
 namespace pgweir::sim {
 
 struct ClientPlan {
   std::string database;
-  bool transactions = true;    ///< not in statement mode
-  bool prepared = true;        ///< named statements are tracked
-  bool unnamed_follows = true; ///< the unnamed statement may be used again after its Sync
-  bool limits = false;         ///< some timeout may end a connection
+  bool transactions = true;     ///< not in statement mode
+  bool prepared = true;         ///< named statements are tracked
+  bool unnamed_follows = true;  ///< the unnamed statement may be used again after its Sync
+  bool sleepy = false;          ///< mostly long queries, many of them canceled
+  bool limits = false;          ///< some timeout may end a connection
   int requests = 20;
-  unsigned abrupt = 2;         ///< per cent of requests in which the client vanishes
+  unsigned abrupt = 2;  ///< per cent of requests in which the client vanishes
 };
 
 class Client final : public Far {
@@ -57,13 +58,26 @@ class Client final : public Far {
   void request_done();
   void fatal(const Message& message);
   void leave(bool terminate);
+  void end_life();
   void cancel_later();
   void check_parameters();
   [[nodiscard]] std::string token();
   [[nodiscard]] static std::vector<Message> split(std::string& bytes);
   [[nodiscard]] std::string show(const std::vector<Message>& messages) const;
 
+  void cancel_ended();
+
+  /// The far end of a cancel request's connection.
+  struct CancelEnd final : Far {
+    explicit CancelEnd(Client& owner_client) : owner(owner_client) {}
+    void on_bytes(const std::string&) override {}
+    void on_end() override { owner.cancel_ended(); }
+    Client& owner;
+  };
+
   World& world_;
+  CancelEnd cancel_end_{*this};
+  std::shared_ptr<Link> cancel_link_;
   int number_;
   ClientPlan plan_;
   std::shared_ptr<Link> link_;
@@ -79,9 +93,10 @@ class Client final : public Far {
   std::string request_;  ///< for people
   Parameters startup_, told_;
   std::string key_;
-  bool logged_in_ = false, done_ = false, refused_ = false, busy_ = false;
+  bool logged_in_ = false, done_ = false, refused_ = false, busy_ = false, unnamed_copies_ = false;
   int left_;
   int tokens_ = 0;
+  int requests_ = 0;
   int life_ = 0;  ///< counts connections, so that old events find nothing to do
   TimePoint since_;
 };

@@ -1,6 +1,6 @@
-// One PostgreSQL backend as far as a pooler can tell: the protocol's message flow, prepared statements, transactions with
-// transactional SET, COPY, errors and skipping to Sync, over a tiny SQL. Used twice: as the servers behind the pooler, and
-// as each client's private reference, which says what the client would have got from a server of its own.
+// One PostgreSQL backend as far as a pooler can tell: the protocol's message flow, prepared statements, transactions
+// with transactional SET, COPY, errors and skipping to Sync, over a tiny SQL. Used twice: as the servers behind the
+// pooler, and as each client's private reference, which says what the client would have got from a server of its own.
 //
 // The SQL: ECHO token | SLEEP token | FAIL token | BEGIN | COMMIT | ROLLBACK | SET name='v' | SHOW name | RESET name |
 // DISCARD ALL | DEALLOCATE ALL | DEALLOCATE name | EXECUTE name | COPYIN token | COPYOUT token n | ROWS token n bytes |
@@ -39,6 +39,8 @@ class PgSession {
   [[nodiscard]] bool idle() const { return status_ == 'I' && in_.empty() && !skip_ && !copy_ && !sleeping_; }
   [[nodiscard]] char status() const { return status_; }
   [[nodiscard]] const std::string& running() const { return running_; }
+  /// The next message, for people; empty if it is not complete.
+  [[nodiscard]] std::string next() const;
   [[nodiscard]] std::size_t statements() const { return statements_.size(); }
   [[nodiscard]] static bool reported(const std::string& name);
 

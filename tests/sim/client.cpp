@@ -1,4 +1,4 @@
-#include "tests/world/client.hpp"
+#include "tests/sim/client.hpp"
 
 #include <fmt/format.h>
 
@@ -13,16 +13,15 @@ namespace pgweir::sim {
 
 namespace {
 
-const std::array<const char*, 8> kAllowedEnds{"server conn crashed?",
-                                              "terminating connection due to administrator command",
-                                              "query_wait_timeout",
-                                              "query timeout",
-                                              "query_timeout",
-                                              "idle transaction timeout",
-                                              "transaction timeout",
-                                              "client_login_timeout"};
+const std::array<const char*, 8> kAllowedEnds{
+    "server conn crashed?", "terminating connection due to administrator command",
+    "query_wait_timeout",   "query timeout",
+    "query_timeout",        "idle transaction timeout",
+    "transaction timeout",  "client_login_timeout"};
 
-bool counts(char type) { return type != 'S' && type != 'N'; }
+bool counts(char type) {
+  return type != 'S' && type != 'N';
+}
 
 std::string sqlstate_of(const std::string& body) {
   const auto fields = protocol::parse_error_fields(body);
@@ -34,11 +33,22 @@ std::string sqlstate_of(const std::string& body) {
 Client::Client(World& world, int number, ClientPlan plan)
     : world_(world), number_(number), plan_(std::move(plan)), left_(plan_.requests), since_(world.now()) {}
 
+void Client::cancel_ended() {
+  if (!cancel_link_) return;
+  cancel_link_->detach_far();
+  cancel_link_->far_close(false);
+  cancel_link_.reset();
+  if (busy_ && link_) compare();
+}
+
 Client::~Client() {
+  if (cancel_link_) cancel_link_->detach_far();
   if (link_) link_->detach_far();
 }
 
-std::string Client::token() { return fmt::format("c{}.{}", number_, ++tokens_); }
+std::string Client::token() {
+  return fmt::format("c{}.{}", number_, ++tokens_);
+}
 
 void Client::start() {
   world_.at(Duration(world_.rng().between(1, 20'000)), [this] { connect(); });
@@ -52,7 +62,12 @@ void Client::connect() {
   expected_.clear();
   told_.clear();
   startup_.clear();
-  logged_in_ = refused_ = busy_ = false;
+  if (cancel_link_) {
+    cancel_link_->detach_far();
+    cancel_link_->far_close(true);
+    cancel_link_.reset();
+  }
+  logged_in_ = refused_ = busy_ = unnamed_copies_ = false;
   std::vector<std::pair<std::string_view, std::string_view>> packet{{"user", "user"}, {"database", plan_.database}};
   const std::array<std::pair<const char*, const char*>, 7> choices{{{"TimeZone", "Europe/Berlin"},
                                                                     {"application_name", "web"},
@@ -178,22 +193,30 @@ void Client::fatal(const Message& message) {
       world_.fail(fmt::format("{}: unexpected end: {}", describe(), text));
     }
   }
+  end_life();
+}
+
+void Client::end_life() {
+  busy_ = false;
   link_->detach_far();
   link_->far_close(false);
   link_.reset();
   --left_;
+  ++life_;
   if (left_ <= 0) {
     done_ = true;
     return;
   }
-  ++life_;
   world_.at(Duration(world_.rng().between(1, 50'000)), [this] { connect(); });
   since_ = world_.now();
 }
 
 void Client::on_end() {
   if (done_ || !link_) return;
-  world_.fail(describe() + ": the connection ended without a word");
+  // In the middle of a reply there is no place for an error message.
+  if (in_.empty() || !(plan_.limits || world_.disturbed()))
+    world_.fail(describe() + ": the connection ended without a word");
+  end_life();
 }
 
 std::string Client::describe() const {
@@ -209,10 +232,11 @@ void Client::next_request() {
     since_ = world_.now();
     if (--left_ <= 0) return leave(true);
     busy_ = true;
+    ++requests_;
     got_.clear();
     expected_.clear();
     choose_request();
-    if (!link_) return;
+    world_.trace(describe());
     if (world_.rng().chance(plan_.abrupt)) {
       world_.at(Duration(world_.rng().between(0, 3'000)), [this, life] {
         if (life == life_ && !done_ && link_) leave(false);
@@ -233,6 +257,7 @@ void Client::leave(bool terminate) {
   std::string bytes;
   if (terminate) protocol::append_terminate(bytes);
   if (!bytes.empty()) link_->far_send(std::move(bytes));
+  busy_ = false;
   link_->detach_far();
   link_->far_close(!terminate && rng.chance(50));
   link_.reset();
@@ -278,6 +303,7 @@ void Client::expect_from(PgSession& model, const std::string& bytes) {
 }
 
 void Client::simple(const std::string& sql) {
+  unnamed_copies_ = false;
   request_ = sql;
   std::string bytes;
   protocol::append_query(bytes, sql);
@@ -289,6 +315,7 @@ void Client::simple(const std::string& sql) {
 void Client::choose_request() {
   Rng& rng = world_.rng();
   if (model_.status() != 'I') return request_in_transaction();
+  if (plan_.sleepy && rng.chance(60)) return request_sleep();
   switch (rng.below(14)) {
     case 0:
       if (plan_.transactions) return simple("BEGIN");
@@ -341,8 +368,9 @@ void Client::request_in_transaction() {
 
 void Client::request_parameters() {
   Rng& rng = world_.rng();
-  const std::array<const char*, 9> shown{"TimeZone", "application_name", "DateStyle", "client_encoding", "search_path",
-                                         "geqo",     "statement_timeout", "IntervalStyle", "TimeZone"};
+  const std::array<const char*, 9> shown{"TimeZone",          "application_name", "DateStyle",
+                                         "client_encoding",   "search_path",      "geqo",
+                                         "statement_timeout", "IntervalStyle",    "TimeZone"};
   switch (rng.below(6)) {
     case 0:
       return simple(fmt::format("SET TimeZone='Zone{}'", rng.below(5)));
@@ -362,7 +390,7 @@ void Client::request_pipeline() {
   std::string bytes;
   request_ = "pipeline:";
   const int count = static_cast<int>(rng.between(1, 5));
-  bool own_unnamed = plan_.unnamed_follows;
+  const bool own_unnamed = plan_.unnamed_follows && !unnamed_copies_;
   for (int i = 0; i < count; ++i) {
     const std::string name = fmt::format("s{}", rng.below(4));
     switch (plan_.prepared ? rng.below(8) : 0) {
@@ -404,7 +432,7 @@ void Client::request_pipeline() {
       protocol::append_flush(bytes);
       request_ += " H";
     }
-    if (rng.chance(25)) {
+    if (rng.chance(25) && model_.status() == 'I') {
       protocol::append_sync(bytes);
       request_ += " S";
     }
@@ -443,6 +471,7 @@ void Client::request_copy() {
     protocol::append_copy_fail(bytes, "no more");
   }
   if (extended) protocol::append_sync(bytes);
+  unnamed_copies_ = extended;  // not to be run again without data
   request_ = (extended ? "extended " : "") + sql;
   expect_from(model_, bytes);
   send(std::move(bytes));
@@ -463,13 +492,14 @@ void Client::request_sleep() {
 }
 
 void Client::cancel_later() {
-  world_.at(Duration(world_.rng().between(1, 100'000)), [this, key = key_] {
-    // Sent even if the request is over by then: it must not hit anything else.
+  world_.at(Duration(world_.rng().between(1, 200'000)), [this, key = key_, life = life_, request = requests_] {
+    if (life != life_ || done_ || request != requests_ || !busy_) return;
     world_.trace(fmt::format("client {} sends a cancel request", number_));
     std::string bytes;
     protocol::append_cancel_request(bytes, protocol::load_u32(key.data()), std::string_view(key).substr(4));
-    const std::shared_ptr<Link> link = world_.connect_client();
-    link->far_send(std::move(bytes));
+    cancel_link_ = world_.connect_client();
+    cancel_link_->attach_far(&cancel_end_);
+    cancel_link_->far_send(std::move(bytes));
   });
 }
 
@@ -502,6 +532,7 @@ std::string Client::show(const std::vector<Message>& messages) const {
 }
 
 void Client::compare() {
+  if (busy_ && cancel_link_) return;  // like libpq, which waits for the end of its cancel request
   if (!busy_) {
     if (!got_.empty()) world_.fail(describe() + ": a reply that nobody asked for: " + show(got_));
     return;
@@ -511,8 +542,8 @@ void Client::compare() {
     model_ = alternative.after;
     return request_done();
   }
-  const bool possible = std::any_of(expected_.begin(), expected_.end(),
-                                    [&](const Alternative& a) { return matches(a.messages, false); });
+  const bool possible =
+      std::any_of(expected_.begin(), expected_.end(), [&](const Alternative& a) { return matches(a.messages, false); });
   if (!possible) {
     world_.fail(fmt::format("{}: got [{}], expected [{}]", describe(), show(got_), show(expected_.front().messages)));
   }

@@ -2,19 +2,21 @@
 //
 //   sim [--seeds=N] [--start=N] [--fresh=N] [--seed=N] [--trace] [--mutate=N] [--seconds=N]
 //
-// Runs seeds start … start+seeds-1 and `fresh` random ones, whose numbers it prints. On a failure it prints the seed, what
-// the checker saw and the last events, and exits with 1; `--seed=N --trace` replays it. With --mutate=N (program
+// Runs seeds start … start+seeds-1 and `fresh` random ones, whose numbers it prints. On a failure it prints the seed,
+// what the checker saw and the last events, and exits with 1; `--seed=N --trace` replays it. With --mutate=N (program
 // sim_mutants) a bug is planted, and the exit code is 0 only if some seed finds it.
 #include <fmt/format.h>
 
 #include <chrono>
+#include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <random>
 
 #include "pool/mutation.hpp"
-#include "tests/world/client.hpp"
-#include "tests/world/world.hpp"
+#include "tests/sim/client.hpp"
+#include "tests/sim/world.hpp"
 
 #ifdef PGWEIR_MUTATION
 int pgweir_mutation = 0;
@@ -55,7 +57,8 @@ Drawn draw(std::uint64_t seed) {
   config->max_prepared_statements = rng.chance(15) ? 0 : static_cast<int>(rng.between(1, 5));
   config->reserve_pool_timeout = std::chrono::milliseconds(rng.between(1, 200));
   config->server_lifetime = rng.chance(30) ? std::chrono::milliseconds(rng.between(50, 2000)) : std::chrono::hours(1);
-  config->server_idle_timeout = rng.chance(30) ? std::chrono::milliseconds(rng.between(50, 500)) : std::chrono::hours(1);
+  config->server_idle_timeout =
+      rng.chance(30) ? std::chrono::milliseconds(rng.between(50, 500)) : std::chrono::hours(1);
   config->server_check_delay = rng.chance(30) ? std::chrono::milliseconds(0) : std::chrono::seconds(30);
   config->server_login_retry = std::chrono::milliseconds(rng.between(10, 1000));
   config->server_reset_query_always = rng.chance(20);
@@ -89,6 +92,8 @@ Drawn draw(std::uint64_t seed) {
     drawn.plan.connect_failure = static_cast<unsigned>(rng.below(30));
     drawn.plan.backend_death = static_cast<unsigned>(rng.below(20));
   }
+  const bool sleepy = rng.chance(25);
+  if (sleepy) drawn.plan.network_max = pool::Duration(rng.between(2, 30'000));
   const std::int64_t count = rng.between(2, 12);
   for (std::int64_t i = 0; i < count; ++i) {
     ClientPlan client;
@@ -96,6 +101,7 @@ Drawn draw(std::uint64_t seed) {
     client.transactions = client.database != "st";
     client.prepared = client.database == "se" || config->max_prepared_statements > 0;
     client.limits = limits;
+    client.sleepy = sleepy;
     client.requests = static_cast<int>(rng.between(5, 40));
     client.abrupt = rng.chance(50) ? 3 : 0;
     drawn.clients.push_back(client);
@@ -131,7 +137,24 @@ void run_world(World& world, const Drawn& drawn) {
   world.check_end();
 }
 
+std::uint64_t running_seed = 0;
+int mutation = 0;
+
+// A broken invariant of the pools aborts. For a planted bug that is as good a find as any other.
+void on_abort(int) {
+  if (mutation != 0) {
+    std::printf("mutation %d found by seed %llu (invariant)\n", mutation,
+                static_cast<unsigned long long>(running_seed));
+    std::fflush(stdout);
+    std::_Exit(0);
+  }
+  std::fprintf(stderr, "an invariant is broken\nreplay: sim --seed=%llu --trace\n",
+               static_cast<unsigned long long>(running_seed));
+  std::_Exit(1);
+}
+
 bool run_seed(std::uint64_t seed, bool trace, bool report) {
+  running_seed = seed;
   const Drawn drawn = draw(seed);
   World world(seed, drawn.plan);
   world.set_trace(trace);
@@ -188,6 +211,10 @@ Options parse(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   const Options options = parse(argc, argv);
+  mutation = options.mutate;
+  std::signal(SIGABRT, on_abort);
+  std::signal(SIGILL, on_abort);
+  std::signal(SIGTRAP, on_abort);
 #ifdef PGWEIR_MUTATION
   pgweir_mutation = options.mutate;
 #endif
