@@ -139,6 +139,7 @@ void ClientSession::flush_to_server(OutBatch& out) {
     server_->mark_used(mode_ == PoolMode::Session);
     server_->forward(out);
   }
+  if (server_ != nullptr) server_->set_mid_request(stream_left_ > 0 && stream_forward_);
   out.clear();
 }
 
@@ -261,8 +262,10 @@ void ClientSession::push_entry(ReplyEntry entry) {
 
 ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
   const ByteView body = message.substr(protocol::kHeaderSize);
-  const bool names_statement =
-      tracks_ && (statements_->size() > 0 || names_changing_) && router::may_name_statement(body.substr(0, 64));
+  const bool may_look = tracks_ && (statements_->size() > 0 || names_changing_);
+  constexpr std::size_t kGlance = 64;
+  if (may_look && body.size() < kGlance && message.size() < header.total()) return Step::NeedMore;
+  const bool names_statement = may_look && router::may_name_statement(body.substr(0, kGlance));
   if (names_statement && message.size() < header.total() && header.total() <= kNamesMax) return Step::NeedMore;
   if (names_statement && !names_settled()) return Step::Hold;
   if (core_->config().disable_pqexec) {

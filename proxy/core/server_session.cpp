@@ -171,7 +171,7 @@ void ServerSession::on_woken() {
 }
 
 void ServerSession::give_back() {
-  finish_ = false;
+  finish_ = mid_request_ = false;
   if (client_ != nullptr) {
     ClientSession* client = client_;
     client_ = nullptr;
@@ -246,9 +246,14 @@ void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::st
       pools->server_closing(id_, core_->now(), core_->actions());
     }
     if (working && !finish_when_done_) core_->interrupt_server(*this);
-    std::string terminate;
-    protocol::append_terminate(terminate);
-    send(ByteView(terminate));
+    if (mid_request_) {
+      // A Terminate would be taken for the rest of the message, which might then be carried out.
+      port().shutdown_write();
+    } else {
+      std::string terminate;
+      protocol::append_terminate(terminate);
+      send(ByteView(terminate));
+    }
     if (!finish_when_done_) core_->schedule(*this, core_->now() + kLinger);
     closing_at_ = core_->now();
   } else {

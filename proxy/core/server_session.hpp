@@ -68,6 +68,8 @@ class ServerSession final : public Connection {
   void run_lookup(std::string_view sql, std::string_view user);
   /// Gives the replies of ours whose turn has come, after the client's relay added some.
   void answer_local_now();
+  /// The client has sent only the beginning of a message so far: nothing else may be put behind it.
+  void set_mid_request(bool cut) { mid_request_ = cut; }
   /// Sends what a client's relay gathered.
   void forward(OutBatch& batch);
   /// Gives the server back to the pool, after the reset query where one is due; unlinks the client.
@@ -189,6 +191,7 @@ class ServerSession final : public Connection {
   bool reset_seen_ = false;  ///< RESET or DISCARD ALL since the last ReadyForQuery
   bool copy_both_ = false;
   bool terminated_ = false;  ///< Terminate was sent, waiting for the end
+  bool mid_request_ = false;
   bool flush_wanted_ = true;
   bool finish_when_done_ = false;  ///< closing, but what runs may finish
   bool finish_ = false;            ///< give it back once the input is read

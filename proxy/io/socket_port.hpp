@@ -30,6 +30,7 @@ class SocketPort final : public core::Port, public EventHandler {
   [[nodiscard]] bool is_tls() const override { return stream_.is_tls() && !handshaking_; }
   [[nodiscard]] std::string tls_info() const override { return stream_.tls_info(); }
   [[nodiscard]] std::string tls_server_end_point() const override { return stream_.tls_server_end_point(); }
+  void shutdown_write() override { stream_.shutdown_write(); }
   void close() override;
 
   // EventHandler

@@ -75,7 +75,7 @@ void Link::deliver_to_proxy() {
 std::size_t Link::write(std::span<const core::ByteView> pieces) {
   std::size_t total = 0;
   for (const core::ByteView piece : pieces) total += piece.size();
-  if (far_closed_ || proxy_closed_) return total;
+  if (far_closed_ || proxy_closed_ || half_closed_) return total;
   std::size_t room = capacity_ > to_far_.size() ? capacity_ - to_far_.size() : 0;
   if (world_.rng().chance(10)) room /= 2;
   std::size_t accepted = 0;
@@ -118,6 +118,11 @@ void Link::close() {
   plan_to_far();
 }
 
+void Link::shutdown_write() {
+  half_closed_ = true;
+  plan_to_far();
+}
+
 void Link::set_worker(pool::WorkerId worker) {
   worker_ = worker;
   attached_ = true;
@@ -136,7 +141,7 @@ void Link::deliver_to_far() {
     if (far_closed_) return;
     plan_writable();
   }
-  if (!to_far_.empty() || proxy_closed_) {
+  if (!to_far_.empty() || proxy_closed_ || half_closed_) {
     if (to_far_.empty()) {
       if (!far_told_) {
         far_told_ = true;

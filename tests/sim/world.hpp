@@ -51,6 +51,7 @@ class Link : public std::enable_shared_from_this<Link> {
   std::size_t write(std::span<const core::ByteView> pieces);
   void set_interest(bool read, bool write, bool hangup);
   void close();
+  void shutdown_write();
   void bind(core::Connection& session) { session_ = &session; }
   void set_worker(pool::WorkerId worker);
   void leave() { attached_ = false; }
@@ -71,7 +72,8 @@ class Link : public std::enable_shared_from_this<Link> {
   std::string to_proxy_, to_far_;
   std::size_t capacity_;
   bool read_ = true, write_ = false, hangup_ = false, attached_ = true;
-  bool far_closed_ = false, reset_ = false, proxy_closed_ = false, end_told_ = false, far_told_ = false;
+  bool far_closed_ = false, reset_ = false, proxy_closed_ = false, half_closed_ = false, end_told_ = false,
+       far_told_ = false;
   bool planned_to_proxy_ = false, planned_to_far_ = false, planned_writable_ = false;
 };
 
@@ -87,6 +89,7 @@ class SimPort final : public core::Port {
   [[nodiscard]] bool is_tls() const override { return false; }
   [[nodiscard]] std::string tls_info() const override { return {}; }
   [[nodiscard]] std::string tls_server_end_point() const override { return {}; }
+  void shutdown_write() override { link_->shutdown_write(); }
   void close() override { link_->close(); }
   [[nodiscard]] Link& link() { return *link_; }
 
