@@ -414,7 +414,7 @@ void ClientLogin::align(ServerSession& server) {
   if (sql->empty()) {
     aligned(server);
   } else {
-    server.run_hidden(*sql, HiddenPurpose::Align);
+    server.run_alignment(*sql, client_.parameters_.extras);
   }
 }
 

@@ -213,7 +213,7 @@ bool ClientSession::align() {
     server_->set_aligned();
     return true;
   }
-  server_->run_hidden(*sql, HiddenPurpose::Align);
+  server_->run_alignment(*sql, parameters_.extras);
   return false;
 }
 

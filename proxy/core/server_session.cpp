@@ -115,6 +115,11 @@ void ServerSession::hidden_done() {
       login_->connect_query_done(*result);
       return;
     case HiddenPurpose::Align:
+      if (!result->failed) {
+        parameters_.extras = std::move(aligning_extras_);
+        parameters_.extras_unknown = false;
+      }
+      [[fallthrough]];
     case HiddenPurpose::Check:
     case HiddenPurpose::Lookup:
       if (client_ != nullptr) {

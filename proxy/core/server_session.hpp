@@ -64,6 +64,11 @@ class ServerSession final : public Connection {
   [[nodiscard]] bool accepts_messages() const { return hidden_ == 0 && !has_unsent() && !ledger_.full(); }
   /// Sends our own SQL; on_hidden_done of the client or of this follows.
   void run_hidden(std::string_view sql, HiddenPurpose purpose);
+  /// Runs the SQL of an alignment, after which the server has `extras`, whether the client is still there or not.
+  void run_alignment(std::string_view sql, protocol::ExtraParametersPtr extras) {
+    aligning_extras_ = std::move(extras);
+    run_hidden(sql, HiddenPurpose::Align);
+  }
   /// auth_query with its one parameter; ends like a hidden query.
   void run_lookup(std::string_view sql, std::string_view user);
   /// Gives the replies of ours whose turn has come, after the client's relay added some.
@@ -191,6 +196,7 @@ class ServerSession final : public Connection {
   bool reset_seen_ = false;  ///< RESET or DISCARD ALL since the last ReadyForQuery
   bool copy_both_ = false;
   bool terminated_ = false;  ///< Terminate was sent, waiting for the end
+  protocol::ExtraParametersPtr aligning_extras_;
   bool mid_request_ = false;
   bool flush_wanted_ = true;
   bool finish_when_done_ = false;  ///< closing, but what runs may finish
