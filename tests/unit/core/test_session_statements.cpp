@@ -135,8 +135,8 @@ TEST_CASE("a name twice fails as on a server", "[session]") {
   prepare(world, client, server, "s", "select 1");
   world.byte_by_byte = GENERATE(false, true);
   world.feed(client, parse("s", "select 2") + bind_to("s") + synced());
-  CHECK(types(server->take()) == "DBS");
-  world.feed(server, server_error("26000", "hm") + ready());
+  CHECK(types(server->take()) == "PBS");
+  world.feed(server, server_error("42P05", "the name on the server exists") + ready());
   CHECK(client->take() == server_error("42P05", "prepared statement \"s\" already exists") + ready());
   world.feed(client, bind_to("s") + synced());
   CHECK(server->take() == bind_to(name_of(world, "select 1")) + synced());
