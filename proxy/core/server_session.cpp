@@ -130,6 +130,8 @@ void ServerSession::hidden_done() {
       return;
     case HiddenPurpose::Reset:
       // PgBouncer ignores errors of the reset query; a server that is still in a transaction afterwards is not used.
+      // A canceled one is another matter: it has reset nothing, and the next client must not meet what it left.
+      if (result->failed && result->sqlstate == "57014" && dirty_.empty()) dirty_ = "reset query was canceled";
       statement_tables_cleared();
       parameters_.extras.reset();
       parameters_.extras_unknown = false;
