@@ -89,7 +89,8 @@ std::string_view PoolManager::Impl::reason_to_close(const ServerSlot& server, Ti
   if (server.close_needed) return close_reason::kCloseNeeded;
   if (paused(pool)) return close_reason::kPaused;
   if (pool.excess()) return close_reason::kTooMany;
-  if (pool.lifetime_over(server, now)) return close_reason::kLifetime;
+  // Each connection serves at least once, as in PgBouncer: a login slower than server_lifetime would starve the queue.
+  if (server.used && pool.lifetime_over(server, now)) return close_reason::kLifetime;
   return {};
 }
 

@@ -118,6 +118,7 @@ bool ClientSession::drop_cancelled(const protocol::FrameHeader& header) {
   if (cancel_pending_) {
     cancel_pending_ = false;
     skip_to_sync_ = header.type != frontend::Query && header.type != frontend::FunctionCall;
+    if (header.type == frontend::Query) drop_unnamed();  // as PostgreSQL does before anything else
     protocol::append_error(answer, protocol::ErrorText{.severity = "ERROR",
                                                        .sqlstate = "57014",
                                                        .message = "canceling statement due to user request",

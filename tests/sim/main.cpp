@@ -164,6 +164,7 @@ bool run_seed(std::uint64_t seed, bool trace, bool report) {
   } catch (const sim::Failed& failure) {
     if (report) {
       world.print_tail();
+      world.print_sessions();
       fmt::print(stderr, "seed {}: {}\nreplay: sim --seed={} --trace\n", seed, failure.what, seed);
     }
     return false;

@@ -254,6 +254,22 @@ void World::print_tail() const {
   for (const std::string& line : tail_) std::fprintf(stderr, "%s\n", line.c_str());
 }
 
+void World::print_sessions() const {
+  for (const auto& core : cores_) {
+    for (const auto& [id, client] : core->clients()) {
+      fmt::print(stderr, "{}state {} waiting {} server {} unread {} unsent {}\n", client->log_name(),
+                 static_cast<int>(client->state()), client->waiting(),
+                 client->server() == nullptr ? "-" : client->server()->log_name(), client->unread_size(),
+                 client->has_unsent());
+    }
+    for (const auto& [id, server] : core->servers()) {
+      fmt::print(stderr, "{}logged in {} linked {} status {} replies owed {} ending {} unread {} unsent {}\n",
+                 server->log_name(), server->logged_in(), server->client() != nullptr, server->transaction_status(),
+                 !server->ledger().idle(), server->ending(), server->unread_size(), server->has_unsent());
+    }
+  }
+}
+
 void World::check() {
   pools_->check_invariants(now_);
   for (const auto& core : cores_) {

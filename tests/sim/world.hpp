@@ -192,6 +192,8 @@ class World {
   void trace(const std::string& line);
   void set_trace(bool on) { trace_ = on; }
   void print_tail() const;
+  /// Who is connected, linked and waiting, for a failure report.
+  void print_sessions() const;
   /// Throws Failed. Looks at everything that must hold at any moment.
   void check();
   /// After all clients have left and things have settled.
