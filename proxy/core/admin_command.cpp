@@ -172,6 +172,7 @@ constexpr ShowName kShows[] = {
     {"stats_totals", ShowWhat::StatsTotals},
     {"stats_averages", ShowWhat::StatsAverages},
     {"totals", ShowWhat::Totals},
+    {"latency", ShowWhat::Latency},
     {"lists", ShowWhat::Lists},
     {"mem", ShowWhat::Mem},
     {"dns_hosts", ShowWhat::DnsHosts},

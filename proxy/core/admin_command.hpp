@@ -52,6 +52,7 @@ enum class ShowWhat : std::uint8_t {
   StatsTotals,
   StatsAverages,
   Totals,
+  Latency,  ///< ours
   Lists,
   Mem,
   DnsHosts,

@@ -56,6 +56,8 @@ void append_show_sockets(std::string& out, std::span<const SocketRow> rows, cons
 void append_show_active_sockets(std::string& out, std::span<const SocketRow> rows, const FormatTime& format_time);
 
 void append_show_stats(std::string& out, std::span<const StatsRow> rows);
+/// Ours: how long queries, transactions and waits took, by database, user, host and role. Times in microseconds.
+void append_show_latency(std::string& out, std::span<const LatencyRow> rows);
 void append_show_stats_totals(std::string& out, std::span<const StatsRow> rows);
 void append_show_stats_averages(std::string& out, std::span<const StatsRow> rows);
 /// The sum over all rows.

@@ -131,6 +131,7 @@ bool ClientSession::on_granted(ServerSession& server, bool needs_check) {
   PoolContext& context = server.context();
   ++context.stats.server_assignment_count;
   context.stats.wait_time += static_cast<std::uint64_t>((core_->now() - wait_start_).count());
+  if (server.latency() != nullptr) server.latency()->wait.add(core_->now() - wait_start_);
   if (needs_check) {
     const std::string& query = core_->config().server_check_query;
     server.run_hidden(query == "<empty>" ? std::string_view() : std::string_view(query), HiddenPurpose::Check);
@@ -212,7 +213,7 @@ void ClientSession::on_server_released() {
 }
 
 bool ClientSession::releases_server() const {
-  return state_ == State::Ready && sent_to_server_ && mode_ != PoolMode::Session &&
+  return state_ == State::Ready && sent_to_server_ && pinned_ == PinReason::None &&
          (stream_left_ == 0 || !stream_forward_);
 }
 
@@ -343,6 +344,7 @@ void ClientSession::become_ready(PoolContext& context) {
   context_ = &context;
   state_ = State::Ready;
   mode_ = context.mode;
+  pinned_ = mode_ == PoolMode::Session ? PinReason::SessionMode : PinReason::None;
   tracks_ = context.tracks_statements();
   if (tracks_) statements_ = std::make_unique<protocol::ClientStatements>();
   settings_changed();

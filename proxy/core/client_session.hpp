@@ -35,6 +35,12 @@ class ClientSession final : public Connection {
     Closing,  ///< a last message is being sent
   };
 
+  /// Why a client keeps its server although no transaction is open. What it keeps there would be lost on another one.
+  enum class PinReason : std::uint8_t {
+    None,
+    SessionMode,  ///< the pool mode asks for it
+  };
+
   ClientSession(WorkerCore& core, std::unique_ptr<Port> port, pool::ClientId id, PeerAddress address);
   ~ClientSession() override;
 
@@ -73,6 +79,7 @@ class ClientSession final : public Connection {
   [[nodiscard]] pool::ClientId id() const { return id_; }
   [[nodiscard]] ServerSession* server() const { return server_; }
   [[nodiscard]] bool waiting() const { return waiting_; }
+  [[nodiscard]] PinReason pinned() const { return pinned_; }
   [[nodiscard]] PoolContext* context() const { return context_; }
   [[nodiscard]] const PeerAddress& address() const { return address_; }
   [[nodiscard]] std::uint64_t number() const { return number_; }
@@ -106,7 +113,7 @@ class ClientSession final : public Connection {
   void unnamed_parsed(std::uint32_t serial);
   void unnamed_failed(std::uint32_t serial);
   void unnamed_skipped(std::uint32_t serial);
-  void count_query_end(TimePoint now, bool transaction_over);
+  void count_query_end(TimePoint now, bool transaction_over, HostLatency* latency);
 
   TimePoint timer_at = pool::kNever;  ///< WorkerCore's bookkeeping
 
@@ -170,6 +177,7 @@ class ClientSession final : public Connection {
   bool sent_to_server_ = false;  ///< bytes of this client went to the linked server
   bool notified_ = false;        ///< query_wait_notify was sent for this wait
   bool stream_forward_ = false;
+  PinReason pinned_ = PinReason::None;
   bool tracks_ = false;                ///< named statements are ours to manage
   bool has_deadlines_ = false;         ///< some timeout of queries or transactions is on
   bool terminated_ = false;            ///< it sent Terminate

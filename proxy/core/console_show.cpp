@@ -18,6 +18,15 @@ std::optional<LoadBalanceHosts> shown_balance(const DatabaseConfig* entry) {
   if (entry == nullptr || entry->hosts.size() < 2) return std::nullopt;
   return entry->load_balance_hosts;
 }
+
+std::vector<LatencyRow> latency_rows(const WorkerReport& report) {
+  std::vector<LatencyRow> rows;
+  for (const auto& [key, latency] : report.latencies) {
+    const auto& [database, user, host, port, role] = key;
+    rows.push_back({database, user, host, port, role_name(role), &latency});
+  }
+  return rows;
+}
 }  // namespace
 
 // ---- SHOW ----
@@ -65,6 +74,7 @@ void Console::show(const AdminCommand& command) {
     case ShowWhat::Stats:
     case ShowWhat::StatsTotals:
     case ShowWhat::StatsAverages:
+    case ShowWhat::Latency:
     case ShowWhat::Totals: {
       busy_ = true;
       const bool sockets = command.what == ShowWhat::Clients || command.what == ShowWhat::Servers ||
@@ -115,6 +125,9 @@ void Console::show_collected(ShowWhat what, const WorkerReport& report) {
       break;
     case ShowWhat::Stats:
       append_show_stats(out, stats);
+      break;
+    case ShowWhat::Latency:
+      append_show_latency(out, latency_rows(report));
       break;
     case ShowWhat::StatsTotals:
       append_show_stats_totals(out, stats);

@@ -49,4 +49,15 @@ ServerTarget server_target(const PoolContext& context, std::size_t index) {
   return target;
 }
 
+HostLatency& PoolContext::latency_of(const HostPort& host, HostRole role) {
+  for (const auto& known : latencies) {
+    if (known->role == role && known->port == host.port && known->host == host.host) return *known;
+  }
+  latencies.push_back(std::make_unique<HostLatency>());
+  latencies.back()->host = host.host;
+  latencies.back()->port = host.port;
+  latencies.back()->role = role;
+  return *latencies.back();
+}
+
 }  // namespace pgweir::core

@@ -13,6 +13,7 @@
 #include "protocol/auth_scram.hpp"
 #include "protocol/session_parameters.hpp"
 #include "proxy/core/config.hpp"
+#include "proxy/core/latency.hpp"
 #include "proxy/core/pool_stats.hpp"
 #include "proxy/core/port.hpp"
 
@@ -60,6 +61,10 @@ struct PoolContext {
   std::size_t next_host = 0;                   ///< for load_balance_hosts
   PoolStats stats;
   StatsPeriod period;  ///< the last one that is over
+  /// By host and role, for as long as the pool lives. Addresses are stable: server sessions point into it.
+  std::vector<std::unique_ptr<HostLatency>> latencies;
+  /// The entry of that host in that role, made at need.
+  HostLatency& latency_of(const HostPort& host, HostRole role);
 
   /// Start-up parameter values that a server has accepted, by "name=value", with what the server made of them. Bounded.
   std::unordered_map<std::string, std::string> accepted_parameters;

@@ -93,6 +93,9 @@ WorkerReport make_report(WorkerCore& core, bool sockets) {
     row.period.begin += context->period.begin;
     row.period.end += context->period.end;
     row.period.length_us = std::max(row.period.length_us, context->period.length_us);
+    for (const auto& latency : context->latencies) {
+      report.latencies[{context->database, context->user, latency->host, latency->port, latency->role}] += *latency;
+    }
   }
   if (!sockets) return report;
   for (const auto& [id, client] : core.clients()) {
@@ -128,6 +131,7 @@ void collect_reports(WorkerCore& core, bool sockets, std::function<void(WorkerCo
           sum.period.end += row.period.end;
           sum.period.length_us = std::max(sum.period.length_us, row.period.length_us);
         }
+        for (const auto& [key, latency] : part->latencies) all.latencies[key] += latency;
         if (--collection->missing == 0) collection->done(here, std::move(all));
       });
     });

@@ -5,9 +5,11 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "proxy/core/admin_data.hpp"
+#include "proxy/core/latency.hpp"
 #include "proxy/core/port.hpp"
 
 namespace pgweir::core {
@@ -17,6 +19,8 @@ class WorkerCore;
 struct WorkerReport {
   std::vector<SocketRow> sockets;
   std::map<std::string, StatsRow> stats;  ///< by database
+  /// By database, user, host, port and role.
+  std::map<std::tuple<std::string, std::string, std::string, int, HostRole>, HostLatency> latencies;
 };
 
 /// `sockets`: also list connections, which costs time in proportion to their number.

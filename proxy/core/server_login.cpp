@@ -253,6 +253,10 @@ void ServerLogin::logged_in() {
   } else {
     server_.core_->share_knowledge(context, server_.report_, {});
   }
+  for (const auto& [name, value] : server_.report_->untracked) {
+    if (name == "in_hot_standby") server_.set_role(value);
+  }
+  server_.latency_ = &context.latency_of(server_.target_.host, server_.role_);
   if (context.entry != nullptr && context.entry->connect_query && !context.entry->connect_query->empty()) {
     state_ = State::ConnectQuery;
     server_.run_hidden(*context.entry->connect_query, HiddenPurpose::Connect);

@@ -239,7 +239,7 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
   // CopyDone behind a COPY that did not start has no reply to wait for.
   while (!ledger_.empty() && ledger_.front().kind == ReplyKind::CopyEnd) ledger_.drop_front();
   if (ledger_.idle()) client_->segment_done(true);
-  if (ledger_.empty()) client_->count_query_end(core_->now(), status_ == 'I');
+  if (ledger_.empty()) client_->count_query_end(core_->now(), status_ == 'I', latency_);
   if (context_->mode == PoolMode::Statement && status_ != 'I') {
     ClientSession* client = client_;
     flush_to_client(out);
@@ -293,7 +293,10 @@ ServerSession::Step ServerSession::take_parameter_status(ByteView body, OutBatch
     return Step::Stop;
   }
   const auto index = core_->settings()->tracked->find(parameter->name);
-  if (!index || *index >= parameters_.tracked->values.size()) return Step::Forward;
+  if (!index || *index >= parameters_.tracked->values.size()) {
+    if (parameter->name == "in_hot_standby") set_role(parameter->value);
+    return Step::Forward;
+  }
   const protocol::ParameterSetPtr before = parameters_.tracked;
   parameters_.tracked = with_value(before, *index, parameter->value);
   if (client_ == nullptr) return Step::Drop;

@@ -329,7 +329,13 @@ void ServerSession::prepare_move() {
 void ServerSession::arrive(WorkerCore& core, PoolContext& context) {
   core_ = &core;
   context_ = &context;
+  latency_ = &context.latency_of(target_.host, role_);
   timer_at = pool::kNever;
+}
+
+void ServerSession::set_role(std::string_view in_hot_standby) {
+  role_ = in_hot_standby == "on" ? HostRole::Standby : HostRole::Primary;
+  if (latency_ != nullptr) latency_ = &context_->latency_of(target_.host, role_);
 }
 
 void ServerSession::protocol_violation(const char* what) {

@@ -202,6 +202,18 @@ class TestShow:
         assert (row["total_xact_count"], row["total_query_count"]) == ("2", "4")
         assert int(row["total_received"]) > 0 and int(row["total_sent"]) > 0
 
+    @pytest.mark.pgweir
+    def test_latency_by_host_and_role(self, pooler, cluster):
+        client = pooler.wire()
+        for _ in range(10):
+            client.query("SELECT 1")
+        client.query("SELECT pg_sleep(0.05)")
+        (row,) = [row for row in pooler.admin("SHOW LATENCY") if row["waits"] != "0"]
+        assert (row["database"], row["host"], row["port"]) == ("app", "127.0.0.1", str(cluster.port))
+        assert row["role"] == "primary"
+        assert int(row["queries"]) == int(row["xacts"]) == 11
+        assert int(row["query_p50"]) < 50_000 <= int(row["query_max"])
+
     def test_lists(self, console):
         rows = [row["list"] for row in console.rows("SHOW LISTS")]
         assert rows[:2] == ["databases", "users"] and "used_clients" in rows

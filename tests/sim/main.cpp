@@ -31,7 +31,13 @@ using sim::Plan;
 using sim::Rng;
 using sim::World;
 
-constexpr pool::Duration kStuck = std::chrono::seconds(900);
+// A client that waited longer than this is stuck. Where a connection delivers a few bytes at a time, all that the
+// clients in front of it may ask for takes its time.
+pool::Duration stuck_after(const Plan& plan) {
+  constexpr std::size_t bytes_ahead = 1'000'000;
+  const std::size_t deliveries = bytes_ahead / std::min(plan.read_max, plan.pipe_max);
+  return std::chrono::seconds(900) + plan.network_max * static_cast<std::int64_t>(deliveries);
+}
 
 struct Drawn {
   Plan plan;
@@ -118,6 +124,7 @@ void run_world(World& world, const Drawn& drawn) {
     clients.back()->start();
   }
   std::uint64_t events = 0;
+  const pool::Duration stuck = stuck_after(drawn.plan);
   const auto all_done = [&] {
     return std::all_of(clients.begin(), clients.end(), [](const auto& client) { return client->done(); });
   };
@@ -126,7 +133,7 @@ void run_world(World& world, const Drawn& drawn) {
     if (++events % 16 == 0) world.check();
     if (events % 1024 != 0) continue;
     for (const auto& client : clients) {
-      if (!client->done() && world.now() - client->waiting_since() > kStuck) {
+      if (!client->done() && world.now() - client->waiting_since() > stuck) {
         world.fail(client->describe() + ": waits for ever");
       }
     }
