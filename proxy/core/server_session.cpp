@@ -245,7 +245,8 @@ void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::st
   }
   ClientSession* client = client_;
   client_ = nullptr;
-  if (was_logged_in && !hung_up_) {
+  // One that failed to log in is ended by the server itself.
+  if ((was_logged_in || kind == pool::CloseKind::Normal) && !hung_up_) {
     // The backend counts against the limits until it has ended, so the permit is kept until the server closes.
     terminated_ = true;
     {
@@ -253,8 +254,8 @@ void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::st
       pools->server_closing(id_, core_->now(), core_->actions());
     }
     if (working && !finish_when_done_) core_->interrupt_server(*this);
-    if (mid_request_) {
-      // A Terminate would be taken for the rest of the message, which might then be carried out.
+    if (mid_request_ || !was_logged_in) {
+      // A Terminate would be taken for the rest of the message, which might then be carried out; or for a password.
       port().shutdown_write();
     } else {
       std::string terminate;

@@ -57,6 +57,7 @@ void Client::start() {
 void Client::connect() {
   Rng& rng = world_.rng();
   ++life_;
+  has_canceled_ = false;
   in_.clear();
   got_.clear();
   expected_.clear();
@@ -377,7 +378,8 @@ void Client::request_parameters() {
     case 1:
       return simple(fmt::format("SET application_name='it''s {}'", rng.below(5)));
     case 2:
-      if (rng.chance(50)) return simple("DISCARD ALL");
+      // A late cancel request of its own might hit it.
+      if (!has_canceled_ && rng.chance(50)) return simple("DISCARD ALL");
       return simple("RESET TimeZone");
     default:
       return simple(fmt::format("SHOW {}", shown[rng.below(shown.size())]));
@@ -495,6 +497,7 @@ void Client::cancel_later() {
   world_.at(Duration(world_.rng().between(1, 200'000)), [this, key = key_, life = life_, request = requests_] {
     if (life != life_ || done_ || request != requests_ || !busy_) return;
     world_.trace(fmt::format("client {} sends a cancel request", number_));
+    has_canceled_ = true;
     std::string bytes;
     protocol::append_cancel_request(bytes, protocol::load_u32(key.data()), std::string_view(key).substr(4));
     cancel_link_ = world_.connect_client();

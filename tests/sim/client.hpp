@@ -94,6 +94,7 @@ class Client final : public Far {
   Parameters startup_, told_;
   std::string key_;
   bool logged_in_ = false, done_ = false, refused_ = false, busy_ = false, unnamed_copies_ = false;
+  bool has_canceled_ = false;  ///< on this connection
   int left_;
   int tokens_ = 0;
   int requests_ = 0;

@@ -98,6 +98,7 @@ Drawn draw(std::uint64_t seed) {
     drawn.plan.connect_failure = static_cast<unsigned>(rng.below(30));
     drawn.plan.backend_death = static_cast<unsigned>(rng.below(20));
   }
+  drawn.plan.operations = rng.chance(20) ? static_cast<int>(rng.between(1, 100)) : 0;
   const bool sleepy = rng.chance(25);
   if (sleepy) drawn.plan.network_max = pool::Duration(rng.between(2, 30'000));
   const std::int64_t count = rng.between(2, 12);
@@ -123,6 +124,7 @@ void run_world(World& world, const Drawn& drawn) {
     clients.push_back(std::make_unique<Client>(world, ++number, plan));
     clients.back()->start();
   }
+  world.operate(drawn.plan.operations);
   std::uint64_t events = 0;
   const pool::Duration stuck = stuck_after(drawn.plan);
   const auto all_done = [&] {

@@ -225,30 +225,39 @@ void Backend::take_startup() {
 void Backend::go_on() {
   if (over_ || planned_ || sleeping_) return;
   planned_ = true;
-  world_.at(Duration(world_.rng().between(1, 100)), [this] {
-    planned_ = false;
-    if (over_) return;
-    if (world_.faults() && world_.rng().per_mille(world_.plan().backend_death)) return die();
-    if (!session_.next().empty()) world_.trace(fmt::format("backend {} takes {}", pid_, session_.next()));
-    const PgSession::Step step = session_.step();
-    std::string out = session_.take_output();
-    if (!out.empty()) link_->far_send(std::move(out));
-    if (step == PgSession::Step::Closed) return finish();
-    if (step == PgSession::Step::Progress) return go_on();
-    if (step != PgSession::Step::Sleeping) return;
-    sleeping_ = true;
-    const std::uint64_t sleep = ++sleep_;
-    world_.at(Duration(world_.rng().between(100, 200'000)), [this, sleep] {
-      if (over_ || !sleeping_ || sleep != sleep_) return;
-      sleeping_ = false;
-      session_.wake(false);
-      go_on();
-    });
+  discarding_ = session_.next().starts_with("QDISCARD ALL");
+  world_.at(Duration(world_.rng().between(1, discarding_ && world_.rng().chance(30) ? 50'000 : 100)),
+            [this] { take_step(); });
+}
+
+void Backend::take_step() {
+  planned_ = discarding_ = false;
+  if (over_) return;
+  if (world_.faults() && world_.rng().per_mille(world_.plan().backend_death)) return die();
+  if (!session_.next().empty()) world_.trace(fmt::format("backend {} takes {}", pid_, session_.next()));
+  const PgSession::Step step = session_.step();
+  std::string out = session_.take_output();
+  if (!out.empty()) link_->far_send(std::move(out));
+  if (step == PgSession::Step::Closed) return finish();
+  if (step == PgSession::Step::Progress) return go_on();
+  if (step != PgSession::Step::Sleeping) return;
+  sleeping_ = true;
+  const std::uint64_t sleep = ++sleep_;
+  world_.at(Duration(world_.rng().between(100, 200'000)), [this, sleep] {
+    if (over_ || !sleeping_ || sleep != sleep_) return;
+    sleeping_ = false;
+    session_.wake(false);
+    go_on();
   });
 }
 
 void Backend::cancel() {
-  if (over_ || !sleeping_) return;
+  if (over_) return;
+  if (discarding_) {
+    world_.trace(fmt::format("backend {}: DISCARD ALL is canceled", pid_));
+    session_.cancel_next();
+  }
+  if (!sleeping_) return;
   world_.trace(fmt::format("backend {}: {} is canceled", pid_, session_.running()));
   sleeping_ = false;
   ++sleep_;

@@ -230,7 +230,9 @@ void PgSession::continue_query() {
   const std::string sql = rest_.front();
   rest_.erase(rest_.begin());
   begin_statement();
-  const Outcome outcome = run(sql, false);
+  const Outcome outcome = std::exchange(cancel_next_, false)
+                              ? Failure{"57014", "canceling statement due to user request"}
+                              : run(sql, false);
   if (outcome) {
     rest_.clear();
     error(*outcome);

@@ -30,6 +30,8 @@ class PgSession {
   Step step();
   /// Ends a SLEEP, by itself or because of a cancel request.
   void wake(bool canceled);
+  /// A cancel request hits the statement that step() is about to run.
+  void cancel_next() { cancel_next_ = true; }
   /// Bytes that the server has decided to send; the rest of an unfinished pipeline stays inside until Sync or Flush.
   [[nodiscard]] std::string take_output();
   /// ParameterStatus messages of the login.
@@ -78,7 +80,7 @@ class PgSession {
   std::vector<std::string> rest_;  ///< statements of the simple query still to run
   char status_ = 'I';
   bool implicit_ = false;  ///< an implicit transaction block has begun
-  bool skip_ = false, copy_ = false, extended_ = false, sleeping_ = false, closed_ = false;
+  bool skip_ = false, copy_ = false, extended_ = false, sleeping_ = false, closed_ = false, cancel_next_ = false;
   std::string copy_token_;
 };
 

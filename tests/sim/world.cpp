@@ -9,6 +9,8 @@ namespace pgweir::sim {
 
 namespace {
 
+constexpr const char* kDatabases[] = {"tx", "se", "st"};
+
 /// Reproducible stand-in: what matters here is who talks to whom, not secrecy.
 class SimCrypto final : public protocol::Crypto {
  public:
@@ -203,6 +205,49 @@ void World::connect_cancel(pool::WorkerId worker, std::uint64_t token) {
   backends_.push_back(std::make_unique<Backend>(*this, link));
   cores_[worker]->cancel_connected(token, std::make_unique<SimPort>(link));
   settle(worker);
+}
+
+// ---- the operator ----
+
+void World::operate(int times) {
+  at(Duration(rng_.between(1, 200'000)), [this, times] {
+    if (times == 0) return resume_everything();
+    operator_step();
+    operate(times - 1);
+  });
+}
+
+void World::operator_step() {
+  const char* database = kDatabases[rng_.below(std::size(kDatabases))];
+  const auto worker = static_cast<pool::WorkerId>(rng_.below(plan_.workers));
+  pool::Actions& actions = cores_[worker]->actions();
+  switch (rng_.below(5)) {
+    case 0:
+      trace(fmt::format("PAUSE {}", database));
+      (void)pools_->pause(database, now_, actions);
+      break;
+    case 1:
+      trace("PAUSE");
+      (void)pools_->pause_all(now_, actions);
+      break;
+    case 2:
+      trace(fmt::format("RECONNECT {}", database));
+      pools_->reconnect(database, now_, actions);
+      break;
+    default:
+      return resume_everything();
+  }
+  arm_pools();
+  settle(worker);
+}
+
+void World::resume_everything() {
+  trace("RESUME");
+  pool::Actions& actions = cores_[0]->actions();
+  (void)pools_->resume_all(now_, actions);
+  for (const char* name : kDatabases) (void)pools_->resume(name, now_, actions);
+  arm_pools();
+  settle(0);
 }
 
 // ---- the cluster ----

@@ -140,6 +140,7 @@ class Backend final : public Far {
  private:
   void take_startup();
   void go_on();
+  void take_step();
   void finish();
 
   World& world_;
@@ -148,6 +149,7 @@ class Backend final : public Far {
   std::string startup_, database_;
   std::uint32_t pid_ = 0, secret_ = 0;
   bool started_ = false, over_ = false, counted_ = false, planned_ = false, sleeping_ = false;
+  bool discarding_ = false;  ///< a DISCARD ALL takes its time and may be canceled
   std::uint64_t sleep_ = 0;
 
   friend class World;
@@ -164,6 +166,7 @@ struct Plan {
   Duration mailbox_max{200};     ///< longest delay between workers
   unsigned connect_failure = 0;  ///< per cent
   unsigned backend_death = 0;    ///< per mille of backend steps
+  int operations = 0;            ///< how often somebody pauses, resumes or reconnects a database
 };
 
 class World {
@@ -181,6 +184,8 @@ class World {
   [[nodiscard]] const Plan& plan() const { return plan_; }
   [[nodiscard]] bool faults() const { return faults_; }
   void stop_faults() { faults_ = false; }
+  /// An operator at work: PAUSE, RESUME and RECONNECT by chance, `times` times and then RESUME.
+  void operate(int times);
   [[nodiscard]] bool disturbed() const { return plan_.connect_failure > 0 || plan_.backend_death > 0; }
 
   /// A client connects to the proxy.
@@ -215,6 +220,8 @@ class World {
   };
   void arm(pool::WorkerId worker);
   void arm_pools();
+  void operator_step();
+  void resume_everything();
   [[nodiscard]] std::uint32_t limit_of(const std::string& database) const;
 
   Rng rng_;

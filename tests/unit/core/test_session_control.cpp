@@ -324,3 +324,37 @@ TEST_CASE("SHOW of sockets and KILL_CLIENT", "[session]") {
   CHECK(client->closed);
   CHECK(types(admin->take()) == "CZ");
 }
+
+TEST_CASE("a server whose reset query was canceled is not given to the next client", "[session]") {
+  World world(config_text("pool_mode = session\n"));
+  const WirePtr client = world.client();
+  world.feed(client, query("set search_path = mine"));
+  world.feed(world.server, complete("SET") + ready());
+  world.server->take();
+  world.feed(client, terminate());
+  REQUIRE(world.server->take() == query("DISCARD ALL"));
+  SECTION("canceled") {
+    world.feed(world.server, server_error("57014", "canceling statement due to user request") + ready());
+    CHECK(world.server->take() == terminate());
+    CHECK(world.host.pools.totals().idle_servers == 0);
+  }
+  SECTION("failed otherwise, which PgBouncer ignores") {
+    world.feed(world.server, server_error("42601", "syntax error") + ready());
+    CHECK(world.server->take().empty());
+    CHECK(world.host.pools.totals().idle_servers == 1);
+  }
+}
+
+TEST_CASE("a server that is closed during its login keeps its permit until it has ended", "[session]") {
+  World world;
+  const WirePtr client = world.connect();
+  world.feed(client, World::startup({{"user", "u"}, {"database", "db"}}));
+  const WirePtr server = world.server_connects();
+  world.feed(server, made(protocol::append_authentication_ok));
+  world.host.pools.reconnect("db", world.now, world.core.actions());
+  world.settle();
+  CHECK_FALSE(server->closed);
+  CHECK(world.host.pools.totals().servers >= 1);
+  world.hang_up(server);
+  CHECK(server->closed);
+}
