@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "pool/mutation.hpp"
 #include "protocol/message_builder.hpp"
@@ -198,8 +199,14 @@ bool ClientSession::align() {
   if (!server_->ledger().idle() || server_->transaction_status() != 'I') return true;
   protocol::ServerParameters& theirs = server_->parameters();
   if (aligned(parameters_, theirs) || PGWEIR_MUTANT(5)) {
-    if (parameters_.tracked && theirs.tracked && *parameters_.tracked == *theirs.tracked) {
-      parameters_.tracked = theirs.tracked;  // the next comparison is one of pointers
+    protocol::ParameterSetPtr& own = parameters_.tracked;
+    if (own != theirs.tracked && own && theirs.tracked && *own == *theirs.tracked) {
+      // Of equal sets one remains in the end, the same for all clients and servers: then pointers are compared.
+      if (std::less<>()(own.get(), theirs.tracked.get())) {
+        theirs.tracked = own;
+      } else {
+        own = theirs.tracked;
+      }
     }
     server_->set_aligned();
     return true;
