@@ -507,3 +507,39 @@ TEST_CASE("notices and notifications pass in between", "[session]") {
   world.feed(world.server, notice + complete("X") + ready());
   CHECK(client->take() == notice + complete("X") + ready());
 }
+
+TEST_CASE("streaming both ways, as replication does", "[session]") {
+  World world(config_text(GENERATE("", "pool_mode = session\n")));
+  const WirePtr client = world.client();
+  world.byte_by_byte = GENERATE(false, true);
+  const std::string both("W\0\0\0\7\0\0\0", 8);
+  const std::string wal = made(protocol::append_copy_data, "w wal");
+  const std::string status = made(protocol::append_copy_data, "r status");
+  const std::string done = made(protocol::append_copy_done);
+  world.feed(client, query("START_REPLICATION"));
+  CHECK(world.server->take() == query("START_REPLICATION"));
+  world.feed(world.server, both + wal);
+  CHECK(client->take() == both + wal);
+  world.feed(client, status);
+  CHECK(world.server->take() == status);
+  world.feed(world.server, wal);
+  CHECK(client->take() == wal);
+  // The server may end its direction first (end of a timeline), the client then ends its own.
+  const bool server_first = GENERATE(false, true);
+  if (server_first) {
+    world.feed(world.server, done);
+    CHECK(client->take() == done);
+  }
+  world.feed(client, done);
+  CHECK(world.server->take() == done);
+  if (!server_first) {
+    world.feed(world.server, wal + done);  // what was under way
+    CHECK(client->take() == wal + done);
+  }
+  world.feed(world.server, complete("START_REPLICATION") + ready());
+  CHECK(client->take() == complete("START_REPLICATION") + ready());
+  world.feed(client, query("select 1"));
+  CHECK(world.server->take() == query("select 1"));
+  world.feed(world.server, complete("SELECT 1") + ready());
+  CHECK(client->take() == complete("SELECT 1") + ready());
+}
