@@ -13,6 +13,7 @@
 #include "proxy/core/report.hpp"
 #include "proxy/io/clock.hpp"
 #include "proxy/io/logger.hpp"
+#include "proxy/io/service_manager.hpp"
 
 namespace pgweir::io {
 
@@ -111,6 +112,7 @@ int Runtime::run() {
   start_listeners(std::move(sockets));
   log().info("process up: PgWeir {}, {} workers (epoll), tls: {}", PGWEIR_VERSION, worker_count_,
              OpenSSL_version(OPENSSL_VERSION));
+  notify_service_manager("READY=1");
   workers_[0]->run();
   return 0;
 }
@@ -263,6 +265,14 @@ void Runtime::answer(const core::ProcessCommand& command, const std::string& err
 
 // Empty, or the console's error text.
 std::string Runtime::reload() {
+  notify_reloading();
+  std::string error = reload_files();
+  // Refused or not, it goes on serving.
+  notify_service_manager("READY=1");
+  return error;
+}
+
+std::string Runtime::reload_files() {
   const std::string path = config().conffile.value_or(options_.config_file);
   LoadedConfig loaded = load_settings(path, settings_.get());
   for (const std::string& warning : loaded.warnings) log().warning("{}", warning);
@@ -369,6 +379,7 @@ void Runtime::shut_down(core::ShutdownMode mode) {
     return stop();
   }
   shutdown_ = mode;
+  notify_service_manager("STOPPING=1");
   std::erase_if(listeners_, [](const auto& listener) { return !listener->socket().is_unix(); });
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {
     workers_[0]->post(id, [mode](core::WorkerCore& there) { there.set_shutdown(mode); });
@@ -394,6 +405,7 @@ void Runtime::wait_over(std::uint64_t token) {
 
 void Runtime::stop() {
   log().info("shutting down");
+  notify_service_manager("STOPPING=1");
   listeners_.clear();
   for (const auto& worker : workers_) worker->stop();
 }
@@ -415,7 +427,6 @@ void Runtime::end_stats_period() {
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {
     workers_[0]->post(id, [length](core::WorkerCore& there) { there.end_stats_period(length); });
   }
-  if (!config().log_stats) return;
   core::collect_reports(workers_[0]->core(), false,
                         [this](core::WorkerCore&, const core::WorkerReport& report) { log_stats(report); });
 }
@@ -428,13 +439,14 @@ void Runtime::log_stats(const core::WorkerReport& report) {
     period.length_us = std::max(period.length_us, row.period.length_us);
   }
   const core::PoolStats average = core::averages(period);
-  log().info(
+  const std::string text = fmt::format(
       "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, {} client logins/s, in {} "
-      "B/s, "
-      "out {} B/s, xact {} us, query {} us, wait {} us",
+      "B/s, out {} B/s, xact {} us, query {} us, wait {} us",
       average.xact_count, average.query_count, average.client_parse_count, average.server_parse_count,
       average.bind_count, average.client_login_count, average.client_bytes, average.server_bytes, average.xact_time,
       average.query_time, average.wait_time);
+  if (config().log_stats) log().info("{}", text);
+  notify_service_manager("STATUS=" + text);
 }
 
 }  // namespace pgweir::io

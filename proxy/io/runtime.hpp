@@ -66,6 +66,7 @@ class Runtime {
   void wait_for_signal();
   void on_signal(int number);
   [[nodiscard]] std::string reload();
+  [[nodiscard]] std::string reload_files();
   void apply(LoadedConfig loaded);
   void apply_to_pools(const core::Config& before, const core::Config& now);
   [[nodiscard]] std::string set(const std::string& key, const std::string& value);
