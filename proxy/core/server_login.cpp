@@ -24,7 +24,7 @@ constexpr char kSeparator = '\x1f';
 }  // namespace
 
 std::string encode_login_error(std::string_view sqlstate, std::string_view message) {
-  return std::string(sqlstate) + kSeparator + std::string(message);
+  return std::string(sqlstate.size() == 5 ? sqlstate : "08P01") + kSeparator + std::string(message);
 }
 
 std::pair<std::string_view, std::string_view> decode_login_error(std::string_view text) {
@@ -131,6 +131,9 @@ void ServerLogin::take_message(char type, ByteView body) {
     case backend::NegotiateProtocolVersion:
       return;
     case backend::ReadyForQuery:
+      if (!authenticated_) return failed("ready before it was authenticated", pool::CloseKind::LoginFailed);
+      if (protocol::parse_ready_for_query(body) != 'I')
+        return failed("bad ReadyForQuery", pool::CloseKind::LoginFailed);
       logged_in();
       return;
     default:
@@ -155,6 +158,7 @@ void ServerLogin::take_authentication(ByteView body) {
   std::string answer;
   switch (request->kind) {
     case AuthRequest::Ok:
+      authenticated_ = true;
       return;
     case AuthRequest::CleartextPassword:
       if (kind == SecretKind::Empty) break;
@@ -227,7 +231,7 @@ void ServerLogin::take_error(ByteView body) {
   const auto error = protocol::parse_error_fields(body);
   if (!error) return failed("login failed", pool::CloseKind::LoginRejected);
   const auto kind = error->sqlstate == "57P03" ? pool::CloseKind::ServerNotReadyYet : pool::CloseKind::LoginRejected;
-  failed(error->message, kind, error->sqlstate);
+  failed(error->message.empty() ? ByteView("login failed") : error->message, kind, error->sqlstate);
 }
 
 void ServerLogin::failed(std::string_view text, pool::CloseKind kind, std::string_view sqlstate) {

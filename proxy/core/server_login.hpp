@@ -46,6 +46,7 @@ class ServerLogin {
   [[nodiscard]] std::optional<std::string> secret() const;
 
   ServerSession& server_;
+  bool authenticated_ = false;  ///< AuthenticationOk came
   State state_ = State::Messages;
   std::unique_ptr<protocol::ScramClient> scram_;
   ServerReport report_;

@@ -163,8 +163,8 @@ ServerSession::Step ServerSession::take_message(const protocol::FrameHeader& hea
 
 // Messages without a body that matters: settle the ledger's front entry.
 ServerSession::Step ServerSession::take_reply(char type) {
-  if (type == backend::DataRow || type == backend::CopyData || asynchronous(type)) return Step::Forward;
-  if (copy_both_) return Step::Forward;
+  if (asynchronous(type) || copy_both_) return Step::Forward;
+  if ((type == backend::DataRow || type == backend::CopyData) && !ledger_.empty()) return Step::Forward;
   if (ledger_.empty()) return unexpected(type);
   const ReplyKind front = ledger_.front().kind;
   switch (type) {
@@ -251,9 +251,13 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
 
 ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
   const auto undo_entry = [this](ReplyEntry& entry) { undo(entry); };
-  if (ledger_.empty()) return Step::Forward;
-  ReplyEntry& front = ledger_.front();
   const auto error = protocol::parse_error_fields(body);
+  if (ledger_.empty()) {
+    // Between requests a server says so only when it ends (57P01, a timeout of an idle transaction).
+    const bool fatal = error && (error->severity_v == "FATAL" || error->severity_v == "PANIC");
+    return fatal ? Step::Forward : unexpected(backend::ErrorResponse);
+  }
+  ReplyEntry& front = ledger_.front();
   if (front.kind == ReplyKind::Mistake && error && error->sqlstate == front.change->sqlstate) {
     out.begin_own() += front.change->error;
     out.end_own();
@@ -312,7 +316,8 @@ ServerSession::Step ServerSession::take_parameter_status(ByteView body, OutBatch
 }
 
 ServerSession::Step ServerSession::take_command_complete(ByteView body) {
-  if (!ledger_.empty() && ledger_.front().kind == ReplyKind::Execute) ledger_.drop_front();
+  if (ledger_.empty()) return unexpected(backend::CommandComplete);
+  if (ledger_.front().kind == ReplyKind::Execute) ledger_.drop_front();
   // Only a few tags concern us, and all begin with one of these letters.
   const char first = body.empty() ? '\0' : body[0];
   if (first != 'D' && first != 'R' && first != 'S') return Step::Forward;

@@ -426,13 +426,14 @@ void WorkerCore::server_connected(pool::ServerId server, std::unique_ptr<Port> p
   result.start_login();
 }
 
-void WorkerCore::server_connect_failed(pool::ServerId server, const std::string& text) {
+void WorkerCore::server_connect_failed(pool::ServerId server, const std::string& text, const std::string& detail) {
   const auto it = connecting_.find(server);
   if (it == connecting_.end()) return;
   PoolContext* context = find_context(it->second.pool);
   if (context != nullptr) {
-    log(LogLevel::Warning, fmt::format("S: {}/{}@{}:{} closing because: {}", context->database, context->user,
-                                       it->second.target.host.host, it->second.target.host.port, text));
+    log(LogLevel::Warning, fmt::format("S: {}/{}@{}:{} closing because: {}{}", context->database, context->user,
+                                       it->second.target.host.host, it->second.target.host.port, text,
+                                       detail.empty() ? "" : ": " + detail));
     if (context->entry != nullptr && context->entry->load_balance_hosts == LoadBalanceHosts::Disable)
       ++context->next_host;
   }

@@ -46,7 +46,8 @@ class WorkerCore {
   /// A client connected. Refuses it itself if max_client_conn is reached.
   ClientSession& client_accepted(std::unique_ptr<Port> port, PeerAddress address);
   void server_connected(pool::ServerId server, std::unique_ptr<Port> port, PeerAddress address);
-  void server_connect_failed(pool::ServerId server, const std::string& text);
+  /// `detail` is for the log: the operating system's or the resolver's reason; may be empty.
+  void server_connect_failed(pool::ServerId server, const std::string& text, const std::string& detail);
   void cancel_connected(std::uint64_t token, std::unique_ptr<Port> port);
   void cancel_connect_failed(std::uint64_t token);
   [[nodiscard]] TimePoint next_deadline() const;

@@ -1,9 +1,9 @@
 // Reading the configuration and the files that it names.
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <map>
+#include <memory>
 
 #include "proxy/core/userlist.hpp"
 #include "proxy/io/runtime.hpp"
@@ -15,10 +15,14 @@ namespace {
 using FileText = boost::system::result<std::string, std::string>;
 
 FileText read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
+  const auto close = [](std::FILE* file) { std::fclose(file); };
+  const std::unique_ptr<std::FILE, decltype(close)> file(std::fopen(path.c_str(), "rbe"), close);
   if (!file) return FileText(boost::system::in_place_error, std::strerror(errno));
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (file.bad()) return FileText(boost::system::in_place_error, "read error");
+  std::string text;
+  char buffer[65536];
+  std::size_t size = 0;
+  while ((size = std::fread(buffer, 1, sizeof buffer, file.get())) > 0) text.append(buffer, size);
+  if (std::ferror(file.get()) != 0) return FileText(boost::system::in_place_error, std::strerror(errno));
   return FileText(boost::system::in_place_value, std::move(text));
 }
 

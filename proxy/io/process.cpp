@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <cstring>
 #include <optional>
 #include <stdexcept>
@@ -149,6 +150,8 @@ void block_sigpipe() {
   ::sigemptyset(&set);
   ::sigaddset(&set, SIGPIPE);
   ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  // A log that has reached RLIMIT_FSIZE is a failed write, not the end of the service.
+  ::signal(SIGXFSZ, SIG_IGN);
 }
 
 }  // namespace pgweir::io

@@ -45,7 +45,7 @@ struct FdLimit {
 /// Raises the soft RLIMIT_NOFILE to `wanted`, at most to the hard one (0: to the hard one); gives what is in force.
 FdLimit raise_fd_limit(std::size_t wanted = 0);
 
-/// Blocks SIGPIPE in this thread and all that it starts.
+/// Blocks SIGPIPE in this thread and all that it starts, and ignores SIGXFSZ: writes fail instead.
 void block_sigpipe();
 
 }  // namespace pgweir::io

@@ -127,8 +127,7 @@ void Worker::open_server(pool::ServerId server, const core::ServerTarget& target
         connecting_.erase(server);
         begin_batch();
         if (result.fd < 0) {
-          if (!result.detail.empty()) io::log().debug("{}: {}", result.error, result.detail);
-          core_->server_connect_failed(server, result.error);
+          core_->server_connect_failed(server, result.error, result.detail);
         } else {
           core::PeerAddress address = address_of(result.fd, result.address, result.address.ss_family == AF_UNIX);
           core_->server_connected(server, std::make_unique<SocketPort>(*this, result.fd), std::move(address));

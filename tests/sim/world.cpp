@@ -189,7 +189,7 @@ std::shared_ptr<Link> World::connect_client() {
 
 void World::connect_server(pool::WorkerId worker, pool::ServerId server) {
   if (faults_ && rng_.chance(plan_.connect_failure)) {
-    cores_[worker]->server_connect_failed(server, "connect failed");
+    cores_[worker]->server_connect_failed(server, "connect failed", "refused");
   } else {
     auto link = std::make_shared<Link>(*this, worker);
     backends_.push_back(std::make_unique<Backend>(*this, link));

@@ -249,7 +249,7 @@ class World {
     REQUIRE_FALSE(host.connects.empty());
     const auto id = host.connects.front().first;
     host.connects.pop_front();
-    core.server_connect_failed(id, text);
+    core.server_connect_failed(id, text, {});
     settle();
   }
   WirePtr cancel_connects() {
