@@ -1,0 +1,91 @@
+"""What this machine is and has: programs, limits, the unprivileged user, a fingerprint."""
+import hashlib
+import os
+import pathlib
+import platform
+import pwd
+import re
+import resource
+import shutil
+import socket
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+BENCH = ROOT / "bench"
+
+
+class Trouble(Exception):
+    """What keeps a measurement from being made, said to the user."""
+
+
+def find_program(name):
+    """Debian keeps servers in /usr/sbin, which an ordinary user's PATH leaves out."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
+
+
+def find_postgres():
+    if "PG_BIN" in os.environ:
+        candidates = [pathlib.Path(os.environ["PG_BIN"])]
+    else:
+        newest_first = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: -float(p.parent.name))
+        candidates = [pathlib.Path("/usr/lib/postgresql/15/bin"), *newest_first]
+    for folder in candidates:
+        if all((folder / name).exists() for name in ("initdb", "postgres", "pgbench", "psql", "pg_isready")):
+            return folder
+    raise Trouble("PostgreSQL's server programs are missing (Debian: apt install postgresql-15); "
+                  "PG_BIN names another folder")
+
+
+def server_user():
+    """PostgreSQL and the poolers refuse to run as root: who runs them then, or None for the present user."""
+    if os.getuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise Trouble("run as root there must be a user postgres or nobody to run the servers")
+
+
+def identity():
+    """Arguments for subprocess that make the child that user."""
+    user = server_user()
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+
+
+def raise_limits():
+    """As many open files as we may have; no core files of what we end. Children inherit both."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def most_open_files():
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def fingerprint():
+    text = pathlib.Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", text, re.MULTILINE)
+    return {
+        "cpu": model[1].strip() if model else platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "host": hashlib.sha256(socket.gethostname().encode()).hexdigest()[:16],
+    }
+
+
+def version_of(program, option="--version"):
+    try:
+        done = subprocess.run([str(program), option], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = (done.stdout + done.stderr).splitlines()
+    return lines[0].strip() if lines else ""
