@@ -50,6 +50,7 @@ struct Account {
   std::uint32_t hungry_pools = 0;   ///< its pools in which somebody waits
   std::uint32_t warm_pools = 0;     ///< its pools with a min_pool_size
   std::vector<PoolState*> pools{};  ///< never shrinks
+  bool transient = false;           ///< known only through clients that are logging in: forgotten with the last of them
 
   [[nodiscard]] bool limited() const { return max_servers != 0; }
   [[nodiscard]] bool full() const { return limited() && servers.total >= max_servers; }

@@ -23,14 +23,46 @@ void PoolManager::exempt_client(ClientId client) {
   --impl_->counted_clients;
 }
 
-ClientLimit PoolManager::bind_client(ClientId client, std::string_view database, std::string_view user) {
+namespace {
+
+// Anybody may claim any name, so what only a login knows about leaves with it.
+template <class Map>
+auto& known_or_transient(Map& map, std::string_view name) {
+  auto entry = map.find(name);
+  if (entry == map.end()) {
+    entry = map.emplace(std::string(name), std::make_unique<typename Map::mapped_type::element_type>()).first;
+    entry->second->name = name;
+    entry->second->transient = true;
+  }
+  return *entry->second;
+}
+
+template <class Map, class State>
+void forget_unused(Map& map, const State& state) {
+  if (state.clients == 0 && state.transient) map.erase(map.find(state.name));
+}
+
+}  // namespace
+
+ClientLimit PoolManager::bind_client(ClientId client, std::string_view database, std::string_view user,
+                                     const ClientLimits* limits) {
   Impl& m = *impl_;
   ClientSlot* c = m.clients.find(client);
   PROXY_INVARIANT(c != nullptr && c->database == nullptr);
-  DatabaseState& db = m.database(database);
-  UserState& u = m.user(user);
-  if (!c->exempt && db.clients_full()) return ClientLimit::Database;
-  if (!c->exempt && u.clients_full()) return ClientLimit::User;
+  DatabaseState& db = known_or_transient(m.databases, database);
+  UserState& u = known_or_transient(m.users, user);
+  if (limits != nullptr) {
+    db.max_clients = limits->database;
+    u.max_clients = limits->user;
+  }
+  ClientLimit hit = ClientLimit::Ok;
+  if (!c->exempt && u.clients_full()) hit = ClientLimit::User;
+  if (!c->exempt && db.clients_full()) hit = ClientLimit::Database;
+  if (hit != ClientLimit::Ok) {
+    forget_unused(m.databases, db);
+    forget_unused(m.users, u);
+    return hit;
+  }
   c->database = &db;
   c->user = &u;
   ++db.clients;
@@ -87,6 +119,8 @@ void PoolManager::remove_client(ClientId client, TimePoint now, Actions& out) {
   if (c->database != nullptr) {
     --c->database->clients;
     --c->user->clients;
+    forget_unused(m.databases, *c->database);
+    forget_unused(m.users, *c->user);
   }
   if (!c->exempt) --m.counted_clients;
   m.clients.erase(*c);

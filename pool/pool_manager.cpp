@@ -19,6 +19,7 @@ DatabaseState& PoolManager::Impl::database(std::string_view name) {
     entry = databases.emplace(std::string(name), std::make_unique<DatabaseState>()).first;
     entry->second->name = name;
   }
+  entry->second->transient = false;
   return *entry->second;
 }
 
@@ -28,6 +29,7 @@ UserState& PoolManager::Impl::user(std::string_view name) {
     entry = users.emplace(std::string(name), std::make_unique<UserState>()).first;
     entry->second->name = name;
   }
+  entry->second->transient = false;
   return *entry->second;
 }
 

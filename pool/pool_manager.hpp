@@ -76,6 +76,11 @@ struct AcquireResult {
 
 enum class ClientLimit : std::uint8_t { Ok, Database, User };
 
+/// How many clients a database and a user may have; 0: unlimited.
+struct ClientLimits {
+  std::uint32_t database = 0, user = 0;
+};
+
 /// How a linked or testing server is given back.
 enum class ReleaseKind : std::uint8_t {
   Clean,      ///< ready for the next client
@@ -167,7 +172,10 @@ class PoolManager {
   /// Turns an accepted client into an exempt one (it logs in to the console); it no longer counts for max_client_conn.
   void exempt_client(ClientId client);
   /// The client named its database and user. Counts it there; on refusal nothing is counted. `exempt`: console admin.
-  [[nodiscard]] ClientLimit bind_client(ClientId client, std::string_view database, std::string_view user);
+  /// `limits`: in force from now on for this database and user; null: those they have. Names nobody else has asked for
+  /// are forgotten with the client.
+  [[nodiscard]] ClientLimit bind_client(ClientId client, std::string_view database, std::string_view user,
+                                        const ClientLimits* limits = nullptr);
   /// Says that the login is complete and which pool the client belongs to (SHOW POOLS cl_active, min_pool_size).
   void attach_client(ClientId client, PoolId pool, TimePoint now, Actions& out);
   /// The client is gone: leaves every queue. A grant on its way to it is taken back. A server linked to it must have

@@ -73,9 +73,13 @@ void ClientLogin::check_limits() {
     pools->exempt_client(client_.id_);
   } else {
     pool::ClientLimit limit;
+    const DatabaseConfig* entry = find_database(config, client_.database_);
+    const pool::ClientLimits limits{
+        entry == nullptr ? 0 : static_cast<std::uint32_t>(effective_max_db_client_connections(config, *entry)),
+        static_cast<std::uint32_t>(effective_max_user_client_connections(config, client_.user_))};
     {
       PoolLock pools(core.host());
-      limit = pools->bind_client(client_.id_, client_.database_, client_.user_);
+      limit = pools->bind_client(client_.id_, client_.database_, client_.user_, &limits);
     }
     if (limit == pool::ClientLimit::Database) {
       return fail("client connections exceeded (max_db_client_connections)", "53300");

@@ -40,9 +40,10 @@ std::string ServerSession::log_name() const {
                      address_.port);
 }
 
-void ServerSession::start_login() {
+void ServerSession::start_login(TimePoint started) {
+  login_since_ = started;
   login_ = std::make_unique<ServerLogin>(*this);
-  core_->schedule(*this, connected_at_ + core_->config().server_connect_timeout);
+  core_->schedule(*this, login_since_ + core_->config().server_connect_timeout);
   login_->start();
 }
 
@@ -307,10 +308,10 @@ void ServerSession::on_timer(TimePoint now) {
   }
   const Duration limit = core_->config().server_connect_timeout;
   if (login_ && limit > Duration::zero()) {
-    if (now >= connected_at_ + limit) {
+    if (now >= login_since_ + limit) {
       login_->failed("connect timeout", pool::CloseKind::LoginFailed);
     } else {
-      core_->schedule(*this, connected_at_ + limit);
+      core_->schedule(*this, login_since_ + limit);
     }
     return;
   }

@@ -54,7 +54,8 @@ class ServerSession final : public Connection {
   void on_woken() override;
 
   // ---- from WorkerCore and ClientSession ----
-  void start_login();
+  /// `started`: when the connect began, for server_connect_timeout.
+  void start_login(TimePoint started);
   /// The pool granted this server to `client`.
   void link(ClientSession& client);
   [[nodiscard]] ClientSession* client() const { return client_; }
@@ -212,7 +213,7 @@ class ServerSession final : public Connection {
   bool session_used_ = false;      ///< ... of a client in session mode
   bool used_ = false;              ///< a client's messages went to it since the last reset
   TimePoint closing_at_{}, testing_since_{};
-  TimePoint connected_at_{}, last_packet_{};
+  TimePoint connected_at_{}, last_packet_{}, login_since_{};
   std::int64_t connect_wall_us_ = 0;
   std::uint64_t number_ = 0;
 };

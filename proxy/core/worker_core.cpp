@@ -115,11 +115,24 @@ void WorkerCore::fire(const Timer& timer) {
     case Timer::Kind::Client:
       return due(find_client({timer.index, timer.generation}));
     case Timer::Kind::Server:
+      if (connecting_.contains({timer.index, timer.generation})) {
+        return connect_timeout({timer.index, timer.generation}, timer.at);
+      }
       return due(find_server({timer.index, timer.generation}));
     case Timer::Kind::Cancel:
       if (const auto it = cancels_.find(timer.token); it != cancels_.end()) due(it->second.get());
       return;
   }
+}
+
+// The timer may be one of a setting that was changed since.
+void WorkerCore::connect_timeout(pool::ServerId server, TimePoint due) {
+  const Duration limit = config().server_connect_timeout;
+  const TimePoint end = connecting_.at(server).started + limit;
+  if (limit <= Duration::zero()) return;
+  if (due < end) return timers_.push({end, Timer::Kind::Server, server.index, server.generation, 0});
+  host_.abandon_server(server);
+  server_connect_failed(server, "connect timeout", {});
 }
 
 // ---- clients ----
@@ -398,7 +411,10 @@ void WorkerCore::open_server(const pool::Action& action) {
     log(LogLevel::Warning, fmt::format("{}/{}: {}", context->database, context->user, action.reason));
   const ServerTarget target = server_target(*context, context->next_host);
   if (context->entry->load_balance_hosts == LoadBalanceHosts::RoundRobin) ++context->next_host;
-  connecting_[action.server] = {action.pool, target};
+  connecting_[action.server] = {action.pool, target, now_};
+  if (const Duration limit = config().server_connect_timeout; limit > Duration::zero()) {
+    timers_.push({now_ + limit, Timer::Kind::Server, action.server.index, action.server.generation, 0});
+  }
   host_.open_server(action.server, target);
 }
 
@@ -414,6 +430,7 @@ void WorkerCore::server_connected(pool::ServerId server, std::unique_ptr<Port> p
     return;
   }
   ServerTarget target = std::move(it->second.target);
+  const TimePoint started = it->second.started;
   connecting_.erase(it);
   auto session =
       std::make_unique<ServerSession>(*this, std::move(port), server, *context, std::move(address), std::move(target));
@@ -423,7 +440,7 @@ void WorkerCore::server_connected(pool::ServerId server, std::unique_ptr<Port> p
     log(LogLevel::Log, result.log_name() + fmt::format("new connection to server (from {}:{})",
                                                        result.address().local_host, result.address().local_port));
   }
-  result.start_login();
+  result.start_login(started);
 }
 
 void WorkerCore::server_connect_failed(pool::ServerId server, const std::string& text, const std::string& detail) {
@@ -488,7 +505,8 @@ void WorkerCore::start_cancel(pool::CancelId cancel, pool::ServerId server, pool
   const std::uint64_t token = next_token_++;
   auto connection = std::make_unique<CancelConnection>(
       *this, token, CancelConnection::Job{cancel, session->key(), session->target(), origin, requester});
-  schedule(*connection, now_ + config().cancel_wait_timeout);
+  if (const Duration limit = config().cancel_wait_timeout; limit > Duration::zero())
+    schedule(*connection, now_ + limit);
   cancels_.emplace(token, std::move(connection));
   host_.open_cancel(token, session->target());
 }
@@ -498,7 +516,8 @@ void WorkerCore::interrupt_server(const ServerSession& server) {
   const std::uint64_t token = next_token_++;
   auto connection = std::make_unique<CancelConnection>(
       *this, token, CancelConnection::Job{{}, server.key(), server.target(), id_, {}});
-  schedule(*connection, now_ + config().cancel_wait_timeout);
+  if (const Duration limit = config().cancel_wait_timeout; limit > Duration::zero())
+    schedule(*connection, now_ + limit);
   cancels_.emplace(token, std::move(connection));
   host_.open_cancel(token, server.target());
 }

@@ -143,6 +143,7 @@ class WorkerCore {
     friend bool operator>(const Timer& a, const Timer& b) { return a.at > b.at; }
   };
 
+  void connect_timeout(pool::ServerId server, TimePoint due);
   void perform_local(const pool::Action& action);
   void open_server(const pool::Action& action);
   void grant(const pool::Action& action);
@@ -171,6 +172,7 @@ class WorkerCore {
   struct Connecting {
     pool::PoolId pool;
     ServerTarget target;
+    TimePoint started{};
   };
   std::unordered_map<pool::ServerId, Connecting> connecting_;
   std::unordered_map<std::string, Credentials> credentials_;  ///< by "database\0user"

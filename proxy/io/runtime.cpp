@@ -95,8 +95,16 @@ int Runtime::run() {
   if (sockets.empty()) {
     check_unix_socket_unused(spec);
     std::vector<std::string> problems;
-    sockets = open_listeners(spec, problems);
-    for (const std::string& problem : problems) log().warning("{}", problem);
+    const auto tell = [&problems] {
+      for (const std::string& problem : problems) log().warning("{}", problem);
+    };
+    try {
+      sockets = open_listeners(spec, problems);
+    } catch (...) {
+      tell();
+      throw;
+    }
+    tell();
   } else {
     log().warning("sockets passed from service manager, listen_addr and unix_socket_dir are ignored");
   }

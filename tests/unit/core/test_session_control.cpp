@@ -358,3 +358,23 @@ TEST_CASE("a server that is closed during its login keeps its permit until it ha
   world.hang_up(server);
   CHECK(server->closed);
 }
+
+TEST_CASE("server_connect_timeout covers the connect itself", "[session]") {
+  World world(config_text("server_connect_timeout = 2\n"));
+  const WirePtr client = world.connect();
+  world.feed(client, World::startup({{"user", "u"}, {"database", "db"}}));
+  REQUIRE(world.host.connects.size() == 1);
+  SECTION("nobody answers") {
+    world.advance(std::chrono::milliseconds(1900));
+    CHECK(world.host.abandoned.empty());
+    world.advance(std::chrono::milliseconds(200));
+    CHECK(world.host.abandoned.size() == 1);
+    CHECK(world.host.pools.totals().servers == 0);
+  }
+  SECTION("the connect and the login together") {
+    world.advance(std::chrono::milliseconds(1500));
+    const WirePtr server = world.server_connects();
+    world.advance(std::chrono::milliseconds(600));
+    CHECK(server->closed);
+  }
+}

@@ -445,10 +445,36 @@ TEST_CASE("client limits", "[clients]") {
   REQUIRE(dbs.size() == 1);
   CHECK(dbs[0].current_client_connections == 2);
   const auto users = r.m.user_snapshots();
-  REQUIRE(users.size() == 3);
+  REQUIRE(users.size() == 2);  // w was refused and is not remembered
   CHECK(users[0].name == "u");
   CHECK(users[0].current_client_connections == 1);
   CHECK(r.m.totals().login_clients == r.m.totals().clients);
+}
+
+TEST_CASE("names that only a login knew are forgotten with it", "[clients]") {
+  Rig r;
+  r.m.set_user_limits("configured", {0, 5});
+  const ClientLimits one{2, 1};
+  for (int i = 0; i < 3; ++i) {
+    const ClientId a = r.client(), b = r.client();
+    CHECK(r.m.bind_client(a, "any", "stranger", &one) == ClientLimit::Ok);
+    CHECK(r.m.bind_client(b, "any", "stranger", &one) == ClientLimit::User);
+    CHECK(r.m.database_snapshots().size() == 1);
+    CHECK(r.m.user_snapshots().size() == 2);
+    r.check();
+    r.leave(a);
+    r.leave(b);
+    CHECK(r.m.database_snapshots().empty());
+    REQUIRE(r.m.user_snapshots().size() == 1);
+    CHECK(r.m.user_snapshots()[0].name == "configured");
+  }
+  // A pool makes them known for good.
+  const ClientId c = r.client();
+  CHECK(r.m.bind_client(c, "db", "u") == ClientLimit::Ok);
+  r.pool("db", "u", Rig::size(1));
+  r.leave(c);
+  CHECK(r.m.database_snapshots().size() == 1);
+  CHECK(r.m.user_snapshots().size() == 2);
 }
 
 TEST_CASE("pools are found by name and by id", "[clients]") {
