@@ -17,14 +17,14 @@
 #include "protocol/auth_secret.hpp"
 #include "protocol/base64.hpp"
 #include "protocol/saslprep.hpp"
-#include "tests/fuzz/fake_crypto.hpp"
+#include "tests/fake_crypto.hpp"
 #include "tests/fuzz/fuzz_check.hpp"
 
 namespace pgweir::protocol {
 namespace {
 
 using fuzz::check;
-using fuzz::FakeCrypto;
+using test::FakeCrypto;
 
 constexpr std::string_view kClientNonce = "client+nonce/";
 constexpr std::string_view kServerNonce = "server+nonce/";

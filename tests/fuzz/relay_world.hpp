@@ -11,7 +11,7 @@
 
 #include "pool/pool_manager.hpp"
 #include "proxy/core/worker_core.hpp"
-#include "tests/fuzz/fake_crypto.hpp"
+#include "tests/fake_crypto.hpp"
 #include "tests/fuzz/relay_backend.hpp"
 
 namespace pgweir::fuzz {
@@ -91,7 +91,7 @@ class RelayHost final : public core::Host {
 
  private:
   pool::PoolManager pools_;
-  FakeCrypto crypto_;
+  test::FakeCrypto crypto_;
   bool locked_ = false;
 };
 

@@ -16,53 +16,13 @@
 #include "config_test.hpp"
 #include "pool/pool_manager.hpp"
 #include "protocol/message_builder.hpp"
-#include "protocol/siphash.hpp"
 #include "proxy/core/worker_core.hpp"
+#include "tests/fake_crypto.hpp"
 
 namespace pgweir::core::test {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-/// Consistent, not secure: all that the exchanges ask for.
-class FakeCrypto final : public protocol::Crypto {
- public:
-  [[nodiscard]] protocol::Sha256Digest sha256(std::string_view data) const override { return digest("sha", data); }
-  [[nodiscard]] protocol::Sha256Digest hmac_sha256(std::string_view key, std::string_view data) const override {
-    return digest(std::string("mac") + std::string(key) + '|', data);
-  }
-  [[nodiscard]] protocol::Sha256Digest pbkdf2_sha256(std::string_view password, std::string_view salt,
-                                                     std::uint32_t iterations) const override {
-    return digest("pbk" + std::to_string(iterations) + std::string(salt) + '|', password);
-  }
-  [[nodiscard]] std::string md5_hex(std::string_view data) const override {
-    static constexpr char digits[] = "0123456789abcdef";
-    std::string text;
-    for (const unsigned char byte : digest("md5", data)) {
-      if (text.size() < 32) text += {digits[byte >> 4], digits[byte & 15]};
-    }
-    return text;
-  }
-  void random_bytes(std::span<unsigned char> out) override {
-    for (unsigned char& byte : out) byte = static_cast<unsigned char>(next_ = next_ * 1103515245 + 12345);
-  }
-
- private:
-  static protocol::Sha256Digest digest(std::string_view prefix, std::string_view data) {
-    protocol::Sha256Digest result{};
-    for (std::uint64_t part = 0; part < 2; ++part) {
-      protocol::SipHash128 hash({part, 77});
-      hash.add_number(prefix.size());
-      hash.add(prefix);
-      hash.add(data);
-      const protocol::Hash128 value = hash.finish();
-      std::memcpy(result.data() + 16 * part, &value.low, 8);
-      std::memcpy(result.data() + 16 * part + 8, &value.high, 8);
-    }
-    return result;
-  }
-  std::uint32_t next_ = 1;
-};
 
 /// What a test sees of a socket. Outlives the session.
 struct Wire {
@@ -114,7 +74,7 @@ class FakePort final : public Port {
 class FakeHost final : public Host {
  public:
   pool::PoolManager pools{pool::ManagerSettings{1, milliseconds(1), 100}};
-  FakeCrypto crypto_;
+  pgweir::test::FakeCrypto crypto_;
   std::deque<std::pair<pool::ServerId, ServerTarget>> connects;
   std::vector<pool::ServerId> abandoned;
   std::deque<std::uint64_t> cancel_connects;

@@ -154,7 +154,7 @@ TEST_CASE("an unknown user is challenged like any other", "[session]") {
 }
 
 TEST_CASE("SCRAM authentication, whose keys then open the server", "[session]") {
-  FakeCrypto crypto;
+  pgweir::test::FakeCrypto crypto;
   const auto secret = protocol::make_scram_secret(crypto, "pw", 4096, "0123456789abcdef");
   const bool plain = GENERATE(false, true);
   World world(config_text("auth_type = scram-sha-256\n"),

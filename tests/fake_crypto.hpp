@@ -1,5 +1,6 @@
-// Hashes for the fuzz targets: keyed SipHash stretched to the right length. Consistent and fast, which is all that the
-// exchanges ask for; a real PBKDF2 would leave no time for anything else. It remembers the dearest request it got.
+// Hashes for unit tests and fuzz targets: keyed SipHash stretched to the right length. Consistent and fast, which is
+// all that the exchanges ask for; a real PBKDF2 would leave no time for anything else. It remembers the dearest request
+// it got.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +11,7 @@
 #include "protocol/crypto.hpp"
 #include "protocol/siphash.hpp"
 
-namespace pgweir::fuzz {
+namespace pgweir::test {
 
 class FakeCrypto final : public protocol::Crypto {
  public:
@@ -58,4 +59,4 @@ class FakeCrypto final : public protocol::Crypto {
   std::uint32_t next_ = 1;
 };
 
-}  // namespace pgweir::fuzz
+}  // namespace pgweir::test
