@@ -264,6 +264,10 @@ AuthText read_auth_text(std::string_view text, const std::string& file, const Au
   return out;
 }
 
+std::string membership_unsupported(std::string_view what) {
+  return fmt::format("{} is not supported: who is a member of a role is known to the server only", what);
+}
+
 void sort_problems(std::vector<Problem>& problems) {
   std::stable_sort(problems.begin(), problems.end(), [](const Problem& a, const Problem& b) {
     return std::tie(a.file, a.line) < std::tie(b.file, b.line);

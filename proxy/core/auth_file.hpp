@@ -49,6 +49,9 @@ inline constexpr std::size_t kMaxAuthProblems = 1000;
 /// `file` names the text in problems, and relative names are looked for beside it.
 [[nodiscard]] AuthText read_auth_text(std::string_view text, const std::string& file, const AuthFiles& files);
 
+/// Why `what` cannot be used: it asks who is a member of a role.
+[[nodiscard]] std::string membership_unsupported(std::string_view what);
+
 /// By file and line, for problems that were found in several passes.
 void sort_problems(std::vector<Problem>& problems);
 

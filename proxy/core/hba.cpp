@@ -13,31 +13,28 @@
 namespace pgweir::core {
 namespace {
 
-struct TypeWord {
+template <typename Value>
+struct Word {
   std::string_view text;
-  HbaType type;
+  Value value;
 };
-constexpr std::array<TypeWord, 6> kTypes{{{"local", HbaType::Local},
-                                          {"host", HbaType::Host},
-                                          {"hostssl", HbaType::HostSsl},
-                                          {"hostnossl", HbaType::HostNoSsl},
-                                          {"hostgssenc", HbaType::HostGssEnc},
-                                          {"hostnogssenc", HbaType::Host}}};
+constexpr std::array<Word<HbaType>, 6> kTypes{{{"local", HbaType::Local},
+                                               {"host", HbaType::Host},
+                                               {"hostssl", HbaType::HostSsl},
+                                               {"hostnossl", HbaType::HostNoSsl},
+                                               {"hostgssenc", HbaType::HostGssEnc},
+                                               {"hostnogssenc", HbaType::Host}}};
 
-struct MethodWord {
-  std::string_view text;
-  HbaMethod method;
-};
-constexpr std::array<MethodWord, 10> kMethods{{{"trust", HbaMethod::Trust},
-                                               {"reject", HbaMethod::Reject},
-                                               {"md5", HbaMethod::Md5},
-                                               {"password", HbaMethod::Password},
-                                               {"plain", HbaMethod::Password},
-                                               {"scram-sha-256", HbaMethod::ScramSha256},
-                                               {"cert", HbaMethod::Cert},
-                                               {"peer", HbaMethod::Peer},
-                                               {"pam", HbaMethod::Pam},
-                                               {"ldap", HbaMethod::Ldap}}};
+constexpr std::array<Word<HbaMethod>, 10> kMethods{{{"trust", HbaMethod::Trust},
+                                                    {"reject", HbaMethod::Reject},
+                                                    {"md5", HbaMethod::Md5},
+                                                    {"password", HbaMethod::Password},
+                                                    {"plain", HbaMethod::Password},
+                                                    {"scram-sha-256", HbaMethod::ScramSha256},
+                                                    {"cert", HbaMethod::Cert},
+                                                    {"peer", HbaMethod::Peer},
+                                                    {"pam", HbaMethod::Pam},
+                                                    {"ldap", HbaMethod::Ldap}}};
 
 // PostgreSQL's or PgBouncer's, but not possible here.
 constexpr std::array<std::string_view, 8> kOtherMethods{"ident", "gss",   "sspi", "radius",
@@ -125,7 +122,7 @@ class LineReader {
                        quoted(token->text), suggestion(token->text, kTypes)));
       return false;
     }
-    rule_.type = word->type;
+    rule_.type = word->value;
     return true;
   }
 
@@ -149,9 +146,9 @@ class LineReader {
     } else if (are_databases && is_keyword("replication")) {
       names.replication = true;
     } else if (are_databases && (is_keyword("samerole") || is_keyword("samegroup"))) {
-      fail(fmt::format("{} is not supported: who is a member of a role is known to the server only", text));
+      fail(membership_unsupported(text));
     } else if (!token.quoted && text.front() == '+') {
-      fail(fmt::format("{} is not supported: who is a member of a role is known to the server only", quoted(text)));
+      fail(membership_unsupported(quoted(text)));
     } else if (text.front() == '/') {
       // Quotes do not take away this meaning: a pattern with a comma needs them.
       auto pattern = NamePattern::compile(std::string_view(text).substr(1));
@@ -208,7 +205,7 @@ class LineReader {
       return true;
     }
     if (const auto* word = find_word(kMethods, text)) {
-      rule_.method = word->method;
+      rule_.method = word->value;
       return true;
     }
     if (std::find(kOtherMethods.begin(), kOtherMethods.end(), text) != kOtherMethods.end()) {
@@ -239,22 +236,21 @@ class LineReader {
   std::vector<std::string> reasons_;
 };
 
-template <typename Words, typename Member, typename Value>
-std::string_view word_of(const Words& words, Member member, Value value) {
-  for (const auto& word : words) {
-    if (word.*member == value) return word.text;
-  }
-  return {};
+template <typename Words, typename Value>
+std::string_view word_of(const Words& words, Value value) {
+  const auto found =
+      std::find_if(words.begin(), words.end(), [value](const auto& word) { return word.value == value; });
+  return found == words.end() ? std::string_view() : found->text;
 }
 
 }  // namespace
 
 std::string_view to_string(HbaType value) {
-  return word_of(kTypes, &TypeWord::type, value);
+  return word_of(kTypes, value);
 }
 
 std::string_view to_string(HbaMethod value) {
-  return word_of(kMethods, &MethodWord::method, value);
+  return word_of(kMethods, value);
 }
 
 HbaRules parse_hba(std::string_view text, const std::string& file, const AuthFiles& files) {

@@ -36,8 +36,7 @@ Reason read_mapping(const AuthLine& line, IdentMapping& mapping) {
   mapping.database_user = database_user.text;
   mapping.all_database_users = !database_user.quoted && database_user.text == "all";
   if (!database_user.quoted && database_user.text.starts_with('+')) {
-    return fmt::format("{} is not supported: who is a member of a role is known to the server only",
-                       quoted(database_user.text));
+    return membership_unsupported(quoted(database_user.text));
   }
   if (auto reason = compile(mapping.system_user, mapping.system_pattern)) return reason;
   if (auto reason = compile(mapping.database_user, mapping.database_pattern)) return reason;
