@@ -26,17 +26,6 @@ void PoolManager::exempt_client(ClientId client) {
 namespace {
 
 // Anybody may claim any name, so what only a login knows about leaves with it.
-template <class Map>
-auto& known_or_transient(Map& map, std::string_view name) {
-  auto entry = map.find(name);
-  if (entry == map.end()) {
-    entry = map.emplace(std::string(name), std::make_unique<typename Map::mapped_type::element_type>()).first;
-    entry->second->name = name;
-    entry->second->transient = true;
-  }
-  return *entry->second;
-}
-
 template <class Map, class State>
 void forget_unused(Map& map, const State& state) {
   if (state.clients == 0 && state.transient) map.erase(map.find(state.name));
@@ -49,8 +38,8 @@ ClientLimit PoolManager::bind_client(ClientId client, std::string_view database,
   Impl& m = *impl_;
   ClientSlot* c = m.clients.find(client);
   PROXY_INVARIANT(c != nullptr && c->database == nullptr);
-  DatabaseState& db = known_or_transient(m.databases, database);
-  UserState& u = known_or_transient(m.users, user);
+  DatabaseState& db = Impl::named(m.databases, database);
+  UserState& u = Impl::named(m.users, user);
   if (limits != nullptr) {
     db.max_clients = limits->database;
     u.max_clients = limits->user;

@@ -74,8 +74,19 @@ struct PoolManager::Impl {
   explicit Impl(ManagerSettings s) : settings(s) {}
 
   // ---- look-ups (pool_manager.cpp) ----
-  DatabaseState& database(std::string_view name);  ///< made if unknown
-  UserState& user(std::string_view name);          ///< made if unknown
+  DatabaseState& database(std::string_view name);  ///< made if unknown, known for good from now on
+  UserState& user(std::string_view name);          ///< as database()
+  /// The database or user of this name, made as a transient one if unknown.
+  template <class State>
+  static State& named(std::map<std::string, std::unique_ptr<State>, std::less<>>& states, std::string_view name) {
+    auto entry = states.find(name);
+    if (entry == states.end()) {
+      entry = states.emplace(std::string(name), std::make_unique<State>()).first;
+      entry->second->name = name;
+      entry->second->transient = true;
+    }
+    return *entry->second;
+  }
   [[nodiscard]] DatabaseState* find_database(std::string_view name) const;
   [[nodiscard]] PoolState* find_pool(PoolId id) const;
   [[nodiscard]] bool paused(const PoolState& pool) const { return all_paused || pool.database.paused; }

@@ -14,23 +14,15 @@ PoolManager::PoolManager(ManagerSettings settings) : impl_(std::make_unique<Impl
 PoolManager::~PoolManager() = default;
 
 DatabaseState& PoolManager::Impl::database(std::string_view name) {
-  auto entry = databases.find(name);
-  if (entry == databases.end()) {
-    entry = databases.emplace(std::string(name), std::make_unique<DatabaseState>()).first;
-    entry->second->name = name;
-  }
-  entry->second->transient = false;
-  return *entry->second;
+  DatabaseState& state = named(databases, name);
+  state.transient = false;
+  return state;
 }
 
 UserState& PoolManager::Impl::user(std::string_view name) {
-  auto entry = users.find(name);
-  if (entry == users.end()) {
-    entry = users.emplace(std::string(name), std::make_unique<UserState>()).first;
-    entry->second->name = name;
-  }
-  entry->second->transient = false;
-  return *entry->second;
+  UserState& state = named(users, name);
+  state.transient = false;
+  return state;
 }
 
 DatabaseState* PoolManager::Impl::find_database(std::string_view name) const {
