@@ -77,8 +77,8 @@ struct ScramKeys {
 struct ScramClientOptions {
   bool server_offered_plus = false;  ///< SCRAM-SHA-256-PLUS was in the server's list
   std::string channel_binding_data;  ///< hash of the server's certificate; empty without TLS or when switched off
-  std::uint32_t iterations_max =
-      1'000'000;  ///< more is refused: a derivation takes its thread about 0.3 us per iteration
+  /// More is refused: a derivation takes its thread about 0.3 us per iteration.
+  std::uint32_t iterations_max = 1'000'000;
 };
 
 /// Us towards a server. One object per login; `crypto` and `cache` must outlive it.

@@ -12,7 +12,6 @@
 #include "pool/pool_manager.hpp"
 #include "pool/time.hpp"
 #include "proxy/core/config.hpp"
-#include "proxy/core/latency.hpp"
 #include "proxy/core/pool_stats.hpp"
 
 namespace pgweir::core {
@@ -94,14 +93,6 @@ struct StatsRow {
   std::string database;
   PoolStats total;
   StatsPeriod period;  ///< the last one that is over
-};
-
-/// One row of SHOW LATENCY.
-struct LatencyRow {
-  std::string database, user, host;
-  int port = 0;
-  std::string role;
-  const HostLatency* times = nullptr;  ///< lives longer than the row
 };
 
 struct UserRow {

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "proxy/core/admin_data.hpp"
+#include "proxy/core/latency.hpp"
 
 namespace pgweir::core {
 
@@ -57,7 +58,7 @@ void append_show_active_sockets(std::string& out, std::span<const SocketRow> row
 
 void append_show_stats(std::string& out, std::span<const StatsRow> rows);
 /// Ours: how long queries, transactions and waits took, by database, user, host and role. Times in microseconds.
-void append_show_latency(std::string& out, std::span<const LatencyRow> rows);
+void append_show_latency(std::string& out, const LatencyTable& table);
 void append_show_stats_totals(std::string& out, std::span<const StatsRow> rows);
 void append_show_stats_averages(std::string& out, std::span<const StatsRow> rows);
 /// The sum over all rows.

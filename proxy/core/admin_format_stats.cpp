@@ -158,7 +158,7 @@ void append_show_totals(std::string& out, std::span<const StatsRow> rows) {
   result.finish();
 }
 
-void append_show_latency(std::string& out, std::span<const LatencyRow> rows) {
+void append_show_latency(std::string& out, const LatencyTable& table) {
   AdminResult result(out, {text_column("database"),     text_column("user"),         text_column("host"),
                            int4_column("port"),         text_column("role"),         numeric_column("queries"),
                            numeric_column("query_p50"), numeric_column("query_p99"), numeric_column("query_p999"),
@@ -166,9 +166,9 @@ void append_show_latency(std::string& out, std::span<const LatencyRow> rows) {
                            numeric_column("xact_p99"),  numeric_column("xact_p999"), numeric_column("xact_max"),
                            numeric_column("waits"),     numeric_column("wait_p50"),  numeric_column("wait_p99"),
                            numeric_column("wait_p999"), numeric_column("wait_max")});
-  for (const LatencyRow& row : rows) {
-    result.text(row.database).text(row.user).text(row.host).int4(row.port).text(row.role);
-    for (const LatencyHistogram* times : {&row.times->query, &row.times->transaction, &row.times->wait}) {
+  for (const auto& [key, latencies] : table) {
+    result.text(key.database).text(key.user).text(key.host).int4(key.port).text(role_name(key.role));
+    for (const LatencyHistogram* times : {&latencies.query, &latencies.transaction, &latencies.wait}) {
       result.number(times->count()).number(times->quantile_us(500)).number(times->quantile_us(990));
       result.number(times->quantile_us(999)).number(times->max_us());
     }

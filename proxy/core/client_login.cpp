@@ -74,9 +74,8 @@ void ClientLogin::check_limits() {
   } else {
     pool::ClientLimit limit;
     const DatabaseConfig* entry = find_database(config, client_.database_);
-    const pool::ClientLimits limits{
-        entry == nullptr ? 0 : static_cast<std::uint32_t>(effective_max_db_client_connections(config, *entry)),
-        static_cast<std::uint32_t>(effective_max_user_client_connections(config, client_.user_))};
+    const pool::ClientLimits limits{entry == nullptr ? 0 : database_limits(config, *entry).max_db_client_connections,
+                                    user_limits(config, client_.user_).max_user_client_connections};
     {
       PoolLock pools(core.host());
       limit = pools->bind_client(client_.id_, client_.database_, client_.user_, &limits);

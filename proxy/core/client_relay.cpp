@@ -302,16 +302,16 @@ void ClientSession::count_query_start() {
   if (has_deadlines_) core_->schedule(*this, next_deadline());
 }
 
-void ClientSession::count_query_end(TimePoint now, bool transaction_over, HostLatency* latency) {
+void ClientSession::count_query_end(TimePoint now, bool transaction_over, Latencies* latencies) {
   if (in_query_) {
     in_query_ = false;
     context_->stats.query_time += static_cast<std::uint64_t>((now - query_start_).count());
-    if (latency != nullptr) latency->query.add(now - query_start_);
+    if (latencies != nullptr) latencies->query.add(now - query_start_);
   }
   if (transaction_over && in_transaction_) {
     in_transaction_ = false;
     context_->stats.xact_time += static_cast<std::uint64_t>((now - transaction_start_).count());
-    if (latency != nullptr) latency->transaction.add(now - transaction_start_);
+    if (latencies != nullptr) latencies->transaction.add(now - transaction_start_);
   }
   last_request_ = now;
   if (has_deadlines_) core_->schedule(*this, next_deadline());

@@ -131,7 +131,7 @@ bool ClientSession::on_granted(ServerSession& server, bool needs_check) {
   PoolContext& context = server.context();
   ++context.stats.server_assignment_count;
   context.stats.wait_time += static_cast<std::uint64_t>((core_->now() - wait_start_).count());
-  if (server.latency() != nullptr) server.latency()->wait.add(core_->now() - wait_start_);
+  if (server.latencies() != nullptr) server.latencies()->wait.add(core_->now() - wait_start_);
   if (needs_check) {
     const std::string& query = core_->config().server_check_query;
     server.run_hidden(query == "<empty>" ? std::string_view() : std::string_view(query), HiddenPurpose::Check);

@@ -79,7 +79,6 @@ class ClientSession final : public Connection {
   [[nodiscard]] pool::ClientId id() const { return id_; }
   [[nodiscard]] ServerSession* server() const { return server_; }
   [[nodiscard]] bool waiting() const { return waiting_; }
-  [[nodiscard]] PinReason pinned() const { return pinned_; }
   [[nodiscard]] PoolContext* context() const { return context_; }
   [[nodiscard]] const PeerAddress& address() const { return address_; }
   [[nodiscard]] std::uint64_t number() const { return number_; }
@@ -113,7 +112,7 @@ class ClientSession final : public Connection {
   void unnamed_parsed(std::uint32_t serial);
   void unnamed_failed(std::uint32_t serial);
   void unnamed_skipped(std::uint32_t serial);
-  void count_query_end(TimePoint now, bool transaction_over, HostLatency* latency);
+  void count_query_end(TimePoint now, bool transaction_over, Latencies* latencies);
 
   TimePoint timer_at = pool::kNever;  ///< WorkerCore's bookkeeping
 

@@ -18,15 +18,6 @@ std::optional<LoadBalanceHosts> shown_balance(const DatabaseConfig* entry) {
   if (entry == nullptr || entry->hosts.size() < 2) return std::nullopt;
   return entry->load_balance_hosts;
 }
-
-std::vector<LatencyRow> latency_rows(const WorkerReport& report) {
-  std::vector<LatencyRow> rows;
-  for (const auto& [key, latency] : report.latencies) {
-    const auto& [database, user, host, port, role] = key;
-    rows.push_back({database, user, host, port, role_name(role), &latency});
-  }
-  return rows;
-}
 }  // namespace
 
 // ---- SHOW ----
@@ -80,7 +71,10 @@ void Console::show(const AdminCommand& command) {
       const bool sockets = command.what == ShowWhat::Clients || command.what == ShowWhat::Servers ||
                            command.what == ShowWhat::Sockets || command.what == ShowWhat::ActiveSockets;
       collect_reports(
-          core, sockets,
+          core,
+          sockets                             ? ReportExtra::Sockets
+          : command.what == ShowWhat::Latency ? ReportExtra::Latencies
+                                              : ReportExtra::None,
           [id = client_.id(), request = ++request_, what = command.what](WorkerCore& here, WorkerReport all) {
             ClientSession* client = here.find_client(id);
             Console* console = client != nullptr ? client->console() : nullptr;
@@ -127,7 +121,7 @@ void Console::show_collected(ShowWhat what, const WorkerReport& report) {
       append_show_stats(out, stats);
       break;
     case ShowWhat::Latency:
-      append_show_latency(out, latency_rows(report));
+      append_show_latency(out, report.latencies);
       break;
     case ShowWhat::StatsTotals:
       append_show_stats_totals(out, stats);

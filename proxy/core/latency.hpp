@@ -4,8 +4,11 @@
 
 #include <array>
 #include <bit>
+#include <compare>
 #include <cstdint>
+#include <map>
 #include <string>
+#include <string_view>
 
 #include "pool/time.hpp"
 
@@ -56,28 +59,37 @@ class LatencyHistogram {
   std::uint64_t max_us_ = 0;
 };
 
-/// What a server said of itself: `in_hot_standby`, reported since PostgreSQL 14.
+/// What a server says of itself by the parameter kHotStandby, which PostgreSQL reports since version 14.
 enum class HostRole : std::uint8_t { Unknown, Primary, Standby };
+inline constexpr std::string_view kHotStandby = "in_hot_standby";
+[[nodiscard]] constexpr HostRole role_of(std::string_view in_hot_standby) {
+  return in_hot_standby == "on" ? HostRole::Standby : HostRole::Primary;
+}
 
 [[nodiscard]] constexpr const char* role_name(HostRole role) {
   return role == HostRole::Primary ? "primary" : role == HostRole::Standby ? "standby" : "unknown";
 }
 
-/// The times of one pool's servers on one host in one role.
-struct HostLatency {
-  std::string host;
-  int port = 0;
-  HostRole role = HostRole::Unknown;
+struct Latencies {
   LatencyHistogram wait;         ///< from a client's asking to its server
   LatencyHistogram query;        ///< as in SHOW STATS: queries that overlap in a pipeline are one
   LatencyHistogram transaction;  ///< from the first message to ReadyForQuery 'I'
 
-  HostLatency& operator+=(const HostLatency& other) {
+  Latencies& operator+=(const Latencies& other) {
     wait += other.wait;
     query += other.query;
     transaction += other.transaction;
     return *this;
   }
 };
+
+/// Whose times they are: of the servers of one pool on one host in one role.
+struct LatencyKey {
+  std::string database, user, host;
+  int port = 0;
+  HostRole role = HostRole::Unknown;
+  friend auto operator<=>(const LatencyKey&, const LatencyKey&) = default;
+};
+using LatencyTable = std::map<LatencyKey, Latencies>;
 
 }  // namespace pgweir::core

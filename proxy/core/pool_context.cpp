@@ -49,15 +49,14 @@ ServerTarget server_target(const PoolContext& context, std::size_t index) {
   return target;
 }
 
-HostLatency& PoolContext::latency_of(const HostPort& host, HostRole role) {
-  for (const auto& known : latencies) {
-    if (known->role == role && known->port == host.port && known->host == host.host) return *known;
-  }
-  latencies.push_back(std::make_unique<HostLatency>());
-  latencies.back()->host = host.host;
-  latencies.back()->port = host.port;
-  latencies.back()->role = role;
-  return *latencies.back();
+pool::DatabaseLimits database_limits(const Config& config, const DatabaseConfig& entry) {
+  return {static_cast<std::uint32_t>(effective_max_db_connections(config, entry)),
+          static_cast<std::uint32_t>(effective_max_db_client_connections(config, entry))};
+}
+
+pool::UserLimits user_limits(const Config& config, std::string_view user) {
+  return {static_cast<std::uint32_t>(effective_max_user_connections(config, user)),
+          static_cast<std::uint32_t>(effective_max_user_client_connections(config, user))};
 }
 
 }  // namespace pgweir::core

@@ -60,11 +60,12 @@ struct PoolContext {
   std::shared_ptr<const ServerReport> report;  ///< null until a server of this pool was seen here
   std::size_t next_host = 0;                   ///< for load_balance_hosts
   PoolStats stats;
-  StatsPeriod period;  ///< the last one that is over
-  /// By host and role, for as long as the pool lives. Addresses are stable: server sessions point into it.
-  std::vector<std::unique_ptr<HostLatency>> latencies;
-  /// The entry of that host in that role, made at need.
-  HostLatency& latency_of(const HostPort& host, HostRole role);
+  StatsPeriod period;      ///< the last one that is over
+  LatencyTable latencies;  ///< of this pool; server sessions point into it
+  /// Those of that host in that role, made at need, for as long as the pool lives.
+  Latencies& latencies_of(const HostPort& host, HostRole role) {
+    return latencies[{database, user, host.host, host.port, role}];
+  }
 
   /// Start-up parameter values that a server has accepted, by "name=value", with what the server made of them. Bounded.
   std::unordered_map<std::string, std::string> accepted_parameters;
@@ -79,6 +80,10 @@ void resolve(PoolContext& context, std::shared_ptr<const Settings> settings);
 /// The limits of a pool for PoolManager, all inheritance resolved.
 [[nodiscard]] pool::PoolSettings pool_settings(const Config& config, const DatabaseConfig& entry,
                                                const std::string& pool_user);
+
+/// The limits of a database and of a user for PoolManager.
+[[nodiscard]] pool::DatabaseLimits database_limits(const Config& config, const DatabaseConfig& entry);
+[[nodiscard]] pool::UserLimits user_limits(const Config& config, std::string_view user);
 
 /// Host number `index` (modulo the list) of the pool's database and how to connect to it.
 [[nodiscard]] ServerTarget server_target(const PoolContext& context, std::size_t index);

@@ -84,7 +84,7 @@ SocketRow server_row(WorkerCore& core, const ServerSession& server, bool close_n
 
 }  // namespace
 
-WorkerReport make_report(WorkerCore& core, bool sockets) {
+WorkerReport make_report(WorkerCore& core, ReportExtra extra) {
   WorkerReport report;
   for (const auto& [id, context] : core.contexts()) {
     StatsRow& row = report.stats[context->database];
@@ -93,11 +93,11 @@ WorkerReport make_report(WorkerCore& core, bool sockets) {
     row.period.begin += context->period.begin;
     row.period.end += context->period.end;
     row.period.length_us = std::max(row.period.length_us, context->period.length_us);
-    for (const auto& latency : context->latencies) {
-      report.latencies[{context->database, context->user, latency->host, latency->port, latency->role}] += *latency;
+    if (extra == ReportExtra::Latencies) {
+      report.latencies.insert(context->latencies.begin(), context->latencies.end());
     }
   }
-  if (!sockets) return report;
+  if (extra != ReportExtra::Sockets) return report;
   for (const auto& [id, client] : core.clients()) {
     if (!client->closed()) report.sockets.push_back(client_row(core, *client));
   }
@@ -108,7 +108,7 @@ WorkerReport make_report(WorkerCore& core, bool sockets) {
   return report;
 }
 
-void collect_reports(WorkerCore& core, bool sockets, std::function<void(WorkerCore&, WorkerReport)> done) {
+void collect_reports(WorkerCore& core, ReportExtra extra, std::function<void(WorkerCore&, WorkerReport)> done) {
   struct Collection {
     std::size_t missing;
     WorkerReport report;
@@ -118,8 +118,8 @@ void collect_reports(WorkerCore& core, bool sockets, std::function<void(WorkerCo
   const auto collection = std::make_shared<Collection>(Collection{core.host().worker_count(), {}, std::move(done)});
   const pool::WorkerId origin = core.id();
   for (pool::WorkerId worker = 0; worker < core.host().worker_count(); ++worker) {
-    core.host().post(worker, [collection, origin, sockets](WorkerCore& there) {
-      const auto part = std::make_shared<WorkerReport>(make_report(there, sockets));
+    core.host().post(worker, [collection, origin, extra](WorkerCore& there) {
+      const auto part = std::make_shared<WorkerReport>(make_report(there, extra));
       there.host().post(origin, [collection, part](WorkerCore& here) {
         WorkerReport& all = collection->report;
         all.sockets.insert(all.sockets.end(), part->sockets.begin(), part->sockets.end());

@@ -5,7 +5,6 @@
 #include <functional>
 #include <map>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "proxy/core/admin_data.hpp"
@@ -19,14 +18,19 @@ class WorkerCore;
 struct WorkerReport {
   std::vector<SocketRow> sockets;
   std::map<std::string, StatsRow> stats;  ///< by database
-  /// By database, user, host, port and role.
-  std::map<std::tuple<std::string, std::string, std::string, int, HostRole>, HostLatency> latencies;
+  LatencyTable latencies;
 };
 
-/// `sockets`: also list connections, which costs time in proportion to their number.
-[[nodiscard]] WorkerReport make_report(WorkerCore& core, bool sockets);
+/// What a report holds beside the counters.
+enum class ReportExtra : std::uint8_t {
+  None,
+  Sockets,    ///< connections; costs time in proportion to their number
+  Latencies,  ///< some kB for each pool
+};
+
+[[nodiscard]] WorkerReport make_report(WorkerCore& core, ReportExtra extra);
 
 /// Asks every worker for its report and calls `done` on the worker of `core` with all of them joined, later.
-void collect_reports(WorkerCore& core, bool sockets, std::function<void(WorkerCore&, WorkerReport)> done);
+void collect_reports(WorkerCore& core, ReportExtra extra, std::function<void(WorkerCore&, WorkerReport)> done);
 
 }  // namespace pgweir::core

@@ -257,10 +257,11 @@ void ServerLogin::logged_in() {
   } else {
     server_.core_->share_knowledge(context, server_.report_, {});
   }
+  HostRole role = HostRole::Unknown;
   for (const auto& [name, value] : server_.report_->untracked) {
-    if (name == "in_hot_standby") server_.set_role(value);
+    if (name == kHotStandby) role = role_of(value);
   }
-  server_.latency_ = &context.latency_of(server_.target_.host, server_.role_);
+  server_.set_role(role);
   if (context.entry != nullptr && context.entry->connect_query && !context.entry->connect_query->empty()) {
     state_ = State::ConnectQuery;
     server_.run_hidden(*context.entry->connect_query, HiddenPurpose::Connect);

@@ -164,8 +164,8 @@ ServerSession::Step ServerSession::take_message(const protocol::FrameHeader& hea
 // Messages without a body that matters: settle the ledger's front entry.
 ServerSession::Step ServerSession::take_reply(char type) {
   if (asynchronous(type) || copy_both_) return Step::Forward;
-  if ((type == backend::DataRow || type == backend::CopyData) && !ledger_.empty()) return Step::Forward;
   if (ledger_.empty()) return unexpected(type);
+  if (type == backend::DataRow || type == backend::CopyData) return Step::Forward;
   const ReplyKind front = ledger_.front().kind;
   switch (type) {
     case backend::ParseComplete:
@@ -239,7 +239,7 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
   // CopyDone behind a COPY that did not start has no reply to wait for.
   while (!ledger_.empty() && ledger_.front().kind == ReplyKind::CopyEnd) ledger_.drop_front();
   if (ledger_.idle()) client_->segment_done(true);
-  if (ledger_.empty()) client_->count_query_end(core_->now(), status_ == 'I', latency_);
+  if (ledger_.empty()) client_->count_query_end(core_->now(), status_ == 'I', latencies_);
   if (context_->mode == PoolMode::Statement && status_ != 'I') {
     ClientSession* client = client_;
     flush_to_client(out);
@@ -298,7 +298,7 @@ ServerSession::Step ServerSession::take_parameter_status(ByteView body, OutBatch
   }
   const auto index = core_->settings()->tracked->find(parameter->name);
   if (!index || *index >= parameters_.tracked->values.size()) {
-    if (parameter->name == "in_hot_standby") set_role(parameter->value);
+    if (parameter->name == kHotStandby) set_role(role_of(parameter->value));
     return Step::Forward;
   }
   const protocol::ParameterSetPtr before = parameters_.tracked;

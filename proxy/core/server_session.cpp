@@ -331,13 +331,13 @@ void ServerSession::prepare_move() {
 void ServerSession::arrive(WorkerCore& core, PoolContext& context) {
   core_ = &core;
   context_ = &context;
-  latency_ = &context.latency_of(target_.host, role_);
+  set_role(role_);
   timer_at = pool::kNever;
 }
 
-void ServerSession::set_role(std::string_view in_hot_standby) {
-  role_ = in_hot_standby == "on" ? HostRole::Standby : HostRole::Primary;
-  if (latency_ != nullptr) latency_ = &context_->latency_of(target_.host, role_);
+void ServerSession::set_role(HostRole role) {
+  role_ = role;
+  latencies_ = &context_->latencies_of(target_.host, role);
 }
 
 void ServerSession::protocol_violation(const char* what) {

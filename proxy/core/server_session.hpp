@@ -119,10 +119,8 @@ class ServerSession final : public Connection {
   [[nodiscard]] const ServerTarget& target() const { return target_; }
   [[nodiscard]] const pool::BackendKey& key() const { return key_; }
   [[nodiscard]] bool logged_in() const { return login_ == nullptr; }
-  /// The host as primary or standby, as it said itself.
-  [[nodiscard]] HostRole role() const { return role_; }
   /// Where the times of this server's clients are counted: of this worker. Set once it has logged in.
-  [[nodiscard]] HostLatency* latency() const { return latency_; }
+  [[nodiscard]] Latencies* latencies() const { return latencies_; }
   [[nodiscard]] bool testing() const { return testing_; }
   /// The client has got only the beginning of a reply so far.
   [[nodiscard]] bool mid_message() const { return stream_left_ > 0 && stream_forward_; }
@@ -171,7 +169,7 @@ class ServerSession final : public Connection {
   void confirm(const protocol::ReplyEntry& entry);
   void answer_local(OutBatch& out);
   void hidden_done();
-  void set_role(std::string_view in_hot_standby);
+  void set_role(HostRole role);
   void protocol_violation(const char* what);
   [[nodiscard]] bool release_if_free();
   void flush_to_client(OutBatch& out);
@@ -197,7 +195,7 @@ class ServerSession final : public Connection {
   bool stream_forward_ = false;
   char status_ = 'I';
   HostRole role_ = HostRole::Unknown;
-  HostLatency* latency_ = nullptr;
+  Latencies* latencies_ = nullptr;
   std::uint8_t hidden_ = 0;  ///< hidden queries under way
   bool testing_ = false;
   bool needs_alignment_ = false;

@@ -227,12 +227,8 @@ PoolContext* WorkerCore::context_for(const std::string& database, const std::str
   {
     PoolLock pools(host_);
     context->id = pools->set_pool(database, pool_user, pool_settings(config(), *entry, pool_user), now_, actions_);
-    pools->set_database_limits(database,
-                               {static_cast<std::uint32_t>(effective_max_db_connections(config(), *entry)),
-                                static_cast<std::uint32_t>(effective_max_db_client_connections(config(), *entry))});
-    pools->set_user_limits(pool_user,
-                           {static_cast<std::uint32_t>(effective_max_user_connections(config(), pool_user)),
-                            static_cast<std::uint32_t>(effective_max_user_client_connections(config(), pool_user))});
+    pools->set_database_limits(database, database_limits(config(), *entry));
+    pools->set_user_limits(pool_user, user_limits(config(), pool_user));
   }
   PoolContext* result = context.get();
   context_by_name_.emplace(key, result);
@@ -502,24 +498,22 @@ void WorkerCore::start_cancel(pool::CancelId cancel, pool::ServerId server, pool
     host_.post(origin, [requester](WorkerCore& there) { there.cancel_finished(requester); });
     return;
   }
-  const std::uint64_t token = next_token_++;
-  auto connection = std::make_unique<CancelConnection>(
-      *this, token, CancelConnection::Job{cancel, session->key(), session->target(), origin, requester});
-  if (const Duration limit = config().cancel_wait_timeout; limit > Duration::zero())
-    schedule(*connection, now_ + limit);
-  cancels_.emplace(token, std::move(connection));
-  host_.open_cancel(token, session->target());
+  open_cancel({cancel, session->key(), session->target(), origin, requester});
 }
 
 void WorkerCore::interrupt_server(const ServerSession& server) {
   if (server.key().secret.empty()) return;
+  open_cancel({{}, server.key(), server.target(), id_, {}});
+}
+
+void WorkerCore::open_cancel(CancelConnection::Job job) {
   const std::uint64_t token = next_token_++;
-  auto connection = std::make_unique<CancelConnection>(
-      *this, token, CancelConnection::Job{{}, server.key(), server.target(), id_, {}});
-  if (const Duration limit = config().cancel_wait_timeout; limit > Duration::zero())
+  auto connection = std::make_unique<CancelConnection>(*this, token, std::move(job));
+  if (const Duration limit = config().cancel_wait_timeout; limit > Duration::zero()) {
     schedule(*connection, now_ + limit);
-  cancels_.emplace(token, std::move(connection));
-  host_.open_cancel(token, server.target());
+  }
+  const CancelConnection& opened = *cancels_.emplace(token, std::move(connection)).first->second;
+  host_.open_cancel(token, opened.job().target);
 }
 
 void WorkerCore::cancel_connected(std::uint64_t token, std::unique_ptr<Port> port) {

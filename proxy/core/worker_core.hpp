@@ -144,6 +144,7 @@ class WorkerCore {
   };
 
   void connect_timeout(pool::ServerId server, TimePoint due);
+  void open_cancel(CancelConnection::Job job);
   void perform_local(const pool::Action& action);
   void open_server(const pool::Action& action);
   void grant(const pool::Action& action);

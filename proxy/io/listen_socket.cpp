@@ -92,7 +92,7 @@ int open_tcp_socket(const addrinfo& address, const ListenSpec& spec) {
 }
 
 void open_tcp_name(const std::string& name, const ListenSpec& spec, std::vector<ListenSocket>& sockets,
-                   std::vector<std::string>& problems) {
+                   const TellProblem& tell) {
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
@@ -101,7 +101,7 @@ void open_tcp_name(const std::string& name, const ListenSpec& spec, std::vector<
   const int error =
       ::getaddrinfo(name == "*" ? nullptr : name.c_str(), std::to_string(spec.port).c_str(), &hints, &found);
   if (error != 0) {
-    problems.push_back(fmt::format("could not resolve listen_addr '{}': {}", name, ::gai_strerror(error)));
+    tell(fmt::format("could not resolve listen_addr '{}': {}", name, ::gai_strerror(error)));
     return;
   }
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
@@ -114,8 +114,7 @@ void open_tcp_name(const std::string& name, const ListenSpec& spec, std::vector<
     const int reason = errno;
     sockaddr_storage storage{};
     std::memcpy(&storage, address->ai_addr, std::min<std::size_t>(address->ai_addrlen, sizeof storage));
-    problems.push_back(
-        fmt::format("cannot listen on {}: {}", address_text(storage, address->ai_addrlen), std::strerror(reason)));
+    tell(fmt::format("cannot listen on {}: {}", address_text(storage, address->ai_addrlen), std::strerror(reason)));
   }
 }
 
@@ -199,9 +198,9 @@ void check_unix_socket_unused(const ListenSpec& spec) {
   if (result == 0 || errno == EAGAIN) throw std::runtime_error("unix socket is in use, cannot continue");
 }
 
-std::vector<ListenSocket> open_tcp_listeners(const ListenSpec& spec, std::vector<std::string>& problems) {
+std::vector<ListenSocket> open_tcp_listeners(const ListenSpec& spec, const TellProblem& tell) {
   std::vector<ListenSocket> sockets;
-  for (const auto& name : split_list(spec.listen_addr)) open_tcp_name(name, spec, sockets, problems);
+  for (const auto& name : split_list(spec.listen_addr)) open_tcp_name(name, spec, sockets, tell);
   return sockets;
 }
 
@@ -228,8 +227,8 @@ std::optional<ListenSocket> open_unix_listener(const ListenSpec& spec) {
   return socket;
 }
 
-std::vector<ListenSocket> open_listeners(const ListenSpec& spec, std::vector<std::string>& problems) {
-  std::vector<ListenSocket> sockets = open_tcp_listeners(spec, problems);
+std::vector<ListenSocket> open_listeners(const ListenSpec& spec, const TellProblem& tell) {
+  std::vector<ListenSocket> sockets = open_tcp_listeners(spec, tell);
   if (sockets.empty() && !split_list(spec.listen_addr).empty()) throw std::runtime_error("nowhere to listen on");
   if (auto local = open_unix_listener(spec)) sockets.push_back(std::move(*local));
   if (sockets.empty()) throw std::runtime_error("nowhere to listen on");

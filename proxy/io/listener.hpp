@@ -61,13 +61,15 @@ class ListenSocket {
 /// `spec`, and "unix port N is in use" if PATH.lock exists. To be called before daemonising.
 void check_unix_socket_unused(const ListenSpec& spec);
 
-/// The TCP sockets of `spec`. Resolves names now (blocking: start-up only). Addresses that fail are told in `problems`,
-/// one text each.
-[[nodiscard]] std::vector<ListenSocket> open_tcp_listeners(const ListenSpec& spec, std::vector<std::string>& problems);
+/// Is told of each address that cannot be listened on, at once.
+using TellProblem = std::function<void(const std::string& text)>;
+
+/// The TCP sockets of `spec`. Resolves names now (blocking: start-up only).
+[[nodiscard]] std::vector<ListenSocket> open_tcp_listeners(const ListenSpec& spec, const TellProblem& tell);
 /// The Unix socket of `spec`, none if there is no directory; a stale file is replaced. Throws std::runtime_error.
 [[nodiscard]] std::optional<ListenSocket> open_unix_listener(const ListenSpec& spec);
 /// Both. Throws std::runtime_error if the Unix socket fails or nothing is left ("nowhere to listen on").
-[[nodiscard]] std::vector<ListenSocket> open_listeners(const ListenSpec& spec, std::vector<std::string>& problems);
+[[nodiscard]] std::vector<ListenSocket> open_listeners(const ListenSpec& spec, const TellProblem& tell);
 /// Sockets passed by systemd (LISTEN_PID, LISTEN_FDS), whose variables are then removed; empty if there are none.
 [[nodiscard]] std::vector<ListenSocket> take_systemd_listeners();
 

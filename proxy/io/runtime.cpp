@@ -94,17 +94,7 @@ int Runtime::run() {
   std::vector<ListenSocket> sockets = take_systemd_listeners();
   if (sockets.empty()) {
     check_unix_socket_unused(spec);
-    std::vector<std::string> problems;
-    const auto tell = [&problems] {
-      for (const std::string& problem : problems) log().warning("{}", problem);
-    };
-    try {
-      sockets = open_listeners(spec, problems);
-    } catch (...) {
-      tell();
-      throw;
-    }
-    tell();
+    sockets = open_listeners(spec, [](const std::string& problem) { log().warning("{}", problem); });
   } else {
     log().warning("sockets passed from service manager, listen_addr and unix_socket_dir are ignored");
   }
@@ -150,9 +140,7 @@ void Runtime::start_workers() {
     pool::Actions actions;
     for (const auto& [name, entry] : config().databases) {
       pools.add_database(name);
-      pools.set_database_limits(name,
-                                {static_cast<std::uint32_t>(effective_max_db_connections(config(), entry)),
-                                 static_cast<std::uint32_t>(effective_max_db_client_connections(config(), entry))});
+      pools.set_database_limits(name, database_limits(config(), entry));
     }
     (void)pools_.unlock();
   }
@@ -334,9 +322,7 @@ void Runtime::apply_to_pools(const core::Config& before, const core::Config& now
         (void)pools->resume(row.name, core.now(), actions);
         continue;
       }
-      pools->set_database_limits(row.name,
-                                 {static_cast<std::uint32_t>(effective_max_db_connections(now, *entry)),
-                                  static_cast<std::uint32_t>(effective_max_db_client_connections(now, *entry))});
+      pools->set_database_limits(row.name, database_limits(now, *entry));
       const bool automatic = !now.databases.contains(row.name);
       const auto& changed = changes.changed_databases;
       const std::string key = automatic ? "*" : row.name;
@@ -352,9 +338,7 @@ void Runtime::apply_to_pools(const core::Config& before, const core::Config& now
       (void)pools->set_pool(database, user, core::pool_settings(now, *entry, user), core.now(), actions);
     }
     for (const auto& row : pools->user_snapshots()) {
-      pools->set_user_limits(row.name,
-                             {static_cast<std::uint32_t>(effective_max_user_connections(now, row.name)),
-                              static_cast<std::uint32_t>(effective_max_user_client_connections(now, row.name))});
+      pools->set_user_limits(row.name, core::user_limits(now, row.name));
     }
   }
   for (const std::string& name : recycled) {
@@ -435,7 +419,8 @@ void Runtime::end_stats_period() {
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {
     workers_[0]->post(id, [length](core::WorkerCore& there) { there.end_stats_period(length); });
   }
-  core::collect_reports(workers_[0]->core(), false,
+  if (!config().log_stats && !has_service_manager()) return;
+  core::collect_reports(workers_[0]->core(), core::ReportExtra::None,
                         [this](core::WorkerCore&, const core::WorkerReport& report) { log_stats(report); });
 }
 

@@ -6,6 +6,9 @@
 
 namespace pgweir::io {
 
+/// True if one wants to be told.
+[[nodiscard]] bool has_service_manager();
+
 /// Sends lines such as "READY=1" or "STATUS=…" to the socket that NOTIFY_SOCKET names. A manager that does not listen
 /// is not our problem: failures are ignored, as systemd's own library documents for callers. Any thread.
 void notify_service_manager(std::string_view state);

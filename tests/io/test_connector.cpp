@@ -24,8 +24,7 @@ ListenSocket tcp_listener(const std::string& address) {
   spec.port = 0;
   spec.defer_accept = 0;
   spec.unix_socket_dir.clear();
-  std::vector<std::string> problems;
-  auto sockets = open_tcp_listeners(spec, problems);
+  auto sockets = open_tcp_listeners(spec, [](const std::string& problem) { FAIL(problem); });
   REQUIRE(sockets.size() == 1);
   return std::move(sockets[0]);
 }

@@ -72,11 +72,15 @@ Accepted accept_one(ListenSocket socket) {
   return result;
 }
 
+TellProblem into(std::vector<std::string>& problems) {
+  return [&problems](const std::string& text) { problems.push_back(text); };
+}
+
 }  // namespace
 
 TEST_CASE("TCP listeners on both loopback addresses") {
   std::vector<std::string> problems;
-  auto sockets = open_tcp_listeners(tcp_spec(" 127.0.0.1 , ::1,"), problems);
+  auto sockets = open_tcp_listeners(tcp_spec(" 127.0.0.1 , ::1,"), into(problems));
   CHECK(problems.empty());
   REQUIRE(sockets.size() == 2);
   CHECK(sockets[0].text() == "127.0.0.1:" + std::to_string(sockets[0].port()));
@@ -100,32 +104,32 @@ TEST_CASE("TCP listeners: options that are asked for") {
   spec.reuse_port = true;
   spec.defer_accept = 1;
   std::vector<std::string> problems;
-  const auto first = open_tcp_listeners(spec, problems);
+  const auto first = open_tcp_listeners(spec, into(problems));
   REQUIRE(first.size() == 1);
   CHECK(tcp_option(first[0].fd(), SOL_SOCKET, SO_REUSEPORT) == 1);
   CHECK(tcp_option(first[0].fd(), IPPROTO_TCP, TCP_DEFER_ACCEPT) > 0);
   spec.port = first[0].port();
-  CHECK(open_tcp_listeners(spec, problems).size() == 1);
+  CHECK(open_tcp_listeners(spec, into(problems)).size() == 1);
 }
 
 TEST_CASE("TCP listeners: a taken port and an unknown name are told; one that works is enough") {
   std::vector<std::string> problems;
-  const auto first = open_tcp_listeners(tcp_spec("127.0.0.1"), problems);
+  const auto first = open_tcp_listeners(tcp_spec("127.0.0.1"), into(problems));
   REQUIRE(first.size() == 1);
   ListenSpec spec = tcp_spec("127.0.0.1");
   spec.port = first[0].port();
-  CHECK_THROWS_WITH(open_listeners(spec, problems), "nowhere to listen on");
+  CHECK_THROWS_WITH(open_listeners(spec, into(problems)), "nowhere to listen on");
   REQUIRE(problems.size() == 1);
   CHECK(problems[0] == "cannot listen on " + first[0].text() + ": Address already in use");
   problems.clear();
   spec.listen_addr = "127.0.0.1,::1";
-  CHECK(open_listeners(spec, problems).size() == 1);
+  CHECK(open_listeners(spec, into(problems)).size() == 1);
   CHECK(problems.size() == 1);
   problems.clear();
-  CHECK_THROWS_WITH(open_listeners(tcp_spec("bad name!"), problems), "nowhere to listen on");
+  CHECK_THROWS_WITH(open_listeners(tcp_spec("bad name!"), into(problems)), "nowhere to listen on");
   REQUIRE(problems.size() == 1);
   CHECK(problems[0].rfind("could not resolve listen_addr 'bad name!': ", 0) == 0);
-  CHECK_THROWS_WITH(open_listeners(tcp_spec(""), problems), "nowhere to listen on");
+  CHECK_THROWS_WITH(open_listeners(tcp_spec(""), into(problems)), "nowhere to listen on");
 }
 
 TEST_CASE("Unix listener: file, rights, peer, and removal") {
@@ -201,7 +205,7 @@ TEST_CASE("Unix listener in the abstract namespace") {
 
 TEST_CASE("listener: pause leaves clients in the queue, start takes them, close ends") {
   std::vector<std::string> problems;
-  auto sockets = open_tcp_listeners(tcp_spec("127.0.0.1"), problems);
+  auto sockets = open_tcp_listeners(tcp_spec("127.0.0.1"), into(problems));
   REQUIRE(sockets.size() == 1);
   boost::asio::io_context context;
   int accepted = 0;
@@ -253,7 +257,7 @@ TEST_CASE("listener: the callback may close it") {
 
 TEST_CASE("listener: without descriptors it pauses and then goes on") {
   std::vector<std::string> problems;
-  auto sockets = open_tcp_listeners(tcp_spec("127.0.0.1"), problems);
+  auto sockets = open_tcp_listeners(tcp_spec("127.0.0.1"), into(problems));
   REQUIRE(sockets.size() == 1);
   boost::asio::io_context context;
   int accepted = 0;
