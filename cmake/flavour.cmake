@@ -12,7 +12,10 @@ set(PGWEIR_SANITIZE "" CACHE STRING "Sanitizers to build with, as for -fsanitize
 if(PGWEIR_SANITIZE)
   target_compile_options(pgweir_flavour INTERFACE -fsanitize=${PGWEIR_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all -Wno-error=maybe-uninitialized -Wno-error=stringop-overflow
-    -Wno-error=array-bounds -Wno-error=tsan)
+    -Wno-error=array-bounds)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(pgweir_flavour INTERFACE -Wno-error=tsan)
+  endif()
   target_link_options(pgweir_flavour INTERFACE -fsanitize=${PGWEIR_SANITIZE})
 endif()
 

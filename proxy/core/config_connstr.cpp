@@ -216,7 +216,8 @@ template <typename Entry>
 void read_entry(Entry& entry, std::string_view connstr, std::span<const Key<Entry>> keys,
                 std::vector<std::string>& reasons) {
   for (const auto& [name, value] : parse_connstr(connstr, reasons)) {
-    const auto known = std::find_if(keys.begin(), keys.end(), [&](const auto& key) { return key.name == name; });
+    const auto known =
+        std::find_if(keys.begin(), keys.end(), [&name = name](const auto& key) { return key.name == name; });
     if (known == keys.end()) {
       reasons.push_back(unknown_key(name, keys));
     } else if (auto reason = known->set(entry, value)) {

@@ -100,6 +100,12 @@ void Connection::send(std::span<const ByteView> pieces) {
   if (rest) update_interest();
 }
 
+void Connection::end_output() {
+  release(out_);
+  out_sent_ = 0;
+  port_->shutdown_write();
+}
+
 void Connection::update_interest() {
   if (closed_) return;
   const bool read = wants_input();

@@ -112,6 +112,9 @@ class Connection {
   void send(std::span<const ByteView> pieces);
   void send(ByteView bytes) { send(std::span<const ByteView>(&bytes, 1)); }
   void drop_input() { in_.clear(); }
+  /// Ends our direction. What was not sent yet is dropped: written to an ended direction it would break the connection,
+  /// and the end of the peer's could not be told from that.
+  void end_output();
   [[nodiscard]] ByteView unread() const { return in_; }
   void mark_closed() { closed_ = true; }
   void attach_port(std::unique_ptr<Port> port) {

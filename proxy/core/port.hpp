@@ -63,7 +63,7 @@ class Port {
   [[nodiscard]] virtual std::string tls_info() const = 0;
   /// tls-server-end-point data of RFC 5929; empty without TLS.
   [[nodiscard]] virtual std::string tls_server_end_point() const = 0;
-  /// Ends our direction; the end of the peer's is still reported.
+  /// Ends our direction; the end of the peer's is still reported. Nothing is written afterwards.
   virtual void shutdown_write() {}
   /// Ends the connection; nothing is reported afterwards. What was written is still delivered.
   virtual void close() = 0;

@@ -257,7 +257,7 @@ void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::st
     if (working && !finish_when_done_) core_->interrupt_server(*this);
     if (mid_request_ || !was_logged_in) {
       // A Terminate would be taken for the rest of the message, which might then be carried out; or for a password.
-      port().shutdown_write();
+      end_output();
     } else {
       std::string terminate;
       protocol::append_terminate(terminate);

@@ -28,10 +28,8 @@ class WirePort final : public core::Port {
   }
   void bind(core::Connection& session) override { wire_->session = &session; }
   std::size_t write(std::span<const core::ByteView> pieces) override {
-    check(!wire_->proxy_closed, "nothing is written behind the end");
-    // A socket whose direction was shut breaks at the next write, and its owner hears of it.
-    wire_->broken |= wire_->half_closed;
-    const bool swallows = wire_->peer_closed || wire_->broken;
+    check(!wire_->proxy_closed && !wire_->half_closed, "nothing is written behind the end");
+    const bool swallows = wire_->peer_closed;
     std::size_t total = 0;
     for (const core::ByteView piece : pieces) {
       const std::size_t free = room_ > wire_->from_proxy.size() ? room_ - wire_->from_proxy.size() : 0;
@@ -289,7 +287,7 @@ bool RelayWorld::pump_to_proxy(Wire& wire) {
     const std::string chunk = wire.to_proxy.substr(0, plan_.read_max);
     wire.to_proxy.erase(0, chunk.size());
     wire.session->receive(chunk);
-  } else if (wire.broken || (wire.peer_closed && (wire.read || wire.hangup || wire.reset))) {
+  } else if (wire.peer_closed && (wire.read || wire.hangup || wire.reset)) {
     // An orderly end is told to who reads or asks for it, a broken connection to everybody.
     wire.end_told = true;
     wire.session->on_hangup("closed by the peer");

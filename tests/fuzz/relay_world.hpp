@@ -47,7 +47,7 @@ struct Wire {
   core::Connection* session = nullptr;
   std::string to_proxy, from_proxy;
   bool read = true, write = false, hangup = false;
-  bool proxy_closed = false, half_closed = false, broken = false;
+  bool proxy_closed = false, half_closed = false;
   bool peer_closed = false, reset = false, end_told = false;
   bool stalled = false;  ///< the peer does not read
   bool tls = false, tls_starting = false;

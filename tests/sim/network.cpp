@@ -75,7 +75,8 @@ void Link::deliver_to_proxy() {
 std::size_t Link::write(std::span<const core::ByteView> pieces) {
   std::size_t total = 0;
   for (const core::ByteView piece : pieces) total += piece.size();
-  if (far_closed_ || proxy_closed_ || half_closed_) return total;
+  if (half_closed_) world_.fail("wrote to a connection whose direction it had ended");
+  if (far_closed_ || proxy_closed_) return total;
   std::size_t room = capacity_ > to_far_.size() ? capacity_ - to_far_.size() : 0;
   if (world_.rng().chance(10)) room /= 2;
   std::size_t accepted = 0;
