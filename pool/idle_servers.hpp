@@ -16,7 +16,7 @@ class IdleServers {
                              boost::intrusive::member_hook<ServerSlot, Hook, &ServerSlot::idle_worker_hook>>;
 
  public:
-  explicit IdleServers(WorkerId workers) : by_worker_(workers) {}
+  explicit IdleServers(WorkerId workers) : by_worker_(workers), offering_(workers, false) {}
 
   /// `server.idle_since` must not be before that of any server in the list.
   void add(ServerSlot& server) {
@@ -43,11 +43,33 @@ class IdleServers {
     return round_robin ? all_.front() : all_.back();
   }
 
+  [[nodiscard]] bool empty_on(WorkerId worker) const { return by_worker_[worker].empty(); }
   [[nodiscard]] std::size_t size_on(WorkerId worker) const { return by_worker_[worker].size(); }
+
+  // ---- offers: workers that were asked for what stays idle there (OfferIdle) ----
+
+  [[nodiscard]] bool offering(WorkerId worker) const { return offering_[worker]; }
+  void set_offering(WorkerId worker, bool offering) { offering_[worker] = offering; }
+  /// Servers on workers that were asked already. O(workers).
+  [[nodiscard]] std::size_t offered() const {
+    std::size_t sum = 0;
+    for (std::size_t w = 0; w < by_worker_.size(); ++w) sum += offering_[w] ? by_worker_[w].size() : 0;
+    return sum;
+  }
+  /// The worker with most servers that was not asked yet; there must be one with any. O(workers).
+  [[nodiscard]] WorkerId richest_unasked() const {
+    std::size_t best = 0;
+    for (std::size_t w = 1; w < by_worker_.size(); ++w) {
+      const std::size_t size = offering_[w] ? 0 : by_worker_[w].size();
+      if (offering_[best] || size > by_worker_[best].size()) best = w;
+    }
+    return static_cast<WorkerId>(best);
+  }
 
  private:
   AllList all_;
   std::vector<WorkerList> by_worker_;
+  std::vector<bool> offering_;
 };
 
 }  // namespace pgweir::pool

@@ -64,8 +64,8 @@ void PoolManager::Impl::check_pool(const PoolState& pool, TimePoint now) const {
                                  [](const auto& a, const auto& b) { return a.idle_since < b.idle_since; }));
   pool.queue.check(pool);
   PROXY_INVARIANT(pool.queue.empty() != pool.hungry_hook.is_linked());
-  // Nobody waits beside an idle server, and nobody waits for a connection that could be opened.
-  PROXY_INVARIANT(pool.queue.empty() || pool.idle.empty());
+  // Nobody waits beside an idle server that no worker was asked for, nor for a connection that could be opened.
+  PROXY_INVARIANT(pool.idle.offered() >= std::min<std::size_t>(pool.queue.size(), pool.idle.size()));
   if (paused(pool)) {
     PROXY_INVARIANT(pool.idle.empty() && counts.of(ServerState::Login) == 0);
   } else if (permits_free(pool) && deadlines.next() > now) {

@@ -156,17 +156,14 @@ bool PoolManager::Impl::fails_fast(const ClientSlot& client, const PoolState& po
 
 AcquireResult PoolManager::Impl::acquire(ClientSlot& client, PoolState& pool, TimePoint now, Actions& out) {
   PROXY_INVARIANT(client.queue_of == nullptr && client.server == nullptr);
-  if (pool.queue.empty() && !pool.idle.empty() && !paused(pool)) {
+  if (!pool.idle.empty_on(client.worker) && !paused(pool) && pool.queue.yields_to(client, settings.fifo_slack)) {
     ServerSlot& server = pool.idle.pick(client.worker, pool.settings.server_round_robin);
-    if (server.worker == client.worker) {
-      const bool needs_check = pool.needs_check(server, now);
-      set_state(server, ServerState::Active);
-      link(client, server);
-      server.used = true;
-      return {AcquireStatus::Granted, server.id, needs_check};
-    }
-    start_move(server, client, out);
-    return {};
+    const bool needs_check = pool.needs_check(server, now);
+    set_state(server, ServerState::Active);
+    link(client, server);
+    server.used = true;
+    if (!pool.queue.empty()) open_wanted(pool, now, out);  // for who counted on it
+    return {AcquireStatus::Granted, server.id, needs_check};
   }
   if (fails_fast(client, pool, now)) return {.status = AcquireStatus::Failing};
   enqueue(client, pool);

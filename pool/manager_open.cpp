@@ -52,6 +52,7 @@ void PoolManager::Impl::open_wanted(PoolState& pool, TimePoint now, Actions& out
     }
     open(pool, pool.first_uncovered()->worker, now, out);
   }
+  ask_for_idle(pool, out);
   arm_waiting(pool, now);
 }
 

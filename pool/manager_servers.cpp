@@ -103,11 +103,14 @@ void PoolManager::Impl::settle(ServerSlot& server, TimePoint now, Actions& out) 
   const std::string_view reason = reason_to_close(server, now);
   if (!reason.empty()) [[unlikely]] {
     close(server, reason, now, out);
-  } else if (!pool.queue.empty()) {
-    serve(server, pool.queue.choose(server.worker, settings.fifo_slack), now, out);
-  } else {
-    become_idle(server, now, out);
+    return;
   }
+  if (!pool.queue.empty()) {
+    ClientSlot& waiter = pool.queue.choose(server.worker, settings.fifo_slack);
+    if (waiter.worker == server.worker) return serve(server, waiter, now, out);
+  }
+  become_idle(server, now, out);
+  ask_for_idle(pool, out);
 }
 
 void PoolManager::Impl::become_idle(ServerSlot& server, TimePoint now, Actions& out) {
@@ -177,7 +180,30 @@ void PoolManager::Impl::serve_from_idle(PoolState& pool, TimePoint now, Actions&
   }
 }
 
+void PoolManager::Impl::ask_for_idle(PoolState& pool, Actions& out) {
+  if (pool.queue.empty() || pool.idle.empty()) return;
+  const std::size_t wanted = std::min<std::size_t>(pool.queue.size(), pool.idle.size());
+  while (pool.idle.offered() < wanted) {
+    const WorkerId worker = pool.idle.richest_unasked();
+    pool.idle.set_offering(worker, true);
+    out.push_back({.kind = ActionKind::OfferIdle, .worker = worker, .pool = pool.id});
+  }
+}
+
 // ---- public events ----
+
+void PoolManager::offer_idle(WorkerId worker, PoolId pool, TimePoint now, Actions& out) {
+  Impl& m = *impl_;
+  now = m.tick(now);
+  PoolState* p = m.find_pool(pool);
+  if (p == nullptr) return;
+  p->idle.set_offering(worker, false);
+  while (!p->queue.empty() && !p->idle.empty_on(worker)) {
+    ClientSlot& waiter = p->queue.choose(worker, m.settings.fifo_slack);
+    m.serve(p->idle.pick(worker, p->settings.server_round_robin), waiter, now, out);
+  }
+  m.ask_for_idle(*p, out);
+}
 
 void PoolManager::release(ServerId server, ReleaseKind kind, TimePoint now, Actions& out) {
   Impl& m = *impl_;
@@ -285,7 +311,9 @@ void PoolManager::recycle_server(ServerId server, TimePoint now, Actions& out) {
   ServerSlot* s = m.server_slots.find(server);
   if (s == nullptr) return;
   m.mark_close_needed(*s);
-  if (s->state == ServerState::Idle) m.close(*s, close_reason::kCloseNeeded, now, out);
+  if (s->state != ServerState::Idle) return;
+  m.close(*s, close_reason::kCloseNeeded, now, out);
+  m.open_wanted(*s->pool, now, out);  // if somebody was to get it
 }
 
 }  // namespace pgweir::pool

@@ -17,6 +17,7 @@ enum class ActionKind : std::uint8_t {
   CloseServer,    ///< close the unlinked `server` because of `reason`; ends in server_closed
   Grant,          ///< link `client` with `server`, both on this worker. Needs grant_taken; stale if that says so.
   MoveServer,     ///< detach `server` and hand it to worker `to`, which answers server_arrived
+  OfferIdle,      ///< call offer_idle(worker, pool) when the input at hand on `worker` has been looked at
   RejectClient,   ///< `client`'s wait is over without a server: tell it `reason`, close it. It has left the queue.
   DropClient,     ///< close `client` in whatever state it is (KILL, database removed, ...) with `reason`
   AbandonCancel,  ///< `cancel` may no longer be sent: close its connection if there is one; end_cancel is not needed

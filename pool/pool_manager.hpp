@@ -4,7 +4,10 @@
 // protocol; production puts one mutex around it, the simulator calls it directly.
 //
 // Order of fairness: a free server goes to the oldest waiter of its pool, except that the oldest waiter on the server's
-// own worker is preferred if it queued at most `fifo_slack` after the oldest of all, which saves a hand-over.
+// own worker is preferred if it queued at most `fifo_slack` after the oldest of all, which saves a hand-over. For the
+// same reason a server that is idle on another worker is not moved at once: that worker is asked (OfferIdle), and what
+// is still idle there when it has looked at the input at hand goes to those who wait (offer_idle). Bursts would
+// otherwise carry servers to and fro between workers that are about to need them.
 //
 // States of a server connection (PgBouncer's console names in brackets):
 //
@@ -206,6 +209,8 @@ class PoolManager {
   void server_ready(ServerId server, BackendKey key, TimePoint now, Actions& out);
   /// A moved server is registered on its new worker.
   void server_arrived(ServerId server, TimePoint now, Actions& out);
+  /// Answer to OfferIdle: what is idle on `worker` goes to those who wait for it on others.
+  void offer_idle(WorkerId worker, PoolId pool, TimePoint now, Actions& out);
   /// The worker has begun to close it (error, dirty, dead): no longer usable, the permit stays taken.
   /// A client whose Grant of it is under way goes back to the head of its queue.
   void server_closing(ServerId server, TimePoint now, Actions& out);

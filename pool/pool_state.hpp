@@ -77,7 +77,9 @@ struct PoolState : DeadlineEntry {
 
  private:
   /// Servers that will become free for a waiter without being opened.
-  [[nodiscard]] std::uint32_t supply() const { return logins + servers.of(ServerState::Moving) - moving_to_client; }
+  [[nodiscard]] std::uint32_t supply() const {
+    return logins + servers.of(ServerState::Idle) + servers.of(ServerState::Moving) - moving_to_client;
+  }
   [[nodiscard]] std::uint32_t logins_max() const;
 };
 

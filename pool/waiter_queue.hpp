@@ -33,6 +33,11 @@ class WaiterQueue {
   /// queued at most `slack` later. The queue must not be empty.
   [[nodiscard]] ClientSlot& choose(WorkerId worker, Duration slack);
 
+  /// Whether `client`, which does not wait yet, may be served before those who do.
+  [[nodiscard]] bool yields_to(const ClientSlot& client, Duration slack) const {
+    return all_.empty() || (slack > Duration::zero() && client.since - all_.front().since <= slack);
+  }
+
   /// For check_invariants: order, sub-queues and membership.
   void check(const PoolState& pool) const;
 

@@ -49,6 +49,16 @@ void WorkerCore::run_pending() {
 
 void WorkerCore::end_batch() {
   run_pending();
+  // Only now is it known what stays idle here.
+  while (!offers_.empty()) {
+    offering_.swap(offers_);
+    for (const pool::PoolId pool : offering_) {
+      PoolLock pools(host_);
+      pools->offer_idle(id_, pool, now_, actions_);
+    }
+    offering_.clear();
+    run_pending();
+  }
   graveyard_.clear();
 }
 
@@ -350,6 +360,9 @@ void WorkerCore::perform_local(const pool::Action& action) {
       return open_server(action);
     case pool::ActionKind::MoveServer:
       return move_server(action);
+    case pool::ActionKind::OfferIdle:
+      if (!PGWEIR_MUTANT(9)) offers_.push_back(action.pool);
+      return;
     case pool::ActionKind::CloseServer:
       if (ServerSession* server = find_server(action.server)) {
         server->close(action.reason);

@@ -163,6 +163,7 @@ class WorkerCore {
   std::unordered_map<std::string, protocol::ScramSecret> scram_secrets_;
   OutBatch batch_;
   pool::Actions actions_, performing_;
+  std::vector<pool::PoolId> offers_, offering_;  ///< OfferIdle, answered at the end of the batch
   std::vector<Connection*> woken_, waking_;
   std::uint64_t number_;
 

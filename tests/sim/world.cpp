@@ -140,7 +140,14 @@ bool World::run_one() {
 void World::settle(pool::WorkerId worker) {
   core::WorkerCore& core = *cores_[worker];
   core.run_pending();
-  if (rng_.chance(50)) core.end_batch();
+  if (rng_.chance(50)) {
+    core.end_batch();
+  } else {
+    at(Duration(rng_.below(50)), [this, worker] {
+      cores_[worker]->end_batch();
+      arm(worker);
+    });
+  }
   arm(worker);
 }
 

@@ -153,7 +153,10 @@ void World::acquire(ClientId id, bool again) {
     queued_[before.pool].erase(id);
     clients_.at(id).mood = Mood::Idle;
     if (result.status == AcquireStatus::Granted) {
-      must(queued_[before.pool].empty(), "a newcomer overtook a waiter");
+      for (const ClientId other : queued_[before.pool]) {
+        must(slack_ > Duration(0) && clients_.at(other).since + slack_ >= clients_.at(id).since,
+             "a newcomer overtook a waiter by more than fifo_slack");
+      }
       must(!servers_.at(result.server).assigned, "granted although assigned to another");
       run(id, result.server);
     }

@@ -62,6 +62,7 @@ void World::note(const Action& a) {
         if (s.assigned == a.client) s.assigned = {};
       }
       break;
+    case ActionKind::OfferIdle:
     case ActionKind::AbandonCancel:
     case ActionKind::WaitOver:
       break;
@@ -172,6 +173,9 @@ void World::carry_out(WorkerId at, const Message& message) {
       if (s == nullptr || s->phase != Phase::Free) break;
       s->phase = Phase::Transit;
       mailboxes_[{at, a.to}].push_back({a, true});
+      break;
+    case ActionKind::OfferIdle:
+      call(at, [&](Actions& out) { m_.offer_idle(at, a.pool, now_, out); });
       break;
     case ActionKind::RejectClient:
       if (const auto c = clients_.find(a.client); c != clients_.end() && c->second.mood == Mood::Waiting) {

@@ -78,6 +78,19 @@ class Rig {
     m.server_arrived(s, now, out);
     check();
   }
+  /// What the workers do at the end of their batches: answers every OfferIdle.
+  void offers() {
+    for (std::size_t i = 0; i < out.size();) {
+      const Action a = out[i];
+      if (a.kind != ActionKind::OfferIdle) {
+        ++i;
+        continue;
+      }
+      out.erase(out.begin() + static_cast<std::ptrdiff_t>(i));
+      m.offer_idle(a.worker, a.pool, now, out);
+      check();
+    }
+  }
   void leave(ClientId c) {
     m.remove_client(c, now, out);
     check();

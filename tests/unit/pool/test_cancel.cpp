@@ -73,6 +73,7 @@ TEST_CASE("whom a key finds", "[cancel]") {
     const ClientId w = r.waiting(r.p, 1);
     REQUIRE(r.m.set_cancel_key(w, 43, false));
     r.release(r.l.server);
+    r.offers();
     r.only(ActionKind::MoveServer);
     CHECK(r.m.begin_cancel(43, 0, r.now).status == CancelStatus::Waiting);
     r.arrived(r.l.server);

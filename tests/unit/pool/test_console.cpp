@@ -117,6 +117,7 @@ TEST_CASE("kill drops every client of the database and closes its servers", "[ki
   const auto busy = r.linked(p);
   const ServerId moving = r.idle(p, 0);
   const ClientId moving_to = r.waiting(p, 1);
+  r.offers();
   r.only(ActionKind::MoveServer);
   const auto testing = r.linked(p);
   const auto passing = r.linked(p);
@@ -169,6 +170,7 @@ TEST_CASE("a server that was in transit during a kill is closed even after resum
   const PoolId p = r.pool("db", "u", Rig::size(1));
   const ServerId moving = r.idle(p, 0);
   r.waiting(p, 1);
+  r.offers();
   r.out.clear();
   r.m.kill("", "database removed", r.now, r.out);
   CHECK(r.only(ActionKind::DropClient).worker == 1);
@@ -183,6 +185,7 @@ TEST_CASE("reject_waiting empties the queues", "[shutdown]") {
   const auto l = r.linked(p);
   const ServerId moving = r.idle(p, 0);
   const ClientId a = r.waiting(p, 1);
+  r.offers();
   const ClientId b = r.waiting(p, 0);
   r.out.clear();
   r.m.reject_waiting("server shutting down", r.now, r.out);

@@ -37,6 +37,7 @@ TEST_CASE("every state counts against pool_size", "[limits]") {
   SECTION("Moving") {
     r.release(l.server);
     r.waiting(p, 1);
+    r.offers();
     CHECK(r.only(ActionKind::MoveServer).server == l.server);
   }
   r.waiting(p, 0);

@@ -11,6 +11,11 @@ TEST_CASE("an idle server of another worker is moved to the client", "[moving]")
   const ServerId sv = r.idle(p, 0);
   const ClientId c = r.attached(p, 1);
   CHECK(r.acquire(c, p).status == AcquireStatus::Queued);
+  REQUIRE(r.out.size() == 1);
+  CHECK(r.out[0].kind == ActionKind::OfferIdle);
+  CHECK(r.out[0].worker == 0);
+  CHECK(r.m.totals().waiting_clients == 1);
+  r.offers();
   const Action move = r.only(ActionKind::MoveServer);
   CHECK(move.server == sv);
   CHECK(move.worker == 0);
@@ -43,6 +48,7 @@ TEST_CASE("the client leaves while its server moves", "[moving]") {
   const PoolId p = r.pool("db", "u", Rig::size(1));
   const ServerId sv = r.idle(p, 0);
   const ClientId c = r.waiting(p, 1);
+  r.offers();
   r.out.clear();
   if (GENERATE(true, false)) {
     r.leave(c);
@@ -66,6 +72,7 @@ TEST_CASE("the client leaves while its server moves", "[moving]") {
   SECTION("somebody waits on the old worker") {
     const ClientId d = r.waiting(p, 0);
     r.arrived(sv);
+    r.offers();
     const Action move = r.only(ActionKind::MoveServer);
     CHECK(move.worker == 1);
     CHECK(move.to == 0);
@@ -90,6 +97,7 @@ TEST_CASE("the server dies while it moves", "[moving]") {
   const ServerId sv = r.idle(p, 0);
   const ClientId c = r.waiting(p, 1);
   const TimePoint since = r.now;
+  r.offers();
   r.out.clear();
   r.advance(seconds(2));
   r.waiting(p, 0);
@@ -111,6 +119,7 @@ TEST_CASE("a pause that comes during a move holds the client back", "[moving]") 
   const PoolId p = r.pool("db", "u", Rig::size(1));
   const ServerId sv = r.idle(p, 0);
   const ClientId c = r.waiting(p, 1);
+  r.offers();
   r.out.clear();
   CHECK(r.m.pause("db", r.now, r.out) == PoolManager::DatabaseResult::Ok);
   CHECK(r.out.empty());
@@ -131,6 +140,7 @@ TEST_CASE("a client put back by a move finds a server that has become idle meanw
   const auto busy = r.linked(p, 0);
   const ServerId sv = r.idle(p, 0);
   const ClientId c = r.waiting(p, 1);
+  r.offers();
   r.out.clear();
   r.release(busy.server);
   CHECK(r.out.empty());
@@ -147,6 +157,62 @@ TEST_CASE("a client put back by a move finds a server that has become idle meanw
   CHECK(r.only(ActionKind::Grant).client == c);
 }
 
+TEST_CASE("a server that its own worker needs before it has answered is not moved", "[moving]") {
+  Rig r(2);
+  const PoolId p = r.pool("db", "u", Rig::size(2));
+  const auto busy = r.linked(p, 1);
+  const ServerId sv = r.idle(p, 0);
+  const ClientId asking = r.waiting(p, 1);
+  const ClientId own = r.attached(p, 0);
+  SECTION("within fifo_slack") {
+    CHECK(r.acquire(own, p).server == sv);
+    r.offers();
+    CHECK(r.out.empty());
+    SECTION("who waited gets the next one, wherever it becomes free") {
+      r.release(sv);
+      r.offers();
+      CHECK(r.only(ActionKind::MoveServer).client == asking);
+    }
+    SECTION("or that of its own worker") {
+      r.release(busy.server);
+      CHECK(r.only(ActionKind::Grant).client == asking);
+    }
+  }
+  SECTION("later it stands back") {
+    r.advance(milliseconds(2));
+    CHECK(r.acquire(own, p).status == AcquireStatus::Queued);
+    r.offers();
+    CHECK(r.only(ActionKind::MoveServer).client == asking);
+  }
+  SECTION("it has been closed meanwhile: another is opened") {
+    r.out.clear();
+    r.m.recycle_server(sv, r.now, r.out);
+    r.next(ActionKind::CloseServer);
+    r.check();
+    r.closed(sv);
+    CHECK(r.next(ActionKind::OpenServer).worker == 1);
+  }
+}
+
+TEST_CASE("as many workers are asked as it takes, the richest first", "[moving]") {
+  Rig r(4);
+  const PoolId p = r.pool("db", "u", Rig::size(4));
+  std::vector<ServerId> servers;
+  for (const WorkerId w : std::initializer_list<WorkerId>{1, 2, 2, 3}) {
+    const auto l = r.linked(p, w);
+    servers.push_back(l.server);
+  }
+  for (const ServerId server : servers) r.release(server);
+  r.out.clear();
+  for (int i = 0; i < 3; ++i) r.waiting(p, 0);
+  REQUIRE(r.out.size() == 2);
+  CHECK(r.out[0].worker == 2);
+  CHECK(r.out[1].worker == 1);
+  r.offers();
+  CHECK(r.count(ActionKind::MoveServer) == 3);
+  CHECK(r.out.size() == 3);
+}
+
 TEST_CASE("the own worker's waiter goes first within fifo_slack only", "[fairness]") {
   Rig r(3, milliseconds(1));
   const PoolId p = r.pool("db", "u", Rig::size(1));
@@ -160,6 +226,7 @@ TEST_CASE("the own worker's waiter goes first within fifo_slack only", "[fairnes
   if (within) {
     CHECK(r.only(ActionKind::Grant).client == own);
   } else {
+    r.offers();
     const Action move = r.only(ActionKind::MoveServer);
     CHECK(move.client == oldest);
     CHECK(move.to == 1);
@@ -176,6 +243,7 @@ TEST_CASE("without slack the order is strictly that of arrival, over three worke
   for (const ClientId expected : order) {
     r.out.clear();
     r.release(l.server);
+    r.offers();
     if (r.out.at(0).kind == ActionKind::MoveServer) {
       CHECK(r.only(ActionKind::MoveServer).client == expected);
       r.arrived(l.server);
@@ -199,6 +267,7 @@ TEST_CASE("with slack nobody is overtaken by a client that came more than the sl
   while (!waiting.empty()) {
     r.out.clear();
     r.release(l.server);
+    r.offers();
     if (r.out.at(0).kind == ActionKind::MoveServer) {
       ++moves;
       r.out.clear();
