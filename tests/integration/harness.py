@@ -54,6 +54,17 @@ def free_port():
             return port
 
 
+def listening(port):
+    """Whether somebody listens on the TCP port. Asks the kernel: a connection would count as a client for a moment."""
+    suffix = f":{port:04X}"
+    for table in (pathlib.Path("/proc/net/tcp"), pathlib.Path("/proc/net/tcp6")):
+        if table.exists():
+            rows = (line.split() for line in table.read_text().splitlines()[1:])
+            if any(row[1].endswith(suffix) and row[3] == "0A" for row in rows):
+                return True
+    return False
+
+
 def as_run_user():
     """Arguments for subprocess that run a program as the unprivileged user."""
     if os.getuid() != 0:

@@ -2,11 +2,10 @@
 
 import os
 import signal
-import socket
 import subprocess
 
 import harness
-from harness import free_port, make_dir, wait_until, write_file
+from harness import free_port, listening, make_dir, wait_until, write_file
 from wire import Wire, WireError
 
 DEFAULT_SETTINGS = {
@@ -99,11 +98,7 @@ class Pooler:
     def _listening(self):
         if self.process.poll() is not None:
             raise AssertionError(f"the pooler ended with {self.process.returncode}:\n{self.log()}")
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-            return True
-        except OSError:
-            return False
+        return listening(self.port)
 
     @property
     def pid(self):
