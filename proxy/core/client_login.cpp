@@ -146,6 +146,7 @@ void ClientLogin::request_server(PoolContext& pool) {
   WorkerCore& core = *client_.core_;
   wanted_ = &pool;
   client_.wait_start_ = core.now();
+  client_.wait_timeout_ = effective_query_wait_timeout(core.config(), *pool.entry, client_.user_);
   pool::AcquireResult result;
   std::string error;
   {

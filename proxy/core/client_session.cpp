@@ -366,7 +366,10 @@ TimePoint ClientSession::next_deadline() const {
   const Config& config = core_->config();
   if (state_ == State::Closing) return closing_at_ + kLinger;
   if (state_ == State::Console) return pool::kNever;
-  if (state_ == State::Login) return after(connected_at_, config.client_login_timeout);
+  if (state_ == State::Login) {
+    const TimePoint login = after(connected_at_, config.client_login_timeout);
+    return waiting_ ? std::min(login, after(wait_start_, wait_timeout_)) : login;
+  }
   TimePoint at = pool::kNever;
   if (waiting_) {
     at = std::min(at, after(wait_start_, wait_timeout_));
@@ -396,8 +399,12 @@ void ClientSession::on_timer(TimePoint now) {
     return;
   }
   if (state_ == State::Login) {
-    if (now >= next_deadline()) {
+    if (now >= after(connected_at_, core_->config().client_login_timeout)) {
       fatal(waiting_ ? "client_login_timeout (server down)" : "client_login_timeout", core_->sqlstate("08006"));
+      return;
+    }
+    if (waiting_ && now >= after(wait_start_, wait_timeout_)) {
+      fatal("query_wait_timeout", core_->sqlstate("57014"));
       return;
     }
   } else if (state_ == State::Ready && (!check_wait_limits(now) || !check_query_limits(now))) {

@@ -172,7 +172,7 @@ constexpr std::array kSettings{
     fixed(on("user", &C::user, kNull)),
     integer("verbose", &C::verbose, kNull, 0),
 
-    pgweir(fixed(integer("worker_threads", &C::worker_threads, "0", 0, 256))),
+    pgweir(fixed(integer("worker_threads", &C::worker_threads, "0", 0, 64))),
     unit_time("role_check_interval", &C::role_check_interval, "500ms", TimeForm::Milliseconds, 10 * kMs, kDay),
     unit_time("role_check_timeout", &C::role_check_timeout, "1s", TimeForm::Milliseconds, 10 * kMs, kDay),
     pgweir(integer("max_replica_lag_bytes", &C::max_replica_lag_bytes, "10485760", 0, kMaxInt64)),

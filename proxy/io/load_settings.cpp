@@ -84,7 +84,37 @@ void load_users(const core::Config& config, const core::Settings* running, core:
   settings.users = std::move(users);
 }
 
+void check_server_tls(const core::Config& config) {
+  (void)make_connector_context(server_tls_settings(config, nullptr));
+  for (const auto& [name, entry] : config.databases) {
+    if (entry.sslmode || entry.sslrootcert || entry.sslcert || entry.sslkey) {
+      (void)make_connector_context(server_tls_settings(config, &entry));
+    }
+  }
+}
+
 }  // namespace
+
+LoadedConfig change_settings(std::shared_ptr<const core::Config> config, const core::Settings& running,
+                             const TlsContext& client_tls) {
+  LoadedConfig result;
+  const core::Config& before = *running.config;
+  auto settings = std::make_shared<core::Settings>(running);
+  settings->config = config;
+  result.client_tls = client_tls;
+  if (config->auth_file != before.auth_file || config->auth_type != before.auth_type) {
+    load_users(*config, &running, *settings, result);
+  }
+  try {
+    const TlsSettings tls = client_tls_settings(*config);
+    if (tls != client_tls_settings(before)) result.client_tls = make_listener_context(tls);
+    if (server_tls_settings(*config, nullptr) != server_tls_settings(before, nullptr)) check_server_tls(*config);
+  } catch (const std::exception& e) {
+    result.problems.emplace_back(e.what());
+  }
+  if (result.problems.empty()) result.settings = std::move(settings);
+  return result;
+}
 
 LoadedConfig load_settings(const std::string& path, const core::Settings* running) {
   LoadedConfig result;
@@ -104,12 +134,7 @@ LoadedConfig load_settings(const std::string& path, const core::Settings* runnin
   load_users(*config, running, *settings, result);
   try {
     result.client_tls = make_listener_context(client_tls_settings(*config));
-    (void)make_connector_context(server_tls_settings(*config, nullptr));
-    for (const auto& [name, entry] : config->databases) {
-      if (entry.sslmode || entry.sslrootcert || entry.sslcert || entry.sslkey) {
-        (void)make_connector_context(server_tls_settings(*config, &entry));
-      }
-    }
+    check_server_tls(*config);
   } catch (const std::exception& e) {
     result.problems.emplace_back(e.what());
   }

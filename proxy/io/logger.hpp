@@ -23,6 +23,8 @@ struct LogSettings {
   std::string syslog_facility = "daemon";
   std::string syslog_ident = "pgbouncer";
   int verbosity = 0;  // 0: up to LOG, 1: DEBUG, 2 and more: NOISE.
+
+  bool operator==(const LogSettings&) const = default;
 };
 
 /// Any thread may write; each line is one write(2) per destination. configure() and reopen() from one thread at a time.

@@ -21,11 +21,10 @@ namespace {
 
 /// Marks the waits of a shutdown among those of consoles, whose tokens are small numbers.
 constexpr std::uint64_t kShutdownToken = ~std::uint64_t{0};
-constexpr int kWorkersMax = 64;
 constexpr int kSignals[] = {SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2};
 
 pool::WorkerId count_workers(const core::Config& config) {
-  if (config.worker_threads > 0) return static_cast<pool::WorkerId>(std::min(config.worker_threads, kWorkersMax));
+  if (config.worker_threads > 0) return static_cast<pool::WorkerId>(config.worker_threads);
   return static_cast<pool::WorkerId>(std::clamp(std::thread::hardware_concurrency(), 1U, 8U));
 }
 
@@ -59,17 +58,21 @@ core::ProcessKeys draw_keys() {
   return keys;
 }
 
+LogSettings log_settings(const core::Config& config, const Options& options) {
+  LogSettings settings;
+  settings.to_stderr = !options.quiet && !options.daemon;
+  settings.logfile = config.logfile;
+  settings.syslog = config.syslog;
+  settings.syslog_facility = config.syslog_facility;
+  settings.syslog_ident = config.syslog_ident;
+  settings.verbosity = std::max(config.verbose, options.verbose);
+  return settings;
+}
+
 }  // namespace
 
 void configure_log(const core::Config& config, const Options& options) {
-  LogSettings log_settings;
-  log_settings.to_stderr = !options.quiet && !options.daemon;
-  log_settings.logfile = config.logfile;
-  log_settings.syslog = config.syslog;
-  log_settings.syslog_facility = config.syslog_facility;
-  log_settings.syslog_ident = config.syslog_ident;
-  log_settings.verbosity = std::max(config.verbose, options.verbose);
-  log().configure(log_settings);
+  log().configure(log_settings(config, options));
 }
 
 Runtime::Runtime(Options options, LoadedConfig loaded)
@@ -151,14 +154,17 @@ void Runtime::start_workers() {
   stats_timer_ = std::make_unique<boost::asio::steady_timer>(workers_[0]->context());
   arm_stats();
   for (pool::WorkerId id = 1; id < worker_count_; ++id) workers_[id]->start_thread();
-  // Pools of forced users keep min_pool_size without any client.
   workers_[0]->post_function([this] {
-    core::WorkerCore& core = workers_[0]->core();
-    for (const auto& [name, entry] : config().databases) {
-      if (entry.user) (void)core.context_for(name, *entry.user);
-    }
-    core.run_pending();
+    make_forced_pools(config());
+    workers_[0]->core().run_pending();
   });
+}
+
+// Pools of forced users keep min_pool_size without any client.
+void Runtime::make_forced_pools(const core::Config& config) {
+  for (const auto& [name, entry] : config.databases) {
+    if (entry.user) (void)workers_[0]->core().context_for(name, *entry.user);
+  }
 }
 
 void Runtime::start_listeners(std::vector<ListenSocket> sockets) {
@@ -270,22 +276,27 @@ std::string Runtime::reload() {
 
 std::string Runtime::reload_files() {
   const std::string path = config().conffile.value_or(options_.config_file);
-  LoadedConfig loaded = load_settings(path, settings_.get());
-  for (const std::string& warning : loaded.warnings) log().warning("{}", warning);
-  for (const std::string& problem : loaded.problems) log().error("{}", problem);
-  if (!loaded.settings) {
+  if (!take_over(load_settings(path, settings_.get()), true)) {
     log().error("cannot load config file, the running configuration stays in force");
     return "RELOAD failed, see logs for additional details";
   }
+  return {};
+}
+
+// All or nothing: false, with the reasons in the log, leaves everything as it was.
+bool Runtime::take_over(LoadedConfig loaded, bool reopen_log) {
+  for (const std::string& warning : loaded.warnings) log().warning("{}", warning);
+  for (const std::string& problem : loaded.problems) log().error("{}", problem);
+  if (!loaded.settings) return false;
+  const LogSettings log_now = log_settings(*loaded.settings->config, options_);
   try {
-    configure_log(*loaded.settings->config, options_);
-    log().reopen();
+    if (reopen_log || log_now != log_settings(config(), options_)) log().configure(log_now);
   } catch (const std::exception& e) {
     log().error("{}", e.what());
-    return "RELOAD failed, see logs for additional details";
+    return false;
   }
   apply(std::move(loaded));
-  return {};
+  return true;
 }
 
 void Runtime::apply(LoadedConfig loaded) {
@@ -341,6 +352,7 @@ void Runtime::apply_to_pools(const core::Config& before, const core::Config& now
       pools->set_user_limits(row.name, core::user_limits(now, row.name));
     }
   }
+  make_forced_pools(now);
   for (const std::string& name : recycled) {
     for (pool::WorkerId id = 0; id < worker_count_; ++id) {
       workers_[0]->post(id, [name](core::WorkerCore& there) { there.forget_reports(name); });
@@ -354,12 +366,11 @@ std::string Runtime::set(const std::string& key, const std::string& value) {
     log().error("SET {} failed: {}", key, *reason);
     return "SET failed";
   }
-  auto settings = std::make_shared<core::Settings>(*settings_);
-  settings->config = std::get<std::shared_ptr<const core::Config>>(result);
-  LoadedConfig loaded;
-  loaded.settings = std::move(settings);
-  loaded.client_tls = client_tls_;
-  apply(std::move(loaded));
+  auto changed = std::get<std::shared_ptr<const core::Config>>(std::move(result));
+  if (!take_over(change_settings(std::move(changed), *settings_, client_tls_), false)) {
+    log().error("SET {} failed, the running configuration stays in force", key);
+    return "SET failed";
+  }
   return {};
 }
 

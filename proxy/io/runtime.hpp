@@ -38,6 +38,11 @@ struct LoadedConfig {
 /// Reads the configuration and every file that it names. `running` is null at the start.
 [[nodiscard]] LoadedConfig load_settings(const std::string& path, const core::Settings* running);
 
+/// What follows from `config`, which differs from the running one by a SET. Reads only the files that the change
+/// concerns: another one that is just being edited must not refuse it.
+[[nodiscard]] LoadedConfig change_settings(std::shared_ptr<const core::Config> config, const core::Settings& running,
+                                           const TlsContext& client_tls);
+
 class Runtime {
  public:
   Runtime(Options options, LoadedConfig loaded);
@@ -67,7 +72,9 @@ class Runtime {
   void on_signal(int number);
   [[nodiscard]] std::string reload();
   [[nodiscard]] std::string reload_files();
+  [[nodiscard]] bool take_over(LoadedConfig loaded, bool reopen_log);
   void apply(LoadedConfig loaded);
+  void make_forced_pools(const core::Config& config);
   void apply_to_pools(const core::Config& before, const core::Config& now);
   [[nodiscard]] std::string set(const std::string& key, const std::string& value);
   void answer(const core::ProcessCommand& command, const std::string& error);

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import ssl
 import subprocess
 import time
 
@@ -395,6 +396,37 @@ class TestActions:
         with pooler.console() as console:
             console.query("SET default_pool_size = 2")
         assert waiter.collect().value() == "more room"
+
+    @pytest.mark.pgweir
+    def test_set_of_the_log_file_moves_the_log(self, pooler, console):
+        other = pooler.home / "other log"
+        other.touch()
+        harness.give_to_run_user(other)
+        assert console.query(f"SET logfile = '{other}'").errors == []
+        pooler.wire().close()
+        wait_until(lambda: "login attempt" in other.read_text())
+        assert failure(console, "SET logfile = '/no/such/folder/log'") == "SET failed"
+        assert dict((row["key"], row["value"]) for row in console.rows("SHOW CONFIG"))["logfile"] == str(other)
+
+    @pytest.mark.pgweir
+    def test_set_of_tls_is_checked_and_takes_effect(self, make_pooler, authority):
+        pooler = make_pooler(settings={"server_tls_sslmode": "verify-ca", "server_tls_ca_file": authority.cert})
+        cert, key = authority.issue("set", "localhost")
+        with pooler.console() as console:
+            assert failure(console, "SET client_tls_sslmode = require") == "SET failed"
+            assert failure(console, "SET server_tls_ca_file = '/no/such/ca'") == "SET failed"
+            assert pooler.wire().value("SELECT 1") == "1"
+            assert console.query(f"SET client_tls_key_file = '{key}'").errors == []
+            assert console.query(f"SET client_tls_cert_file = '{cert}'").errors == []
+            assert console.query("SET client_tls_sslmode = allow").errors == []
+        client = Wire(pooler.port).start_tls(ssl.create_default_context(cafile=str(authority.cert)))
+        client.login("postgres", "app")
+        assert client.value("SELECT 1") == "1"
+
+    @pytest.mark.pgweir
+    def test_set_does_not_read_files_that_it_does_not_concern(self, pooler, console):
+        pooler.auth_file.write_text('"half a line\n')
+        assert console.query("SET default_pool_size = 7").errors == []
 
 
 class TestReload:

@@ -357,6 +357,22 @@ TEST_CASE("a client that waits for a server that cannot be reached runs out of t
   CHECK(client->closed);
 }
 
+TEST_CASE("query_wait_timeout holds for a login that waits for a server, the login user's own value first",
+          "[session]") {
+  const bool own = GENERATE(false, true);
+  const std::string user = own ? "[users]\nu = query_wait_timeout=5\n" : "";
+  World world(config_text("client_login_timeout = 60\nquery_wait_timeout = 10\n" + user));
+  const WirePtr client = world.connect();
+  world.advance(seconds(2));
+  world.feed(client, kHello);
+  world.advance(seconds(own ? 4 : 9));
+  CHECK_FALSE(client->closed);
+  world.advance(seconds(1));
+  CHECK(client->take() == fatal("08P01", "query_wait_timeout"));
+  CHECK(client->closed);
+  CHECK(world.core.clients().empty());
+}
+
 TEST_CASE("a silent client is closed after client_login_timeout", "[session]") {
   World world;
   const WirePtr client = world.connect();
