@@ -55,7 +55,8 @@ std::vector<UserSnapshot> PoolManager::user_snapshots() const {
 Totals PoolManager::totals() const {
   const Impl& m = *impl_;
   return {.clients = m.clients.size(),
-          .login_clients = m.clients.size() - m.attached_clients,
+          .login_clients = m.counted_clients - m.attached_clients,
+          .exempt_clients = m.clients.size() - m.counted_clients,
           .servers = m.servers.total,
           .idle_servers = m.servers.of(ServerState::Idle),
           .waiting_clients = m.waiting_clients,

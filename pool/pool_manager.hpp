@@ -144,10 +144,11 @@ struct UserSnapshot {
   std::uint32_t current_connections = 0, current_client_connections = 0;
 };
 
-/// Counters for tests, SHOW LISTS and the simulator's checkers.
+/// Counters for tests, SHOW LISTS and the simulator's checkers. `exempt_clients` are the consoles, `login_clients`
+/// those of the others that belong to no pool yet; `clients` has them all.
 struct Totals {
-  std::uint32_t clients = 0, login_clients = 0, servers = 0, idle_servers = 0, waiting_clients = 0, pools = 0,
-                cancels = 0;
+  std::uint32_t clients = 0, login_clients = 0, exempt_clients = 0, servers = 0, idle_servers = 0, waiting_clients = 0,
+                pools = 0, cancels = 0;
 };
 
 class PoolManager {

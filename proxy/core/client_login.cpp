@@ -133,6 +133,7 @@ void ClientLogin::find_user() {
       return start_lookup(*pool);
     }
   }
+  if (it == users.end()) core.log(LogLevel::Log, client_.log_name() + "no such user: " + client_.user_);
   mock_ = true;
   start_authentication();
 }

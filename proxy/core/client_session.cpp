@@ -246,11 +246,11 @@ void ClientSession::on_cancel_while_waiting() {
 
 void ClientSession::fatal(std::string_view text, std::string_view sqlstate) {
   if (state_ == State::Closing || closed()) return;
-  if (core_->config().log_pooler_errors)
-    core_->log(LogLevel::Warning, log_name() + fmt::format("pooler error: {}", text));
   std::string message;
   protocol::append_error(message, "FATAL", sqlstate, text);
   log_closing(text);
+  if (core_->config().log_pooler_errors)
+    core_->log(LogLevel::Warning, log_name() + fmt::format("pooler error: {}", text));
   if (server_ != nullptr && server_->mid_message()) output_cut_ = true;
   state_ = State::Closing;
   leave();

@@ -1,9 +1,10 @@
 // What the SHOW commands print: rows collected from the pools, the configuration and the workers.
 #include <algorithm>
-#include <set>
+#include <map>
 
 #include "protocol/message_builder.hpp"
 #include "proxy/core/admin_format.hpp"
+#include "proxy/core/admin_rows.hpp"
 #include "proxy/core/client_session.hpp"
 #include "proxy/core/console.hpp"
 #include "proxy/core/worker_core.hpp"
@@ -13,10 +14,12 @@ namespace pgweir::core {
 namespace {
 constexpr std::string_view kConsole = "pgbouncer";
 
-/// load_balance_hosts is shown where there is a choice.
-std::optional<LoadBalanceHosts> shown_balance(const DatabaseConfig* entry) {
-  if (entry == nullptr || entry->hosts.size() < 2) return std::nullopt;
-  return entry->load_balance_hosts;
+/// A database that has left the configuration is listed only while it still has connections.
+bool listed(const Config& config, const pool::PoolSnapshot& pool) {
+  if (find_database(config, pool.database) != nullptr) return true;
+  return pool.cl_active + pool.cl_waiting + pool.sv_active + pool.sv_idle + pool.sv_used + pool.sv_tested +
+             pool.sv_login >
+         0;
 }
 }  // namespace
 
@@ -94,7 +97,9 @@ void Console::show(const AdminCommand& command) {
 
 void Console::show_collected(ShowWhat what, const WorkerReport& report) {
   std::vector<StatsRow> stats;
-  for (const auto& [database, row] : report.stats) stats.push_back(row);
+  for (const auto& [database, row] : report.stats) {
+    if (find_database(client_.core().config(), database) != nullptr) stats.push_back(row);
+  }
   StatsRow console;
   console.database = std::string(kConsole);
   stats.push_back(console);
@@ -142,131 +147,79 @@ void Console::show_collected(ShowWhat what, const WorkerReport& report) {
 void Console::show_databases(std::string& out) {
   WorkerCore& core = client_.core();
   const Config& config = core.config();
-  std::vector<pool::DatabaseSnapshot> snapshots;
+  std::map<std::string, pool::DatabaseSnapshot> counts;
+  for (const auto& [name, entry] : config.databases) counts[name] = {.name = name};
+  pool::Totals totals;
   {
     PoolLock pools(core.host());
-    snapshots = pools->database_snapshots();
+    for (pool::DatabaseSnapshot& snapshot : pools->database_snapshots()) counts[snapshot.name] = std::move(snapshot);
+    totals = pools->totals();
   }
-  std::set<std::string> names;
-  for (const auto& [name, entry] : config.databases) names.insert(name);
-  for (const auto& snapshot : snapshots) names.insert(snapshot.name);
   std::vector<DatabaseRow> rows;
-  for (const std::string& name : names) {
+  for (const auto& [name, snapshot] : counts) {
     const DatabaseConfig* entry = find_database(config, name);
-    if (entry == nullptr) continue;
-    DatabaseRow row;
-    row.name = name;
-    if (!entry->hosts.empty() && !entry->hosts.front().host.empty()) {
-      std::string hosts;
-      for (const HostPort& host : entry->hosts) hosts += (hosts.empty() ? "" : ",") + host.host;
-      row.host = hosts;
-    }
-    row.port = entry->hosts.empty() ? 0 : entry->hosts.front().port;
-    row.database = std::string(effective_dbname(*entry, name));
-    row.force_user = entry->user;
-    row.pool_size = effective_pool_size(config, *entry, entry->user.value_or(""));
-    row.min_pool_size = effective_min_pool_size(config, *entry);
-    row.reserve_pool_size = effective_reserve_pool_size(config, *entry, entry->user.value_or(""));
-    row.server_lifetime = effective_server_lifetime(config, *entry);
-    row.pool_mode = entry->pool_mode;
-    row.load_balance_hosts = shown_balance(entry);
-    row.max_connections = effective_max_db_connections(config, *entry);
-    row.max_client_connections = effective_max_db_client_connections(config, *entry);
-    for (const auto& snapshot : snapshots) {
-      if (snapshot.name != name) continue;
-      row.current_connections = snapshot.current_connections;
-      row.current_client_connections = snapshot.current_client_connections;
-      row.paused = snapshot.paused;
-      row.disabled = snapshot.disabled;
-    }
-    rows.push_back(std::move(row));
+    if (entry != nullptr) rows.push_back(database_row(config, *entry, name, snapshot));
   }
-  DatabaseRow console;
-  console.name = console.database = std::string(kConsole);
-  console.port = config.listen_port;
-  console.force_user = std::string(kConsole);
-  console.pool_size = 2;
-  console.server_lifetime = config.server_lifetime;
-  console.pool_mode = PoolMode::Statement;
-  rows.push_back(std::move(console));
+  rows.push_back(console_database_row(config, totals.exempt_clients));
   append_show_databases(out, rows);
 }
 
 void Console::show_pools(std::string& out) {
   WorkerCore& core = client_.core();
+  const Config& config = core.config();
   std::vector<pool::PoolSnapshot> snapshots;
+  pool::Totals totals;
   {
     PoolLock pools(core.host());
     snapshots = pools->pool_snapshots(core.now());
+    totals = pools->totals();
   }
   std::vector<PoolRow> rows;
-  for (pool::PoolSnapshot& snapshot : snapshots) {
-    const DatabaseConfig* entry = find_database(core.config(), snapshot.database);
-    PoolRow row;
-    if (entry != nullptr) row.pool_mode = effective_pool_mode(core.config(), *entry, snapshot.user);
-    row.load_balance_hosts = shown_balance(entry);
-    row.counts = std::move(snapshot);
-    rows.push_back(std::move(row));
+  for (const pool::PoolSnapshot& snapshot : snapshots) {
+    if (listed(config, snapshot)) rows.push_back(pool_row(config, snapshot));
   }
-  PoolRow console;
-  console.counts.database = console.counts.user = std::string(kConsole);
-  console.counts.cl_active = 1;
-  console.pool_mode = PoolMode::Statement;
-  rows.push_back(std::move(console));
+  rows.push_back(console_pool_row(totals.exempt_clients));
   append_show_pools(out, rows);
 }
 
 void Console::show_users(std::string& out) {
   WorkerCore& core = client_.core();
   const Config& config = core.config();
-  std::vector<pool::UserSnapshot> snapshots;
+  std::map<std::string, pool::UserSnapshot> counts;
+  for (const auto& [name, secret] : *core.settings()->users) counts[name] = {.name = name};
+  for (const auto& [name, user] : config.users) counts[name] = {.name = name};
+  counts[std::string(kConsole)] = {.name = std::string(kConsole)};
   {
     PoolLock pools(core.host());
-    snapshots = pools->user_snapshots();
+    for (pool::UserSnapshot& snapshot : pools->user_snapshots()) counts[snapshot.name] = std::move(snapshot);
   }
-  std::set<std::string> names;
-  for (const auto& [name, secret] : *core.settings()->users) names.insert(name);
-  for (const auto& [name, user] : config.users) names.insert(name);
-  for (const auto& snapshot : snapshots) names.insert(snapshot.name);
-  names.insert(std::string(kConsole));
   std::vector<UserRow> rows;
-  for (const std::string& name : names) {
-    UserRow row;
-    row.name = name;
-    if (const auto it = config.users.find(name); it != config.users.end()) {
-      row.pool_size = it->second.pool_size;
-      row.reserve_pool_size = it->second.reserve_pool_size;
-      row.pool_mode = it->second.pool_mode;
-    }
-    row.max_user_connections = effective_max_user_connections(config, name);
-    row.max_user_client_connections = effective_max_user_client_connections(config, name);
-    for (const auto& snapshot : snapshots) {
-      if (snapshot.name != name) continue;
-      row.current_connections = snapshot.current_connections;
-      row.current_client_connections = snapshot.current_client_connections;
-    }
-    rows.push_back(std::move(row));
-  }
+  for (const auto& [name, snapshot] : counts) rows.push_back(user_row(config, name, snapshot));
   append_show_users(out, rows);
 }
 
 void Console::show_lists(std::string& out) {
   WorkerCore& core = client_.core();
+  const Config& config = core.config();
   pool::Totals totals;
-  std::size_t users = core.settings()->users->size() + 1;
+  ListsData lists;
   {
     PoolLock pools(core.host());
     totals = pools->totals();
+    for (const pool::DatabaseSnapshot& database : pools->database_snapshots()) {
+      if (find_database(config, database.name) != nullptr) ++lists.databases;
+    }
+    for (const pool::PoolSnapshot& pool : pools->pool_snapshots(core.now())) {
+      if (listed(config, pool)) ++lists.pools;
+    }
   }
-  ListsData lists;
-  lists.databases = core.config().databases.size() + 1;
-  lists.users = users;
-  lists.peers = core.config().peers.size();
-  lists.pools = totals.pools + 1;
-  lists.used_clients = totals.clients - totals.login_clients;
+  ++lists.databases;  // the console
+  ++lists.pools;
+  lists.users = core.settings()->users->size() + 1;
+  lists.peers = config.peers.size();
+  lists.used_clients = totals.clients;
   lists.login_clients = totals.login_clients;
-  lists.free_servers = totals.idle_servers;
-  lists.used_servers = totals.servers - totals.idle_servers;
+  lists.used_servers = totals.servers;
   append_show_lists(out, lists);
 }
 
@@ -295,14 +248,7 @@ void Console::show_peers(std::string& out) {
   const Config& config = client_.core().config();
   std::vector<PeerRow> rows;
   for (const auto& [id, peer] : config.peers) {
-    PeerRow row;
-    row.peer_id = id;
-    if (!peer.hosts.empty()) {
-      row.host = peer.hosts.front().host;
-      row.port = peer.hosts.front().port;
-    }
-    row.pool_size = effective_pool_size(config, peer);
-    rows.push_back(std::move(row));
+    rows.push_back(peer_row(config, peer));
   }
   append_show_peers(out, rows);
 }

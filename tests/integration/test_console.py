@@ -429,6 +429,18 @@ class TestActions:
         assert console.query("SET default_pool_size = 7").errors == []
 
 
+    def test_lists_count_clients_consoles_and_databases(self, make_pooler):
+        pooler = make_pooler()
+        clients = [pooler.wire() for _ in range(3)]
+        assert [client.value("SELECT 1") for client in clients] == ["1"] * 3
+        with pooler.console() as console:
+            rows = {row["list"]: row["items"] for row in console.rows("SHOW LISTS")}
+            names = {row["name"] for row in console.rows("SHOW DATABASES")}
+        assert (rows["used_clients"], rows["login_clients"]) == ("4", "0")
+        assert rows["databases"] == str(len(names))
+        assert rows["pools"] == "2"
+
+
 class TestReload:
     @pytest.mark.smoke
     @pytest.mark.parametrize("how", ["command", "signal"])

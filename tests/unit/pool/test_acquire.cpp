@@ -448,7 +448,9 @@ TEST_CASE("client limits", "[clients]") {
   REQUIRE(users.size() == 2);  // w was refused and is not remembered
   CHECK(users[0].name == "u");
   CHECK(users[0].current_client_connections == 1);
-  CHECK(r.m.totals().login_clients == r.m.totals().clients);
+  CHECK(r.m.totals().login_clients == 4);
+  CHECK(r.m.totals().exempt_clients == 2);
+  CHECK(r.m.totals().clients == 6);
 }
 
 TEST_CASE("names that only a login knew are forgotten with it", "[clients]") {
