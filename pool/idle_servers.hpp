@@ -48,7 +48,6 @@ class IdleServers {
 
   // ---- offers: workers that were asked for what stays idle there (OfferIdle) ----
 
-  [[nodiscard]] bool offering(WorkerId worker) const { return offering_[worker]; }
   void set_offering(WorkerId worker, bool offering) { offering_[worker] = offering; }
   /// Servers on workers that were asked already. O(workers).
   [[nodiscard]] std::size_t offered() const {

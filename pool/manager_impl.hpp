@@ -126,11 +126,11 @@ struct PoolManager::Impl {
   void free_server(ServerSlot& server);
   /// Gives idle servers to waiters; needed only where both can come together (RESUME, a client put back).
   void serve_from_idle(PoolState& pool, TimePoint now, Actions& out);
-
-  // ---- opening (manager_open.cpp) ----
   /// Asks the workers of idle servers for as many as there are waiters, unless they were asked already. The answer is
   /// offer_idle.
   void ask_for_idle(PoolState& pool, Actions& out);
+
+  // ---- opening (manager_open.cpp) ----
   [[nodiscard]] std::uint32_t openable(const PoolState& pool, TimePoint now) const;
   static bool permits_free(const PoolState& pool) { return !pool.database.full() && !pool.user.full(); }
   void open(PoolState& pool, WorkerId worker, TimePoint now, Actions& out);

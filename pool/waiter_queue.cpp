@@ -40,9 +40,7 @@ const ClientSlot* WaiterQueue::at(std::uint32_t skip) const {
 ClientSlot& WaiterQueue::choose(WorkerId worker, Duration slack) {
   ClientSlot& oldest = all_.front();
   WorkerList& own = by_worker_[worker];
-  // With no slack at all even equal times are served strictly in the order of arrival.
-  if (own.empty() || slack <= Duration::zero()) return oldest;
-  return own.front().since - oldest.since <= slack ? own.front() : oldest;
+  return !own.empty() && yields_to(own.front(), slack) ? own.front() : oldest;
 }
 
 void WaiterQueue::check(const PoolState& pool) const {

@@ -33,7 +33,8 @@ class WaiterQueue {
   /// queued at most `slack` later. The queue must not be empty.
   [[nodiscard]] ClientSlot& choose(WorkerId worker, Duration slack);
 
-  /// Whether `client`, which does not wait yet, may be served before those who do.
+  /// Whether `client` may be served before the oldest waiter: it came at most `slack` later, or nobody waits. With no
+  /// slack at all even equal times are served strictly in the order of arrival.
   [[nodiscard]] bool yields_to(const ClientSlot& client, Duration slack) const {
     return all_.empty() || (slack > Duration::zero() && client.since - all_.front().since <= slack);
   }

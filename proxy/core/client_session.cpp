@@ -362,17 +362,17 @@ void ClientSession::settings_changed() {
   if (state_ == State::Ready) core_->schedule(*this, next_deadline());
 }
 
+TimePoint ClientSession::wait_deadline() const {
+  return waiting_ ? after(wait_start_, wait_timeout_) : pool::kNever;
+}
+
 TimePoint ClientSession::next_deadline() const {
   const Config& config = core_->config();
   if (state_ == State::Closing) return closing_at_ + kLinger;
   if (state_ == State::Console) return pool::kNever;
-  if (state_ == State::Login) {
-    const TimePoint login = after(connected_at_, config.client_login_timeout);
-    return waiting_ ? std::min(login, after(wait_start_, wait_timeout_)) : login;
-  }
-  TimePoint at = pool::kNever;
+  TimePoint at = wait_deadline();
+  if (state_ == State::Login) return std::min(at, after(connected_at_, config.client_login_timeout));
   if (waiting_) {
-    at = std::min(at, after(wait_start_, wait_timeout_));
     if (!notified_) at = std::min(at, after(wait_start_, config.query_wait_notify));
   } else if (server_ == nullptr) {
     at = std::min(at, after(last_request_, idle_timeout_));
@@ -403,10 +403,7 @@ void ClientSession::on_timer(TimePoint now) {
       fatal(waiting_ ? "client_login_timeout (server down)" : "client_login_timeout", core_->sqlstate("08006"));
       return;
     }
-    if (waiting_ && now >= after(wait_start_, wait_timeout_)) {
-      fatal("query_wait_timeout", core_->sqlstate("57014"));
-      return;
-    }
+    if (!check_wait_timeout(now)) return;
   } else if (state_ == State::Ready && (!check_wait_limits(now) || !check_query_limits(now))) {
     return;
   }
@@ -415,13 +412,17 @@ void ClientSession::on_timer(TimePoint now) {
 }
 
 // False if the client was closed.
+bool ClientSession::check_wait_timeout(TimePoint now) {
+  if (now < wait_deadline()) return true;
+  fatal("query_wait_timeout", core_->sqlstate("57014"));
+  return false;
+}
+
+// False if the client was closed.
 bool ClientSession::check_wait_limits(TimePoint now) {
   const Config& config = core_->config();
   if (waiting_) {
-    if (now >= after(wait_start_, wait_timeout_)) {
-      fatal("query_wait_timeout", core_->sqlstate("57014"));
-      return false;
-    }
+    if (!check_wait_timeout(now)) return false;
     if (!notified_ && now >= after(wait_start_, config.query_wait_notify)) {
       notified_ = true;
       std::string notice;

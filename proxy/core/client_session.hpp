@@ -161,6 +161,8 @@ class ClientSession final : public Connection {
   void leave();
   void finish_closing();
   [[nodiscard]] TimePoint next_deadline() const;
+  [[nodiscard]] TimePoint wait_deadline() const;
+  bool check_wait_timeout(TimePoint now);
   bool check_wait_limits(TimePoint now);
   bool check_query_limits(TimePoint now);
   void become_ready(PoolContext& context);

@@ -202,19 +202,22 @@ void Console::show_lists(std::string& out) {
   WorkerCore& core = client_.core();
   const Config& config = core.config();
   pool::Totals totals;
-  ListsData lists;
+  std::vector<pool::DatabaseSnapshot> databases;
+  std::vector<pool::PoolSnapshot> snapshots;
   {
     PoolLock pools(core.host());
     totals = pools->totals();
-    for (const pool::DatabaseSnapshot& database : pools->database_snapshots()) {
-      if (find_database(config, database.name) != nullptr) ++lists.databases;
-    }
-    for (const pool::PoolSnapshot& pool : pools->pool_snapshots(core.now())) {
-      if (listed(config, pool)) ++lists.pools;
-    }
+    databases = pools->database_snapshots();
+    snapshots = pools->pool_snapshots(core.now());
   }
-  ++lists.databases;  // the console
-  ++lists.pools;
+  ListsData lists;
+  lists.databases = lists.pools = 1;  // the console
+  for (const pool::DatabaseSnapshot& database : databases) {
+    if (find_database(config, database.name) != nullptr) ++lists.databases;
+  }
+  for (const pool::PoolSnapshot& snapshot : snapshots) {
+    if (listed(config, snapshot)) ++lists.pools;
+  }
   lists.users = core.settings()->users->size() + 1;
   lists.peers = config.peers.size();
   lists.used_clients = totals.clients;

@@ -114,14 +114,9 @@ void Logger::configure(const LogSettings& settings) {
   } else {
     to_logfile_ = false;
   }
-  logfile_ = settings.logfile;
   to_stderr_ = settings.to_stderr;
   max_level_ = static_cast<int>(LogLevel::Log) + std::min(std::max(settings.verbosity, 0), 2);
   apply_syslog(settings);
-}
-
-void Logger::reopen() {
-  if (!logfile_.empty()) open_logfile(logfile_);
 }
 
 void Logger::open_logfile(const std::string& path) {

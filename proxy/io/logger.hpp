@@ -27,7 +27,7 @@ struct LogSettings {
   bool operator==(const LogSettings&) const = default;
 };
 
-/// Any thread may write; each line is one write(2) per destination. configure() and reopen() from one thread at a time.
+/// Any thread may write; each line is one write(2) per destination. configure() from one thread at a time.
 class Logger {
  public:
   Logger() = default;
@@ -35,10 +35,9 @@ class Logger {
   Logger& operator=(const Logger&) = delete;
   ~Logger();
 
-  /// Throws std::runtime_error if the log file cannot be opened; then nothing has changed.
+  /// Opens the log file anew even if its name has not changed, for rotation. Throws std::runtime_error if that fails;
+  /// then nothing has changed.
   void configure(const LogSettings& settings);
-  /// Opens the log file anew (after rotation). Throws std::runtime_error if that fails; the old file stays in use.
-  void reopen();
 
   [[nodiscard]] bool enabled(LogLevel level) const noexcept {
     return static_cast<int>(level) <= max_level_.load(std::memory_order_relaxed);
@@ -89,7 +88,6 @@ class Logger {
   // Once open, the number never changes: reopening puts the new file under it with dup2, so that writers need no lock.
   std::atomic<int> logfile_fd_{-1};
   std::atomic<bool> to_logfile_{false};
-  std::string logfile_;
   std::mutex syslog_mutex_;  // openlog keeps a pointer into syslog_ident_.
   std::string syslog_ident_;
   int syslog_facility_ = 0;

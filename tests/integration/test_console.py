@@ -428,7 +428,6 @@ class TestActions:
         pooler.auth_file.write_text('"half a line\n')
         assert console.query("SET default_pool_size = 7").errors == []
 
-
     def test_lists_count_clients_consoles_and_databases(self, make_pooler):
         pooler = make_pooler()
         clients = [pooler.wire() for _ in range(3)]

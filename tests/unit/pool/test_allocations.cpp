@@ -34,12 +34,7 @@ namespace {
 /// One turn of two clients on different workers with one server: granted at once, queued, granted by an action, moved.
 void turn(Rig& r, PoolId p, ServerId sv, ClientId a, ClientId b) {
   const auto take = [&](ClientId c) {
-    for (std::size_t i = 0; i < r.out.size(); ++i) {
-      if (r.out[i].kind != ActionKind::OfferIdle) continue;
-      const WorkerId asked = r.out[i].worker;
-      r.out[i].kind = ActionKind::WaitOver;  // answered
-      r.m.offer_idle(asked, p, r.now, r.out);
-    }
+    r.offers(false);
     const WorkerId worker = c == a ? 0 : 1;
     if (r.m.server_worker(sv) != worker) r.m.server_arrived(sv, r.now, r.out);
     return r.m.grant_taken(c, sv);
