@@ -1,5 +1,8 @@
 """A throw-away PostgreSQL cluster: made, started, asked and removed by the tests."""
 
+import contextlib
+import os
+import signal
 import subprocess
 
 import psycopg
@@ -96,6 +99,15 @@ class Cluster:
         if self._process.poll() is None:
             run(self.bin / "pg_ctl", "stop", "-D", self.data, "-m", mode, "-w", "-t", "30")
         self._process.wait(30)
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """The postmaster stands still: no backend is started or missed. Those that run go on."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._process.pid, signal.SIGCONT)
 
     def connect(self, database="app", user="postgres", **options):
         """A direct connection, in autocommit mode, not through the pooler."""
