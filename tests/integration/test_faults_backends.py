@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,11 @@ def own_cluster(base):
     one = Cluster(base, harness.PG15_BIN)
     yield one
     one.stop("immediate")
+
+
+def is_zombie(pid):
+    """Ended, but its parent has not been told or has not looked."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
 
 @contextlib.contextmanager
@@ -113,6 +119,7 @@ class TestBackendsDie:
             wait_until(lambda: pid in own_cluster.backends(), what="the test's own connection for asking is open")
             with own_cluster.frozen():
                 self.kill(own_cluster, pid)
+                wait_until(lambda: is_zombie(pid), what="the backend has ended, so the postmaster will notice first")
                 assert victim.expect_fatal()["M"] == "server conn crashed?"
                 for number, client in enumerate(clients):
                     client.send(query(f"SELECT {number}"))
