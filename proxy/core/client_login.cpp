@@ -109,13 +109,14 @@ void ClientLogin::find_user() {
     if (entry != nullptr && !entry->user) return fail("bouncer config error", "28000");
     return authenticated();
   }
+  if (!choose_method()) return;
   const auto& users = *core.settings()->users;
   const auto it = users.find(client_.user_);
   if (it != users.end() && !it->second.empty()) {
     secret_ = it->second;
     return start_authentication();
   }
-  if (it != users.end() && config.auth_type == AuthType::Trust) return start_authentication();
+  if (it != users.end() && method_ == AuthType::Trust) return start_authentication();
   if (entry != nullptr || (console_login() && config.auth_dbname)) {
     const std::string auth_user(entry != nullptr ? effective_auth_user(config, *entry) : config.auth_user.value_or(""));
     const std::string auth_db(entry != nullptr ? effective_auth_dbname(config, *entry)
@@ -220,7 +221,59 @@ void ClientLogin::lookup_done(const HiddenResult& result) {
     credentials.secret = secret_;
     core.share_credentials(client_.database_, client_.user_, credentials);
   }
-  start_authentication();
+  if (choose_method()) start_authentication();
+}
+
+/// The first rule that fits decides for auth_type = hba. False if it refuses the client, who has been told. Asked again
+/// after an auth_query, which may have changed the user's name.
+bool ClientLogin::choose_method() {
+  WorkerCore& core = *client_.core_;
+  method_ = core.config().auth_type;
+  if (method_ != AuthType::Hba) return true;
+  const HbaSettings& hba = *core.settings()->hba;
+  const PeerAddress& address = client_.address_;
+  HbaConnection connection;
+  connection.is_unix = address.is_unix;
+  connection.is_tls = client_.port().is_tls();
+  if (!address.is_unix) connection.peer = IpAddress::parse(address.host);
+  connection.database = client_.database_;
+  connection.user = client_.user_;
+  connection.interfaces = hba.interfaces;
+  const HbaMatch found = match(hba.rules, connection);
+  if (found.kind != HbaMatch::Kind::Rule) {
+    fail("no authentication method is found", "28000");
+    return false;
+  }
+  switch (found.rule->method) {
+    case HbaMethod::Trust:
+      method_ = AuthType::Trust;
+      return true;
+    case HbaMethod::Md5:
+      method_ = AuthType::Md5;
+      return true;
+    case HbaMethod::Password:
+      method_ = AuthType::Plain;
+      return true;
+    case HbaMethod::ScramSha256:
+      method_ = AuthType::ScramSha256;
+      return true;
+    case HbaMethod::Peer: {
+      const std::string owner = address.is_unix ? core.host().user_name(address.uid) : std::string();
+      if (!owner.empty() && map_allows(hba.maps, found.rule->map, owner, client_.user_)) {
+        method_ = AuthType::Trust;  // the kernel has vouched for the client
+        return true;
+      }
+      fail("unix socket login rejected", "28000");
+      return false;
+    }
+    case HbaMethod::Reject:
+    case HbaMethod::Cert:
+    case HbaMethod::Pam:
+    case HbaMethod::Ldap:
+      break;
+  }
+  fail("login rejected", "28000");
+  return false;
 }
 
 void ClientLogin::start_authentication() {
@@ -228,7 +281,7 @@ void ClientLogin::start_authentication() {
   const Config& config = core.config();
   const SecretKind kind = protocol::classify_secret(secret_);
   std::string message;
-  switch (config.auth_type) {
+  switch (method_) {
     case AuthType::Trust:
       if (mock_) return fail("\"trust\" authentication failed", "28000");
       return authenticated();
@@ -307,7 +360,7 @@ void ClientLogin::check_password(ByteView body) {
   const auto password = protocol::parse_password(body);
   if (!password || password->empty()) return fail("empty password returned by client", "28P01");
   bool ok;
-  if (client_.core_->config().auth_type == AuthType::Plain) {
+  if (method_ == AuthType::Plain) {
     ok = protocol::check_plain_password(crypto, secret_, client_.user_, *password);
   } else {
     ok = protocol::check_md5_response(crypto, secret_, client_.user_, std::string_view(salt_, sizeof salt_), *password);

@@ -58,6 +58,7 @@ class ClientLogin {
   void negotiate(std::uint16_t minor);
   void check_limits();
   void find_user();
+  [[nodiscard]] bool choose_method();
   void start_lookup(PoolContext& pool);
   void lookup_done(const HiddenResult& result);
   void start_authentication();
@@ -82,6 +83,7 @@ class ClientLogin {
   bool over_limit_ = false;
   bool mock_ = false;  ///< the user does not exist: the exchange is for show
   bool startup_seen_ = false;
+  AuthType method_ = AuthType::Md5;  ///< of this login: auth_type, or what a rule of auth_hba_file says
   bool console_admin_ = false;
   std::optional<HiddenResult> found_;  ///< by auth_query, looked at when its server has been given back
   std::string secret_;                 ///< as stored; of the login user

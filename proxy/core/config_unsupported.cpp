@@ -21,13 +21,13 @@ std::vector<Unsupported> find_unsupported(const Config& config) {
   std::vector<Unsupported> found;
   switch (config.auth_type) {
     case AuthType::Cert:
-    case AuthType::Hba:
     case AuthType::Ldap:
     case AuthType::Pam:
       found.push_back({Section::Pgbouncer, "auth_type",
-                       fmt::format("{} is not supported yet; expected any, trust, plain, md5 or scram-sha-256",
+                       fmt::format("{} is not supported yet; expected any, trust, plain, md5, scram-sha-256 or hba",
                                    to_string(config.auth_type))});
       break;
+    case AuthType::Hba:
     case AuthType::Any:
     case AuthType::Trust:
     case AuthType::Plain:

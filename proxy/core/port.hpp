@@ -122,6 +122,8 @@ class Host {
   [[nodiscard]] virtual std::string format_time(std::int64_t unix_us) = 0;
   /// User id of the process, for the console login over a Unix socket.
   [[nodiscard]] virtual std::int64_t own_uid() const = 0;
+  /// The system's name of a user; empty if it has none.
+  [[nodiscard]] virtual std::string user_name(std::int64_t uid) = 0;
   /// True if TLS can be offered to clients.
   [[nodiscard]] virtual bool tls_available() const = 0;
 };

@@ -1,9 +1,17 @@
 // Reading the configuration and the files that it names.
+#include <fmt/format.h>
+#include <ifaddrs.h>
+#include <netinet/in.h>
+
 #include <cerrno>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <memory>
+#include <stdexcept>
+#include <system_error>
 
 #include "proxy/core/userlist.hpp"
 #include "proxy/io/runtime.hpp"
@@ -84,6 +92,81 @@ void load_users(const core::Config& config, const core::Settings* running, core:
   settings.users = std::move(users);
 }
 
+core::AuthFiles auth_files() {
+  core::AuthFiles files;
+  files.read = read_file;
+  files.exists = [](const std::string& path) {
+    std::error_code ignored;
+    return std::filesystem::exists(path, ignored);
+  };
+  files.list = [](const std::string& path) -> boost::system::result<std::vector<std::string>, std::string> {
+    std::error_code error;
+    std::vector<std::string> names;
+    for (std::filesystem::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
+      names.push_back(it->path().filename().string());
+    }
+    if (error) return {boost::system::in_place_error, error.message()};
+    return {boost::system::in_place_value, std::move(names)};
+  };
+  return files;
+}
+
+std::optional<core::IpAddress> address_of(const sockaddr* address) {
+  if (address == nullptr) return std::nullopt;
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(address);
+  if (address->sa_family == AF_INET) {
+    return core::IpAddress::from_bytes({bytes + offsetof(sockaddr_in, sin_addr), sizeof(in_addr)});
+  }
+  if (address->sa_family == AF_INET6) {
+    return core::IpAddress::from_bytes({bytes + offsetof(sockaddr_in6, sin6_addr), sizeof(in6_addr)});
+  }
+  return std::nullopt;
+}
+
+std::vector<core::IpNetwork> own_networks() {
+  std::vector<core::IpNetwork> networks;
+  ifaddrs* list = nullptr;
+  if (::getifaddrs(&list) != 0) throw std::runtime_error(fmt::format("getifaddrs: {}", std::strerror(errno)));
+  const std::unique_ptr<ifaddrs, void (*)(ifaddrs*)> owner(list, ::freeifaddrs);
+  for (const ifaddrs* one = list; one != nullptr; one = one->ifa_next) {
+    const auto address = address_of(one->ifa_addr);
+    const auto mask = address_of(one->ifa_netmask);
+    if (address && mask && address->is_v6 == mask->is_v6) networks.push_back({*address, *mask});
+  }
+  return networks;
+}
+
+// A mistake in one of the files is treated like one in auth_file.
+void load_hba(const core::Config& config, const core::Settings* running, core::Settings& settings,
+              LoadedConfig& result) {
+  settings.hba.reset();
+  if (config.auth_type != core::AuthType::Hba) return;
+  auto& told = running != nullptr ? result.problems : result.warnings;
+  const auto read = [&](const std::string& path, const char* key) {
+    auto text = read_file(path);
+    if (!text) told.push_back(fmt::format("could not open {} {}: {}", key, path, text.error()));
+    return text ? std::move(*text) : std::string();
+  };
+  auto hba = std::make_shared<core::HbaSettings>();
+  if (config.auth_hba_file.empty()) {
+    result.problems.emplace_back("auth_type = hba needs auth_hba_file; expected the path of a file");
+  } else {
+    hba->rules = core::parse_hba(read(config.auth_hba_file, "auth_hba_file"), config.auth_hba_file, auth_files());
+  }
+  for (const core::Problem& problem : core::restrict_to_supported(hba->rules)) {
+    result.problems.push_back(core::to_string(problem));
+  }
+  for (const core::Problem& problem : hba->rules.problems) told.push_back(core::to_string(problem));
+  for (const core::Problem& warning : hba->rules.warnings) result.warnings.push_back(core::to_string(warning));
+  if (config.auth_ident_file && !config.auth_ident_file->empty()) {
+    const std::string& path = *config.auth_ident_file;
+    hba->maps = core::parse_ident_maps(read(path, "auth_ident_file"), path, auth_files());
+    for (const core::Problem& problem : hba->maps.problems) told.push_back(core::to_string(problem));
+  }
+  if (hba->rules.has_interfaces()) hba->interfaces = own_networks();
+  settings.hba = std::move(hba);
+}
+
 void check_server_tls(const core::Config& config) {
   (void)make_connector_context(server_tls_settings(config, nullptr));
   for (const auto& [name, entry] : config.databases) {
@@ -102,10 +185,13 @@ LoadedConfig change_settings(std::shared_ptr<const core::Config> config, const c
   auto settings = std::make_shared<core::Settings>(running);
   settings->config = config;
   result.client_tls = client_tls;
-  if (config->auth_file != before.auth_file || config->auth_type != before.auth_type) {
-    load_users(*config, &running, *settings, result);
-  }
+  const bool other_type = config->auth_type != before.auth_type;
+  if (config->auth_file != before.auth_file || other_type) load_users(*config, &running, *settings, result);
   try {
+    if (config->auth_hba_file != before.auth_hba_file || config->auth_ident_file != before.auth_ident_file ||
+        other_type) {
+      load_hba(*config, &running, *settings, result);
+    }
     const TlsSettings tls = client_tls_settings(*config);
     if (tls != client_tls_settings(before)) result.client_tls = make_listener_context(tls);
     if (server_tls_settings(*config, nullptr) != server_tls_settings(before, nullptr)) check_server_tls(*config);
@@ -133,6 +219,7 @@ LoadedConfig load_settings(const std::string& path, const core::Settings* runnin
                           : std::make_shared<const protocol::TrackedNames>(config->track_extra_parameters.items);
   load_users(*config, running, *settings, result);
   try {
+    load_hba(*config, running, *settings, result);
     result.client_tls = make_listener_context(client_tls_settings(*config));
     check_server_tls(*config);
   } catch (const std::exception& e) {

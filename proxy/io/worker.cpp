@@ -1,10 +1,12 @@
 #include "proxy/io/worker.hpp"
 
 #include <fmt/format.h>
+#include <pwd.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <ctime>
 
 #include "proxy/io/clock.hpp"
@@ -216,6 +218,17 @@ std::string Worker::format_time(std::int64_t unix_us) {
 
 std::int64_t Worker::own_uid() const {
   return static_cast<std::int64_t>(::getuid());
+}
+
+std::string Worker::user_name(std::int64_t uid) {
+  if (uid < 0) return {};
+  std::array<char, 4096> buffer;
+  passwd entry{};
+  passwd* found = nullptr;
+  if (::getpwuid_r(static_cast<uid_t>(uid), &entry, buffer.data(), buffer.size(), &found) != 0 || found == nullptr) {
+    return {};
+  }
+  return found->pw_name;
 }
 
 TlsContext Worker::server_tls(const core::ServerTarget& target) {

@@ -60,6 +60,7 @@ class Worker final : public core::Host {
   [[nodiscard]] std::int64_t wall_clock_us() override;
   [[nodiscard]] std::string format_time(std::int64_t unix_us) override;
   [[nodiscard]] std::int64_t own_uid() const override;
+  [[nodiscard]] std::string user_name(std::int64_t uid) override;
   [[nodiscard]] bool tls_available() const override { return client_tls_ != nullptr; }
 
   // for SocketPort and Runtime

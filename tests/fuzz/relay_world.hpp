@@ -82,6 +82,7 @@ class RelayHost final : public core::Host {
   [[nodiscard]] std::int64_t wall_clock_us() override { return 1'700'000'000'000'000; }
   [[nodiscard]] std::string format_time(std::int64_t us) override { return std::to_string(us); }
   [[nodiscard]] std::int64_t own_uid() const override { return 1000; }
+  [[nodiscard]] std::string user_name(std::int64_t) override { return {}; }
   [[nodiscard]] bool tls_available() const override { return false; }
   [[nodiscard]] bool locked() const { return locked_; }
 

@@ -267,7 +267,6 @@ class TestAuthQuery:
         assert pooler.wire("scram_user", password="scram secret").value(f"SELECT count(*) FROM {table}") == "0"
 
 
-@pytest.mark.skip(reason="auth_type hba is not there yet")
 class TestHba:
     def make(self, make_pooler, text, **options):
         pooler = make_pooler(start=False, databases={"app": "dbname=app user=bob", "other": "dbname=other user=bob"},
@@ -301,6 +300,27 @@ class TestHba:
         client = Wire(pooler.port, path=pooler.home)
         client.login("user1", "app")
         assert client.value("SELECT 1") == "1"
+
+    def test_peer_is_asked_of_the_kernel(self, make_pooler):
+        pooler = self.make(make_pooler, "local app user1 peer map=owners\nlocal app user2 peer",
+                           auth_ident_file="")
+        client = Wire(pooler.port, path=pooler.home)
+        client.send(wire.startup_packet({"user": "user2", "database": "app"}))
+        client.expect_fatal("unix socket login rejected")
+
+    @pytest.mark.pgweir
+    def test_rules_change_with_a_reload_as_a_whole(self, make_pooler):
+        pooler = self.make(make_pooler, "host app user1 127.0.0.1/32 trust\nhost all admin 127.0.0.1/32 trust")
+        assert pooler.wire("user1").authentication == [0]
+        hba = pooler.home / "hba"
+        with pooler.console() as console:
+            hba.write_text("host app user1 127.0.0.1/32 password\nhost all admin 127.0.0.1/32 trust\n")
+            assert console.query("RELOAD").errors == []
+            assert pooler.wire("user1", password=PASSWORD).authentication == [3, 0]
+            hba.write_text("host app user1 127.0.0.1/32 trust\nhost all admin 127.0.0.1/33 trust\n")
+            assert console.query("RELOAD").errors != []
+            assert pooler.wire("user1", password=PASSWORD).authentication == [3, 0]
+        assert f"{hba}:2:" in pooler.log()
 
 
 class TestClientTls:

@@ -116,6 +116,7 @@ class SimHost final : public core::Host {
   [[nodiscard]] std::int64_t wall_clock_us() override { return 0; }
   [[nodiscard]] std::string format_time(std::int64_t) override { return {}; }
   [[nodiscard]] std::int64_t own_uid() const override { return 1; }
+  [[nodiscard]] std::string user_name(std::int64_t) override { return {}; }
   [[nodiscard]] bool tls_available() const override { return false; }
 
  private:

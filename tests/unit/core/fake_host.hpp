@@ -110,6 +110,7 @@ class FakeHost final : public Host {
   [[nodiscard]] std::int64_t wall_clock_us() override { return 1'700'000'000'000'000; }
   [[nodiscard]] std::string format_time(std::int64_t us) override { return std::to_string(us); }
   [[nodiscard]] std::int64_t own_uid() const override { return 1000; }
+  [[nodiscard]] std::string user_name(std::int64_t uid) override { return uid == 1001 ? "carol" : ""; }
   [[nodiscard]] bool tls_available() const override { return tls; }
 
   [[nodiscard]] bool logged(std::string_view part) const {
@@ -128,11 +129,17 @@ inline std::string config_text(const std::string& more = "", const std::string& 
          more;
 }
 
-inline std::shared_ptr<const Settings> make_settings(const std::string& text, Users users) {
+/// `hba` is the text of auth_hba_file, `ident` of auth_ident_file; for auth_type = hba.
+inline std::shared_ptr<const Settings> make_settings(const std::string& text, Users users, const std::string& hba = {},
+                                                     const std::string& ident = {}) {
   auto settings = std::make_shared<Settings>();
   settings->config = std::make_shared<const Config>(good(text));
   settings->users = std::make_shared<const Users>(std::move(users));
   settings->tracked = std::make_shared<const protocol::TrackedNames>(settings->config->track_extra_parameters.items);
+  if (settings->config->auth_type == AuthType::Hba) {
+    settings->hba = std::make_shared<const HbaSettings>(
+        HbaSettings{parse_hba(hba, "hba", {}), parse_ident_maps(ident, "ident", {}), {}});
+  }
   return settings;
 }
 
@@ -140,8 +147,9 @@ inline std::shared_ptr<const Settings> make_settings(const std::string& text, Us
 /// checked after it.
 class World {
  public:
-  explicit World(const std::string& text = config_text(), Users users = {{"u", "pw"}, {"stats", "pw"}, {"admin", "pw"}})
-      : settings_(make_settings(text, std::move(users))), core(0, host, settings_, keys()) {
+  explicit World(const std::string& text = config_text(), Users users = {{"u", "pw"}, {"stats", "pw"}, {"admin", "pw"}},
+                 const std::string& hba = {}, const std::string& ident = {})
+      : settings_(make_settings(text, std::move(users), hba, ident)), core(0, host, settings_, keys()) {
     core.set_now(now);
   }
   ~World() {

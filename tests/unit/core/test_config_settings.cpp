@@ -453,8 +453,9 @@ TEST_CASE("SET fails for an unknown key, a bad value and what is not supported")
 }
 
 TEST_CASE("what the engine cannot do is reported with its line") {
-  CHECK(problems_of("[pgbouncer]\n\nauth_type = hba\n") ==
-        "main.ini:3: auth_type: hba is not supported yet; expected any, trust, plain, md5 or scram-sha-256\n");
+  CHECK(problems_of("[pgbouncer]\n\nauth_type = ldap\n") ==
+        "main.ini:3: auth_type: ldap is not supported yet; expected any, trust, plain, md5, scram-sha-256 or hba\n");
+  CHECK(problems_of("[pgbouncer]\n\nauth_type = hba\n").empty());
   CHECK(problems_of("[pgbouncer]\nauth_type=pam\n").find("main.ini:2: auth_type: pam is") == 0);
   CHECK(problems_of("[pgbouncer]\nauth_type=cert\n").find("cert is not supported yet") != std::string::npos);
   CHECK(problems_of("[pgbouncer]\n[pgweir]\npatroni_urls = http://127.0.0.1:8008\nhttp_listen = 127.0.0.1:9\n") ==
@@ -465,7 +466,7 @@ TEST_CASE("what the engine cannot do is reported with its line") {
         "main.ini:3: *: target_session_attrs: not supported yet; expected any\n");
   CHECK(problems_of("[databases]\na = read_write_split=0 target_session_attrs=any\n[pgbouncer]\n").empty());
   Config config;
-  config.auth_type = AuthType::Hba;
+  config.auth_type = AuthType::Cert;
   CHECK(unsupported_settings(config).size() == 1);
   CHECK(unsupported_settings(Config{}).empty());
 }
