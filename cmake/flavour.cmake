@@ -39,7 +39,7 @@ endif()
 
 # Headers are most of the compile time. The layers use this in the sanitizer flavours only: the release flavour shows
 # that every file includes what it uses.
-option(PGWEIR_PCH "Precompile the headers of the standard library, fmt and Boost for the layers too" OFF)
+option(PGWEIR_PCH "Precompile the headers of the standard library, fmt and Boost for the layers, and unite their files" OFF)
 function(pgweir_precompile target)
   target_precompile_headers(${target} PRIVATE
     <algorithm> <array> <charconv> <chrono> <functional> <limits> <map> <memory> <optional> <span> <stdexcept> <string>
@@ -47,4 +47,9 @@ function(pgweir_precompile target)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(${target} PRIVATE -fpch-preprocess)
   endif()
+endfunction()
+
+# Several files compiled as one: inlined templates are instantiated once instead of once per file.
+function(pgweir_unite target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 10)
 endfunction()

@@ -10,8 +10,6 @@ namespace pgweir::protocol {
 
 namespace {
 
-constexpr std::int32_t kNullLength = -1;
-
 std::uint16_t count16(std::size_t count) {
   if (count > std::numeric_limits<std::uint16_t>::max()) throw std::length_error("more than 65535 items in a message");
   return static_cast<std::uint16_t>(count);

@@ -1,6 +1,7 @@
 // Parsers of message bodies; see message_view.hpp for what is decided here.
 #include "protocol/message_view.hpp"
 
+#include "protocol/auth_md5.hpp"
 #include "protocol/body_reader.hpp"
 #include "protocol/startup.hpp"
 
@@ -9,11 +10,9 @@ namespace pgweir::protocol {
 namespace {
 
 constexpr std::size_t kOidSize = 4;
-constexpr std::size_t kMd5SaltSize = 4;
 constexpr std::size_t kValueLengthSize = 4;
 /// Table OID, column number, type OID, type length, type modifier, format code.
 constexpr std::size_t kColumnDescriptionSize = 18;
-constexpr std::int32_t kNullLength = -1;
 
 /// One value with its 32-bit length in front, as in Bind and DataRow. nullopt is SQL null, or a failed reader.
 std::optional<ByteView> read_value(BodyReader& reader) {

@@ -12,6 +12,9 @@ namespace pgweir::protocol {
 /// A string_view of char, since most of what a proxy looks at is text.
 using ByteView = std::string_view;
 
+/// The length that stands for NULL in Bind, DataRow and the like.
+inline constexpr std::int32_t kNullLength = -1;
+
 [[nodiscard]] inline std::uint16_t load_u16(const char* p) {
   const auto* u = reinterpret_cast<const unsigned char*>(p);
   return static_cast<std::uint16_t>((u[0] << 8) | u[1]);

@@ -9,7 +9,6 @@ namespace pgweir::core {
 
 namespace {
 
-constexpr std::string_view kConsole = kConsoleDatabase;
 /// PgBouncer gives its console pool this size; nothing depends on it.
 constexpr int kConsolePoolSize = 2;
 
@@ -62,10 +61,10 @@ DatabaseRow database_row(const Config& config, const DatabaseConfig& database, s
 
 DatabaseRow console_database_row(const Config& config, std::uint32_t console_clients) {
   DatabaseRow row = common_row(config, DatabaseConfig{});
-  row.name = kConsole;
+  row.name = kConsoleDatabase;
   row.port = config.listen_port;
-  row.database = kConsole;
-  row.force_user = kConsole;
+  row.database = kConsoleDatabase;
+  row.force_user = kConsoleDatabase;
   row.pool_size = kConsolePoolSize;
   row.pool_mode = PoolMode::Statement;
   row.current_client_connections = console_clients;
@@ -86,8 +85,8 @@ PoolRow pool_row(const Config& config, const pool::PoolSnapshot& counts) {
 
 PoolRow console_pool_row(std::uint32_t console_clients) {
   PoolRow row;
-  row.counts.database = kConsole;
-  row.counts.user = kConsole;
+  row.counts.database = kConsoleDatabase;
+  row.counts.user = kConsoleDatabase;
   row.counts.cl_active = console_clients;
   row.pool_mode = PoolMode::Statement;
   return row;

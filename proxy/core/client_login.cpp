@@ -20,7 +20,6 @@ using protocol::SecretKind;
 namespace {
 
 constexpr std::uint32_t kPasswordMessageMax = 65536;
-constexpr std::string_view kConsole = "pgbouncer";
 
 std::string parameter_key(std::string_view name, std::string_view value) {
   return protocol::to_lower(name) + '=' + std::string(value);
@@ -33,7 +32,7 @@ void ClientLogin::fail(std::string_view text, std::string_view native_sqlstate) 
 }
 
 bool ClientLogin::console_login() const {
-  return client_.database_ == kConsole;
+  return client_.database_ == kConsoleDatabase;
 }
 
 std::size_t ClientLogin::consume(ByteView in) {
@@ -97,7 +96,7 @@ void ClientLogin::find_user() {
   if (console_login()) {
     const PeerAddress& address = client_.address_;
     console_admin_ = config.admin_users.contains(client_.user_);
-    if (address.is_unix && address.uid == core.host().own_uid() && client_.user_ == kConsole) {
+    if (address.is_unix && address.uid == core.host().own_uid() && client_.user_ == kConsoleDatabase) {
       console_admin_ = true;
       return authenticated();
     }
@@ -123,7 +122,7 @@ void ClientLogin::find_user() {
                                                : std::string_view(*config.auth_dbname));
     const std::string lookup_db = auth_db.empty() ? client_.database_ : auth_db;
     if (!auth_user.empty() && auth_user != client_.user_) {
-      PoolContext* pool = lookup_db == kConsole ? nullptr : core.context_for(lookup_db, auth_user);
+      PoolContext* pool = lookup_db == kConsoleDatabase ? nullptr : core.context_for(lookup_db, auth_user);
       if (pool == nullptr) return fail("bouncer config error", "28000");
       bool disabled;
       {

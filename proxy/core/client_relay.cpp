@@ -26,7 +26,7 @@ namespace {
 /// occupy one.
 constexpr std::size_t kHoldMax = 16384;
 /// A simple query that may name a prepared statement is looked at whole up to this size.
-constexpr std::size_t kNamesMax = 65536;
+constexpr std::size_t kQueryNamesMax = 65536;
 
 bool known_type(char type) {
   switch (type) {
@@ -274,7 +274,7 @@ ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& heade
   constexpr std::size_t kGlance = 64;
   if (may_look && body.size() < kGlance && message.size() < header.total()) return Step::NeedMore;
   const bool names_statement = may_look && router::may_name_statement(body.substr(0, kGlance));
-  if (names_statement && message.size() < header.total() && header.total() <= kNamesMax) return Step::NeedMore;
+  if (names_statement && message.size() < header.total() && header.total() <= kQueryNamesMax) return Step::NeedMore;
   if (names_statement && !names_settled()) return Step::Hold;
   if (core_->config().disable_pqexec) {
     fatal("PQexec disallowed", core_->sqlstate("0A000"));

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <boost/system/result.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -36,6 +37,11 @@ struct Problem {
 
 /// "file:line: key: text", leaving out what is empty.
 [[nodiscard]] std::string to_string(const Problem& problem);
+
+/// The console is a database of this name, with a user of this name; no entry may have it.
+inline constexpr std::string_view kConsoleDatabase = "pgbouncer";
+/// In bytes, PostgreSQL's NAMEDATALEN less the final zero.
+inline constexpr std::size_t kMaxDatabaseName = 63;
 
 enum class PoolMode { Session, Transaction, Statement };
 enum class AuthType { Any, Trust, Plain, Md5, Cert, Hba, Ldap, Pam, ScramSha256 };

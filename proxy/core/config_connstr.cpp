@@ -17,7 +17,6 @@ namespace pgweir::core {
 namespace {
 
 constexpr int kMaxInt = std::numeric_limits<int>::max();
-constexpr std::size_t kMaxDatabaseName = 63;
 constexpr std::size_t kMaxUserName = 127;
 constexpr int kDefaultServerPort = 5432;
 constexpr int kDefaultPeerPort = 6432;

@@ -5,8 +5,6 @@
 namespace pgweir::core {
 namespace {
 
-constexpr std::size_t kMaxDatabaseName = 63;
-
 template <typename T>
 const std::optional<T>* user_value(const Config& config, std::string_view name, std::optional<T> UserConfig::*member) {
   const auto found = config.users.find(name);

@@ -59,7 +59,4 @@ void copy_setting(Config& to, const Config& from, const Setting& setting);
 /// Whether the setting means the same in both.
 [[nodiscard]] bool same_setting(const Config& a, const Config& b, const Setting& setting);
 
-/// The console is a database of this name; no entry may have it.
-inline constexpr std::string_view kConsoleDatabase = "pgbouncer";
-
 }  // namespace pgweir::core

@@ -27,12 +27,6 @@ char lower(char c) {
 }
 
 template <typename Enum>
-struct Word {
-  std::string_view text;
-  Enum value;
-};
-
-template <typename Enum>
 struct Words;
 
 template <>

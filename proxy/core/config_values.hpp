@@ -12,6 +12,13 @@
 
 namespace pgweir::core {
 
+/// A word of a file that stands for a value.
+template <typename Value>
+struct Word {
+  std::string_view text;
+  Value value;
+};
+
 /// The value, or what would be right ("expected ..., got ...").
 template <typename T>
 using Parsed = boost::system::result<T, std::string>;

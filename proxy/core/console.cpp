@@ -17,7 +17,6 @@ namespace pgweir::core {
 namespace frontend = protocol::frontend;
 
 namespace {
-constexpr std::string_view kConsole = "pgbouncer";
 constexpr std::size_t kCommandMax = 65536;
 
 }  // namespace
@@ -209,7 +208,7 @@ void Console::interrupt() {
 
 bool Console::check_database(const AdminCommand& command, const char* verb) {
   WorkerCore& core = client_.core();
-  if (command.argument == kConsole) {
+  if (command.argument == kConsoleDatabase) {
     error(fmt::format("cannot {} admin db: {}", verb, command.argument));
     return false;
   }
@@ -247,7 +246,7 @@ void Console::pause(const AdminCommand& command) {
 void Console::resume(const AdminCommand& command) {
   WorkerCore& core = client_.core();
   if (!command.argument.empty()) {
-    if (command.argument == kConsole || find_database(core.config(), command.argument) == nullptr) {
+    if (command.argument == kConsoleDatabase || find_database(core.config(), command.argument) == nullptr) {
       return error(fmt::format("no such database: {}", command.argument));
     }
     pool::PoolManager::DatabaseResult result;
@@ -338,7 +337,7 @@ void Console::set_disabled(const AdminCommand& command, bool disabled) {
 
 void Console::wait_close(const AdminCommand& command) {
   WorkerCore& core = client_.core();
-  if (!command.argument.empty() && command.argument == kConsole) {
+  if (!command.argument.empty() && command.argument == kConsoleDatabase) {
     return error(fmt::format("cannot wait in admin db: {}", command.argument));
   }
   if (!command.argument.empty() && !check_database(command, "wait in")) return;

@@ -12,7 +12,6 @@
 namespace pgweir::core {
 
 namespace {
-constexpr std::string_view kConsole = "pgbouncer";
 
 /// A database that has left the configuration is listed only while it still has connections.
 bool listed(const Config& config, const pool::PoolSnapshot& pool) {
@@ -101,7 +100,7 @@ void Console::show_collected(ShowWhat what, const WorkerReport& report) {
     if (find_database(client_.core().config(), database) != nullptr) stats.push_back(row);
   }
   StatsRow console;
-  console.database = std::string(kConsole);
+  console.database = std::string(kConsoleDatabase);
   stats.push_back(console);
   std::sort(stats.begin(), stats.end(), [](const StatsRow& a, const StatsRow& b) { return a.database < b.database; });
   std::vector<SocketRow> sockets = report.sockets;
@@ -188,7 +187,7 @@ void Console::show_users(std::string& out) {
   std::map<std::string, pool::UserSnapshot> counts;
   for (const auto& [name, secret] : *core.settings()->users) counts[name] = {.name = name};
   for (const auto& [name, user] : config.users) counts[name] = {.name = name};
-  counts[std::string(kConsole)] = {.name = std::string(kConsole)};
+  counts[std::string(kConsoleDatabase)] = {.name = std::string(kConsoleDatabase)};
   {
     PoolLock pools(core.host());
     for (pool::UserSnapshot& snapshot : pools->user_snapshots()) counts[snapshot.name] = std::move(snapshot);

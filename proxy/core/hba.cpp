@@ -13,11 +13,6 @@
 namespace pgweir::core {
 namespace {
 
-template <typename Value>
-struct Word {
-  std::string_view text;
-  Value value;
-};
 constexpr std::array<Word<HbaType>, 6> kTypes{{{"local", HbaType::Local},
                                                {"host", HbaType::Host},
                                                {"hostssl", HbaType::HostSsl},
