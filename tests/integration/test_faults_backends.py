@@ -52,6 +52,8 @@ class TestBackendsDie:
 
     def recovered(self, pooler, client):
         """The idle client is still there, and is served when PostgreSQL is back."""
+        # Until then a query could still be given to a backend that dies with the others, and would rightly be lost.
+        wait_until(lambda: not pooler.servers(), 10, "the backends of the crashed server are gone")
         client.timeout = 30 * PATIENCE
         assert client.value("SELECT 'back'") == "back"
         with pooler.wire(timeout=30) as fresh:
