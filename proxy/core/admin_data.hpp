@@ -141,6 +141,14 @@ struct DnsZoneRow {
   std::uint64_t count = 0;
 };
 
+/// What is known of names; `ttl` of its rows counts from when it was made.
+struct DnsReport {
+  std::vector<DnsHostRow> hosts;
+  std::vector<DnsZoneRow> zones;
+  std::uint64_t queries = 0;  ///< names being looked up
+  std::uint64_t waiting = 0;  ///< connections that wait for one
+};
+
 enum class PauseMode : std::uint8_t { Active, Paused, Suspended };
 
 struct StateData {

@@ -48,9 +48,6 @@ void Console::show(const AdminCommand& command) {
     case ShowWhat::Users:
       show_users(out);
       break;
-    case ShowWhat::Lists:
-      show_lists(out);
-      break;
     case ShowWhat::Peers:
       show_peers(out);
       break;
@@ -60,6 +57,9 @@ void Console::show(const AdminCommand& command) {
     case ShowWhat::Config:
       append_show_config(out, show_config(core.config()));
       break;
+    case ShowWhat::Lists:
+    case ShowWhat::DnsHosts:
+    case ShowWhat::DnsZones:
     case ShowWhat::Clients:
     case ShowWhat::Servers:
     case ShowWhat::Sockets:
@@ -70,11 +70,14 @@ void Console::show(const AdminCommand& command) {
     case ShowWhat::Latency:
     case ShowWhat::Totals: {
       busy_ = true;
+      const bool names =
+          command.what == ShowWhat::Lists || command.what == ShowWhat::DnsHosts || command.what == ShowWhat::DnsZones;
       const bool sockets = command.what == ShowWhat::Clients || command.what == ShowWhat::Servers ||
                            command.what == ShowWhat::Sockets || command.what == ShowWhat::ActiveSockets;
       collect_reports(
           core,
           sockets                             ? ReportExtra::Sockets
+          : names                             ? ReportExtra::Names
           : command.what == ShowWhat::Latency ? ReportExtra::Latencies
                                               : ReportExtra::None,
           [id = client_.id(), request = ++request_, what = command.what](WorkerCore& here, WorkerReport all) {
@@ -120,6 +123,15 @@ void Console::show_collected(ShowWhat what, const WorkerReport& report) {
       break;
     case ShowWhat::ActiveSockets:
       append_show_active_sockets(out, sockets, time);
+      break;
+    case ShowWhat::Lists:
+      show_lists(out, report.dns);
+      break;
+    case ShowWhat::DnsHosts:
+      append_show_dns_hosts(out, report.dns.hosts);
+      break;
+    case ShowWhat::DnsZones:
+      append_show_dns_zones(out, report.dns.zones);
       break;
     case ShowWhat::Stats:
       append_show_stats(out, stats);
@@ -197,7 +209,7 @@ void Console::show_users(std::string& out) {
   append_show_users(out, rows);
 }
 
-void Console::show_lists(std::string& out) {
+void Console::show_lists(std::string& out, const DnsReport& dns) {
   WorkerCore& core = client_.core();
   const Config& config = core.config();
   pool::Totals totals;
@@ -222,6 +234,10 @@ void Console::show_lists(std::string& out) {
   lists.used_clients = totals.clients;
   lists.login_clients = totals.login_clients;
   lists.used_servers = totals.servers;
+  lists.dns_names = dns.hosts.size();
+  lists.dns_zones = dns.zones.size();
+  lists.dns_queries = dns.queries;
+  lists.dns_pending = dns.waiting;
   append_show_lists(out, lists);
 }
 

@@ -41,6 +41,7 @@ struct ServerTarget {
 };
 
 class Connection;
+struct DnsReport;  // admin_data.hpp
 
 /// One socket. All calls from the owning worker; none of them calls back into the session.
 class Port {
@@ -124,6 +125,8 @@ class Host {
   [[nodiscard]] virtual std::int64_t own_uid() const = 0;
   /// The system's name of a user; empty if it has none.
   [[nodiscard]] virtual std::string user_name(std::int64_t uid) = 0;
+  /// The names known to this worker; one worker of the process knows them all, the others none.
+  [[nodiscard]] virtual DnsReport dns_report() = 0;
   /// True if TLS can be offered to clients.
   [[nodiscard]] virtual bool tls_available() const = 0;
 };

@@ -97,6 +97,7 @@ WorkerReport make_report(WorkerCore& core, ReportExtra extra) {
       report.latencies.insert(context->latencies.begin(), context->latencies.end());
     }
   }
+  if (extra == ReportExtra::Names) report.dns = core.host().dns_report();
   if (extra != ReportExtra::Sockets) return report;
   for (const auto& [id, client] : core.clients()) {
     if (!client->closed()) report.sockets.push_back(client_row(core, *client));
@@ -132,6 +133,10 @@ void collect_reports(WorkerCore& core, ReportExtra extra, std::function<void(Wor
           sum.period.length_us = std::max(sum.period.length_us, row.period.length_us);
         }
         for (const auto& [key, latency] : part->latencies) all.latencies[key] += latency;
+        all.dns.hosts.insert(all.dns.hosts.end(), part->dns.hosts.begin(), part->dns.hosts.end());
+        all.dns.zones.insert(all.dns.zones.end(), part->dns.zones.begin(), part->dns.zones.end());
+        all.dns.queries += part->dns.queries;
+        all.dns.waiting += part->dns.waiting;
         if (--collection->missing == 0) collection->done(here, std::move(all));
       });
     });

@@ -19,6 +19,7 @@ struct WorkerReport {
   std::vector<SocketRow> sockets;
   std::map<std::string, StatsRow> stats;  ///< by database
   LatencyTable latencies;
+  DnsReport dns;
 };
 
 /// What a report holds beside the counters.
@@ -26,6 +27,7 @@ enum class ReportExtra : std::uint8_t {
   None,
   Sockets,    ///< connections; costs time in proportion to their number
   Latencies,  ///< some kB for each pool
+  Names,      ///< of servers, and their addresses
 };
 
 [[nodiscard]] WorkerReport make_report(WorkerCore& core, ReportExtra extra);

@@ -272,6 +272,15 @@ void WorkerCore::forget_reports(const std::string& database) {
   }
 }
 
+void WorkerCore::addresses_changed(const std::string& name, const std::vector<std::string>& addresses) {
+  PoolLock pools(host());
+  for (const auto& [id, server] : servers_) {
+    if (server->target().host.host != name || server->address().is_unix) continue;
+    if (std::find(addresses.begin(), addresses.end(), server->address().host) != addresses.end()) continue;
+    pools->recycle_server(id, now(), actions());
+  }
+}
+
 void WorkerCore::share_knowledge(PoolContext& context, const std::shared_ptr<const ServerReport>& report,
                                  const ParameterList& accepted) {
   remember(context, report, accepted);

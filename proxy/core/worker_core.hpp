@@ -105,6 +105,9 @@ class WorkerCore {
       const std::vector<std::pair<std::size_t, std::string>>& own) const;
   /// New logins to this database (empty: all) have to see a fresh server first.
   void forget_reports(const std::string& database);
+  /// A name of [databases] has other addresses now (as text): servers of this worker at one that is gone serve nobody
+  /// after their present client.
+  void addresses_changed(const std::string& name, const std::vector<std::string>& addresses);
   PoolContext* find_context(pool::PoolId pool);
   [[nodiscard]] ClientSession* find_client(pool::ClientId id);
   [[nodiscard]] ServerSession* find_server(pool::ServerId id);

@@ -4,14 +4,12 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <cerrno>
 #include <cstring>
 #include <optional>
 #include <utility>
 
-#include "proxy/io/clock.hpp"
 #include "proxy/io/listener.hpp"
 
 namespace pgweir::io {
@@ -25,16 +23,6 @@ struct Connector::Attempt {
   Callback callback;
   std::optional<stream_descriptor> socket;  // From the start of the connect on.
   ConnectResult result;                     // Address, and the outcome once it is known.
-};
-
-/// The cached answer for one host name and who waits for it.
-struct Connector::Name {
-  std::vector<sockaddr_storage> addresses;  // Without port; empty after a failure.
-  std::size_t next = 0;
-  pool::TimePoint expires{};
-  bool resolving = false;
-  std::string failure;
-  std::vector<std::uint64_t> waiting;
 };
 
 namespace {
@@ -63,16 +51,6 @@ socklen_t set_port(sockaddr_storage& address, int port) {
   return sizeof(sockaddr_in6);
 }
 
-bool same_address(const sockaddr_storage& a, const sockaddr_storage& b) {
-  return std::memcmp(&a, &b, sizeof a) == 0;
-}
-
-bool lacks_one_of(const std::vector<sockaddr_storage>& now, const std::vector<sockaddr_storage>& before) {
-  return std::any_of(before.begin(), before.end(), [&](const sockaddr_storage& old) {
-    return std::none_of(now.begin(), now.end(), [&](const sockaddr_storage& a) { return same_address(a, old); });
-  });
-}
-
 ConnectResult connect_failed(int error) {
   ConnectResult result;
   result.error = "connect failed";
@@ -89,8 +67,8 @@ ConnectResult lookup_failed(std::string detail) {
 
 }  // namespace
 
-Connector::Connector(boost::asio::io_context& context, ConnectorSettings settings)
-    : context_(context), resolver_(context), settings_(settings), alive_(std::make_shared<bool>(true)) {}
+Connector::Connector(boost::asio::io_context& context, NameLookup lookup)
+    : context_(context), lookup_(std::move(lookup)), alive_(std::make_shared<bool>(true)) {}
 
 Connector::~Connector() {
   *alive_ = false;
@@ -119,7 +97,9 @@ std::uint64_t Connector::connect(const std::string& host, int port, const TcpSet
     const socklen_t length = set_port(address, port);
     start_connect(token, address, length);
   } else {
-    lookup(host, token);
+    lookup_(host, [this, alive = alive_, token](const ResolvedName& name) {
+      if (*alive) on_resolved(token, name);
+    });
   }
   return token;
 }
@@ -131,67 +111,14 @@ void Connector::cancel(std::uint64_t token) {
   attempts_.erase(found);  // Closes a socket that is still connecting.
 }
 
-void Connector::flush_dns() {
-  for (auto& [host, name] : names_) name->expires = {};
-}
-
-std::vector<DnsHost> Connector::dns_hosts() const {
-  std::vector<DnsHost> hosts;
-  for (const auto& [host, name] : names_) hosts.push_back({host, name->expires, name->addresses});
-  return hosts;
-}
-
-void Connector::lookup(const std::string& host, std::uint64_t token) {
-  auto& slot = names_[host];
-  if (slot == nullptr) slot = std::make_unique<Name>();
-  Name& name = *slot;
-  if (!name.resolving && monotonic_now() < name.expires) {
-    connect_in_turn(name, token);
-    return;
-  }
-  name.waiting.push_back(token);
-  if (!std::exchange(name.resolving, true)) start_lookup(host);
-}
-
-void Connector::start_lookup(const std::string& host) {
-  resolver_.async_resolve(host, "", boost::asio::ip::tcp::resolver::flags(),
-                          [this, alive = alive_, host](const boost::system::error_code& error,
-                                                       const boost::asio::ip::tcp::resolver::results_type& results) {
-                            if (*alive) on_resolved(host, error, results);
-                          });
-}
-
-void Connector::on_resolved(const std::string& host, const boost::system::error_code& error,
-                            const boost::asio::ip::tcp::resolver::results_type& results) {
-  Name& name = *names_.at(host);  // Names are never erased.
-  name.resolving = false;
-  std::vector<sockaddr_storage> addresses;
-  for (const auto& result : results) {
-    const auto endpoint = result.endpoint();
-    sockaddr_storage address{};
-    std::memcpy(&address, endpoint.data(), endpoint.size());
-    const auto is_same = [&](const sockaddr_storage& other) { return same_address(address, other); };
-    if (std::none_of(addresses.begin(), addresses.end(), is_same)) addresses.push_back(address);
-  }
-  const bool failed = error || addresses.empty();
-  const bool changed = !failed && lacks_one_of(addresses, name.addresses);
-  name.expires = monotonic_now() + (failed ? settings_.dns_nxdomain_ttl : settings_.dns_max_ttl);
-  name.failure = failed ? error.message() : std::string();
-  name.addresses = std::move(addresses);
-  if (name.next >= name.addresses.size()) name.next = 0;
-  if (changed && addresses_changed_) addresses_changed_(host, name.addresses);
-  for (const std::uint64_t token : std::exchange(name.waiting, {})) connect_in_turn(name, token);
-}
-
-void Connector::connect_in_turn(Name& name, std::uint64_t token) {
+void Connector::on_resolved(std::uint64_t token, const ResolvedName& name) {
   const auto found = attempts_.find(token);
   if (found == attempts_.end()) return;  // Cancelled while the lookup was under way.
-  if (name.addresses.empty()) {
-    finish_later(token, lookup_failed(name.failure));
+  if (!name.address) {
+    finish(token, lookup_failed(name.failure));
     return;
   }
-  sockaddr_storage address = name.addresses[name.next];
-  name.next = (name.next + 1) % name.addresses.size();
+  sockaddr_storage address = *name.address;
   const socklen_t length = set_port(address, found->second->port);
   start_connect(token, address, length);
 }

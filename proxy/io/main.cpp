@@ -10,6 +10,7 @@
 #include "pgweir_version.hpp"
 #include "proxy/io/logger.hpp"
 #include "proxy/io/process.hpp"
+#include "proxy/io/resolver.hpp"
 #include "proxy/io/runtime.hpp"
 
 namespace {
@@ -32,7 +33,8 @@ void print_usage(const char* program) {
 }
 
 void print_version() {
-  fmt::print("PgWeir {}\nepoll, adns: system resolver, tls: {}\n", PGWEIR_VERSION, OpenSSL_version(OPENSSL_VERSION));
+  fmt::print("PgWeir {}\nepoll\nadns: {}\ntls: {}\n", PGWEIR_VERSION, pgweir::io::resolver_version(),
+             OpenSSL_version(OPENSSL_VERSION));
 }
 
 struct CommandLine {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
 #include <csignal>
 #include <cstring>
 #include <thread>
@@ -48,6 +49,10 @@ ListenSpec listen_spec(const core::Config& config) {
   return spec;
 }
 
+ResolverSettings resolver_settings(const core::Config& config) {
+  return {config.dns_max_ttl, config.dns_nxdomain_ttl, config.dns_zone_check_period};
+}
+
 core::ProcessKeys draw_keys() {
   OpensslCrypto crypto;
   core::ProcessKeys keys;
@@ -86,6 +91,7 @@ Runtime::~Runtime() {
   for (const auto& worker : workers_) worker->stop();
   for (const auto& worker : workers_) worker->join();
   listeners_.clear();
+  resolver_.reset();
   stats_timer_.reset();
   signals_.reset();
 }
@@ -147,6 +153,7 @@ void Runtime::start_workers() {
     }
     (void)pools_.unlock();
   }
+  start_resolver();
   signals_ = std::make_unique<boost::asio::signal_set>(workers_[0]->context());
   for (const int number : kSignals) signals_->add(number);
   wait_for_signal();
@@ -158,6 +165,44 @@ void Runtime::start_workers() {
     make_forced_pools(config());
     workers_[0]->core().run_pending();
   });
+}
+
+// ---- names ----
+
+void Runtime::start_resolver() {
+  resolver_ = std::make_unique<Resolver>(workers_[0]->context(), workers_[0]->events(), resolver_settings(config()),
+                                         config().resolv_conf);
+  resolver_->on_addresses_changed([this](const std::string& name, const std::vector<sockaddr_storage>& addresses) {
+    std::vector<std::string> texts;
+    for (const sockaddr_storage& address : addresses) texts.push_back(address_host(address));
+    log().info("{} has other addresses now: {}", name, fmt::join(texts, ", "));
+    for (pool::WorkerId id = 0; id < worker_count_; ++id) {
+      workers_[0]->post(id, [name, texts](core::WorkerCore& there) { there.addresses_changed(name, texts); });
+    }
+  });
+}
+
+void Runtime::lookup(const std::string& name, Worker& asker, Resolver::Callback reply) {
+  boost::asio::post(workers_[0]->context(), [this, name, &asker, reply = std::move(reply)]() mutable {
+    resolver_->lookup(name, [&asker, reply = std::move(reply)](ResolvedName answer) mutable {
+      boost::asio::post(asker.context(),
+                        [reply = std::move(reply), answer = std::move(answer)]() mutable { reply(std::move(answer)); });
+    });
+  });
+}
+
+core::DnsReport Runtime::dns_report() const {
+  core::DnsReport report;
+  const pool::TimePoint now = monotonic_now();
+  for (const Resolver::Host& host : resolver_->hosts()) {
+    core::DnsHostRow row{host.name, std::chrono::duration_cast<std::chrono::seconds>(host.expires - now).count(), {}};
+    for (const sockaddr_storage& address : host.addresses) row.addrs.push_back(address_host(address));
+    report.hosts.push_back(std::move(row));
+  }
+  for (const Resolver::Zone& zone : resolver_->zones()) report.zones.push_back({zone.name, zone.serial, zone.names});
+  report.queries = resolver_->queries();
+  report.waiting = resolver_->waiting();
+  return report;
 }
 
 // Pools of forced users keep min_pool_size without any client.
@@ -303,6 +348,7 @@ void Runtime::apply(LoadedConfig loaded) {
   const std::shared_ptr<const core::Settings> before = settings_;
   settings_ = loaded.settings;
   client_tls_ = loaded.client_tls;
+  resolver_->set_settings(resolver_settings(config()));
   // The workers first: whoever the pools' actions reach must see the new entries.
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {
     Worker& worker = *workers_[id];

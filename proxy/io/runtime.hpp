@@ -13,6 +13,7 @@
 #include "proxy/core/worker_core.hpp"
 #include "proxy/io/listener.hpp"
 #include "proxy/io/process.hpp"
+#include "proxy/io/resolver.hpp"
 #include "proxy/io/shared_pools.hpp"
 #include "proxy/io/tls_context.hpp"
 #include "proxy/io/worker.hpp"
@@ -59,11 +60,17 @@ class Runtime {
   void pools_deadline_moved();
   void wait_over(std::uint64_t token);
 
+  /// Any thread: an address of `name`, told to `reply` on the thread of `asker`.
+  void lookup(const std::string& name, Worker& asker, Resolver::Callback reply);
+  /// Worker 0: what lookup() has found out.
+  [[nodiscard]] core::DnsReport dns_report() const;
+
   /// Worker 0.
   void process_command(const core::ProcessCommand& command);
 
  private:
   void start_workers();
+  void start_resolver();
   void start_listeners(std::vector<ListenSocket> sockets);
   void place(int fd, const sockaddr_storage& peer, bool is_unix);
   static void block_signals();
@@ -91,6 +98,7 @@ class Runtime {
   pool::WorkerId worker_count_;
   SharedPools pools_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  std::unique_ptr<Resolver> resolver_;  // on worker 0, as what follows
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::unique_ptr<boost::asio::signal_set> signals_;
   std::unique_ptr<boost::asio::steady_timer> stats_timer_;

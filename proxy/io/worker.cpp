@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <boost/asio/post.hpp>
 #include <ctime>
 
 #include "proxy/io/clock.hpp"
@@ -37,7 +38,8 @@ Worker::Worker(pool::WorkerId id, Runtime& runtime, std::shared_ptr<const core::
       work_(boost::asio::make_work_guard(context_)),
       events_(context_),
       mailbox_(events_),
-      connector_(context_, {settings->config->dns_max_ttl, settings->config->dns_nxdomain_ttl}),
+      connector_(context_, [this](const std::string& name,
+                                  Resolver::Callback reply) { runtime_.lookup(name, *this, std::move(reply)); }),
       client_tls_(runtime.client_tls()),
       buffer_(new char[buffer_size()]),
       timer_(context_),
@@ -231,6 +233,10 @@ std::string Worker::user_name(std::int64_t uid) {
   return found->pw_name;
 }
 
+core::DnsReport Worker::dns_report() {
+  return id_ == 0 ? runtime_.dns_report() : core::DnsReport{};
+}
+
 TlsContext Worker::server_tls(const core::ServerTarget& target) {
   const std::string key = fmt::format("{}\n{}\n{}\n{}", static_cast<int>(target.sslmode), target.ca_file,
                                       target.cert_file, target.key_file);
@@ -252,7 +258,6 @@ TlsContext Worker::server_tls(const core::ServerTarget& target) {
 
 void Worker::apply(std::shared_ptr<const core::Settings> settings, TlsContext client_tls) {
   tcp_ = tcp_settings(*settings->config);
-  connector_.set_settings({settings->config->dns_max_ttl, settings->config->dns_nxdomain_ttl});
   client_tls_ = std::move(client_tls);
   server_tls_.clear();
   core_->set_settings(std::move(settings));

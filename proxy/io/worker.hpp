@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "proxy/core/admin_data.hpp"
 #include "proxy/core/worker_core.hpp"
 #include "proxy/io/connector.hpp"
 #include "proxy/io/event_set.hpp"
@@ -61,6 +62,7 @@ class Worker final : public core::Host {
   [[nodiscard]] std::string format_time(std::int64_t unix_us) override;
   [[nodiscard]] std::int64_t own_uid() const override;
   [[nodiscard]] std::string user_name(std::int64_t uid) override;
+  [[nodiscard]] core::DnsReport dns_report() override;
   [[nodiscard]] bool tls_available() const override { return client_tls_ != nullptr; }
 
   // for SocketPort and Runtime

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "pool/pool_manager.hpp"
+#include "proxy/core/admin_data.hpp"
 #include "proxy/core/worker_core.hpp"
 #include "tests/fake_crypto.hpp"
 #include "tests/fuzz/relay_backend.hpp"
@@ -82,6 +83,7 @@ class RelayHost final : public core::Host {
   [[nodiscard]] std::int64_t wall_clock_us() override { return 1'700'000'000'000'000; }
   [[nodiscard]] std::string format_time(std::int64_t us) override { return std::to_string(us); }
   [[nodiscard]] std::int64_t own_uid() const override { return 1000; }
+  [[nodiscard]] core::DnsReport dns_report() override { return {}; }
   [[nodiscard]] std::string user_name(std::int64_t) override { return {}; }
   [[nodiscard]] bool tls_available() const override { return false; }
   [[nodiscard]] bool locked() const { return locked_; }

@@ -106,7 +106,7 @@ class TestShow:
     @pytest.mark.smoke
     @pytest.mark.parametrize("what", SHOW)
     def test_columns_and_types(self, pooler, console, what):
-        if what in ("DNS_HOSTS", "DNS_ZONES", "FDS"):
+        if what == "FDS":
             pytest.skip(f"SHOW {what} is not there yet")
         pooler.wire().value("SELECT 1")
         result = console.query(f"SHOW {what}")

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "pool/pool_manager.hpp"
+#include "proxy/core/admin_data.hpp"
 #include "proxy/core/worker_core.hpp"
 #include "tests/sim/pg_session.hpp"
 #include "tests/sim/rng.hpp"
@@ -116,6 +117,7 @@ class SimHost final : public core::Host {
   [[nodiscard]] std::int64_t wall_clock_us() override { return 0; }
   [[nodiscard]] std::string format_time(std::int64_t) override { return {}; }
   [[nodiscard]] std::int64_t own_uid() const override { return 1; }
+  [[nodiscard]] core::DnsReport dns_report() override { return {}; }
   [[nodiscard]] std::string user_name(std::int64_t) override { return {}; }
   [[nodiscard]] bool tls_available() const override { return false; }
 

@@ -16,6 +16,7 @@
 #include "config_test.hpp"
 #include "pool/pool_manager.hpp"
 #include "protocol/message_builder.hpp"
+#include "proxy/core/admin_data.hpp"
 #include "proxy/core/worker_core.hpp"
 #include "tests/fake_crypto.hpp"
 
@@ -110,6 +111,7 @@ class FakeHost final : public Host {
   [[nodiscard]] std::int64_t wall_clock_us() override { return 1'700'000'000'000'000; }
   [[nodiscard]] std::string format_time(std::int64_t us) override { return std::to_string(us); }
   [[nodiscard]] std::int64_t own_uid() const override { return 1000; }
+  [[nodiscard]] core::DnsReport dns_report() override { return {}; }
   [[nodiscard]] std::string user_name(std::int64_t uid) override { return uid == 1001 ? "carol" : ""; }
   [[nodiscard]] bool tls_available() const override { return tls; }
 

@@ -311,8 +311,9 @@ TEST_CASE("SHOW of sockets and KILL_CLIENT", "[session]") {
   World world;
   const WirePtr client = world.client();
   const WirePtr admin = console(world);
-  for (const char* what : {"show clients", "show servers", "show sockets", "show pools", "show stats", "show databases",
-                           "show lists", "show users", "show config", "show totals"}) {
+  for (const char* what :
+       {"show clients", "show servers", "show sockets", "show pools", "show stats", "show databases", "show lists",
+        "show dns_hosts", "show dns_zones", "show users", "show config", "show totals"}) {
     world.feed(admin, query(what));
     const std::string answer = types(admin->take());
     CHECK(answer.front() == 'T');
@@ -323,6 +324,33 @@ TEST_CASE("SHOW of sockets and KILL_CLIENT", "[session]") {
   CHECK(client->take() == fatal("08P01", "admin forced disconnect"));
   CHECK(client->closed);
   CHECK(types(admin->take()) == "CZ");
+}
+
+TEST_CASE("a server at an address that its name has left serves nobody after its client", "[session]") {
+  World world(config_text("", "db = host=db.example\n"));
+  const WirePtr client = world.client();
+  const auto changed = [&](const std::string& name, const std::vector<std::string>& addresses) {
+    world.core.addresses_changed(name, addresses);
+    world.settle();
+  };
+  changed("db.example", {"127.0.0.2", "127.0.0.1"});
+  changed("other.example", {"127.0.0.2"});
+  CHECK_FALSE(world.server->closed);
+  SECTION("at once if it is idle") {
+    changed("db.example", {"127.0.0.2"});
+    CHECK(world.server->take() == terminate());
+  }
+  SECTION("when the transaction ends") {
+    world.feed(client, query("begin"));
+    world.feed(world.server, complete("BEGIN") + ready('T'));
+    changed("db.example", {});
+    CHECK_FALSE(world.server->closed);
+    world.server->take();
+    world.feed(client, query("commit"));
+    CHECK(world.server->take() == query("commit"));
+    world.feed(world.server, complete("COMMIT") + ready());
+    CHECK(world.server->take() == terminate());
+  }
 }
 
 TEST_CASE("a server whose reset query was canceled is not given to the next client", "[session]") {
