@@ -46,9 +46,14 @@ void Console::welcome(std::uint64_t cancel_key) {
   answer(out);
 }
 
+/// `out`: whole messages up to ReadyForQuery.
 void Console::answer(std::string& out) {
-  const ByteView view = out;
-  client_.deliver(std::span<const ByteView>(&view, 1));
+  if (statements_.running()) out = statements_.finish(out);
+  send(out);
+}
+
+void Console::send(ByteView out) {
+  if (!out.empty()) client_.deliver(std::span<const ByteView>(&out, 1));
 }
 
 void Console::done(std::string_view tag) {
@@ -71,6 +76,8 @@ void Console::error(std::string_view text, std::string_view sqlstate) {
 }
 
 std::size_t Console::consume(ByteView in) {
+  // Some commands end this very connection, and with it this object, though not the session.
+  ClientSession& client = client_;
   std::size_t pos = 0;
   while (pos < in.size() && !busy_) {
     protocol::FrameHeader header;
@@ -85,6 +92,7 @@ std::size_t Console::consume(ByteView in) {
     pos += header.total();
     switch (header.type) {
       case frontend::Query: {
+        if (statements_.skipping()) break;
         const auto query = protocol::parse_query(body);
         if (!query) {
           client_.fatal("incomplete query");
@@ -94,27 +102,33 @@ std::size_t Console::consume(ByteView in) {
           client_.fatal("PQexec disallowed");
           return in.size();
         }
+        statements_.on_simple_query();
         run(query->sql);
         break;
       }
       case frontend::Terminate:
         client_.disconnect("client close request");
         return in.size();
-      case frontend::Parse:
-      case frontend::Bind:
-      case frontend::Execute:
-        error("extended query protocol not supported by admin console");
-        client_.fatal("bad packet");
-        return in.size();
       default:
+        if (ConsoleStatements::handles(header.type)) {
+          extended(header.type, body);
+          break;
+        }
         error(fmt::format("unsupported packet type for admin console: {}", static_cast<int>(header.type)));
         client_.fatal("bad packet");
         return in.size();
     }
-    // Some commands end this very connection, and with it this object.
-    if (client_.state() != ClientSession::State::Console) return in.size();
+    if (client.state() != ClientSession::State::Console) return in.size();
   }
   return pos;
+}
+
+void Console::extended(char type, ByteView body) {
+  const ConsoleStatements::Step step = statements_.on_message(type, body);
+  if (step.next == ConsoleStatements::Next::BadPacket) return client_.fatal("bad packet");
+  ClientSession& client = client_;
+  send(step.out);
+  if (step.next == ConsoleStatements::Next::Run && client.state() == ClientSession::State::Console) run(step.sql);
 }
 
 void Console::run(std::string_view sql) {

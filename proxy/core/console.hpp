@@ -7,6 +7,7 @@
 #include <string>
 
 #include "proxy/core/admin_command.hpp"
+#include "proxy/core/console_statements.hpp"
 #include "proxy/core/port.hpp"
 #include "proxy/core/report.hpp"
 
@@ -45,7 +46,9 @@ class Console {
   void hold(const AdminCommand& command);
   void done(std::string_view tag);
   void error(std::string_view text, std::string_view sqlstate = "08P01");
+  void extended(char type, ByteView body);
   void answer(std::string& out);
+  void send(ByteView out);
 
   void show_databases(std::string& out);
   void show_pools(std::string& out);
@@ -55,6 +58,7 @@ class Console {
   void show_peers(std::string& out);
 
   ClientSession& client_;
+  ConsoleStatements statements_;
   bool admin_;
   bool busy_ = false;        ///< a command's answer is pending
   bool pausing_ = false;     ///< ... and it is a PAUSE, which a cancel request resumes

@@ -1,17 +1,20 @@
 """The admin console, signals, reload and the command line, against the reference's columns, tags and texts."""
 
+import asyncio
 import os
 import signal
 import ssl
 import subprocess
 import time
 
+import asyncpg
+import psycopg
 import pytest
 
 import harness
 import wire
 from harness import as_run_user, wait_until, write_file
-from wire import SYNC, Wire, WireError, bind, execute, parse, query, row_types, send_cancel
+from wire import Wire, WireError, query, row_types, send_cancel
 
 TEXT, INT4, INT8, NUMERIC, BYTEA = 25, 23, 20, 1700, 17
 CODES = {"t": TEXT, "i": INT4, "q": INT8, "n": NUMERIC, "b": BYTEA}
@@ -235,11 +238,37 @@ class TestShow:
         assert console.value("SHOW standard_conforming_strings") == "on"
         assert console.query("SET DateStyle = ISO").tags == ["SET"]
 
-    def test_extended_queries_are_refused(self, pooler):
-        console = pooler.console()
-        console.send(parse("", "SHOW VERSION"), bind(), execute(), SYNC)
-        errors = [got.fields()["M"] for got in console.expect_closed() if got.type == "E"]
-        assert errors[0] == "extended query protocol not supported by admin console"
+    @pytest.mark.pgweir
+    def test_psycopg_reads_it_by_prepared_statements(self, pooler):
+        with psycopg.connect(**pooler.dsn("admin", "pgbouncer"), autocommit=True) as connection:
+            pooler.wire().value("SELECT 1")
+            for binary in (False, True):
+                rows = connection.execute("SHOW POOLS", prepare=True, binary=binary)
+                names = [column.name for column in rows.description]
+                (row,) = [dict(zip(names, row)) for row in rows if row[0] == "app"]
+                assert (row["user"], row["sv_idle"], row["maxwait"], row["pool_mode"]) == ("postgres", 1, 0, "transaction")
+                (stats,) = [row for row in connection.execute("SHOW STATS_TOTALS", prepare=True, binary=binary)
+                            if row[0] == "app"]
+                assert stats[2] == 1 and stats[4] > 0
+            assert connection.execute("PAUSE other", prepare=True).statusmessage == "PAUSE"
+            assert connection.execute("RESUME other", prepare=True).statusmessage == "RESUME"
+            with pytest.raises(psycopg.Error, match="no such database: nosuch"):
+                connection.execute("PAUSE nosuch", prepare=True)
+            assert connection.execute("SHOW VERSION", prepare=True).fetchone()[0].startswith("PgWeir ")
+
+    @pytest.mark.pgweir
+    def test_asyncpg_reads_it(self, pooler):
+        async def read():
+            connection = await asyncpg.connect(host="127.0.0.1", port=pooler.port, user="admin", password="",
+                                               database="pgbouncer", ssl=False)
+            try:
+                return await connection.fetch("SHOW DATABASES")
+            finally:
+                await connection.close()
+
+        rows = asyncio.run(read())
+        assert [row["name"] for row in rows] == ["app", "other", "pgbouncer"]
+        assert rows[0]["port"] == pooler.cluster.port
 
     def test_read_only_users_may_look_but_not_act(self, pooler):
         console = pooler.console("stats")

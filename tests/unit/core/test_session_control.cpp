@@ -221,8 +221,30 @@ TEST_CASE("console commands that fail", "[session]") {
   CHECK(types(wire->take()) == "EZ");
   world.feed(wire, query("show version") + query("show version"));
   CHECK(types(wire->take()) == "TDCZTDCZ");
-  world.feed(wire, parse("", "show version"));
+  world.feed(wire, std::string("F\0\0\0\4", 5));
   CHECK(types(wire->take()) == "EZE");
+  CHECK(wire->closed);
+}
+
+TEST_CASE("the console in extended query protocol", "[session]") {
+  World world;
+  world.byte_by_byte = GENERATE(false, true);
+  const WirePtr wire = console(world);
+  const WirePtr client = world.client();
+  world.feed(wire, parse("p", "show pools") + describe("p") + bind_to("p") + describe("", 'P') + execute() + synced());
+  CHECK(types(wire->take()) == "1tT2TDDCZ");
+  // SHOW over all workers and commands whose answer takes time hold back what comes behind them.
+  world.feed(wire, parse("", "show clients") + bind_to("") + execute() + parse("c", "pause") + bind_to("c") +
+                       describe("", 'P') + execute() + synced() + query("resume"));
+  CHECK(types(wire->take()) == "12DDC12nCZCZ");
+  world.feed(wire,
+             parse("", "show version") + bind_to("nosuch", "nosuch") + execute() + query("show version") + synced());
+  CHECK(types(wire->take()) == "1EZ");
+  world.feed(wire, parse("", "resume") + bind_to("") + execute() + execute() + synced() + query("show version"));
+  CHECK(types(wire->take()) == "12EZTDCZ");
+  CHECK_FALSE(wire->closed);
+  world.feed(wire, std::string("E\0\0\0\5x", 6));
+  CHECK(types(wire->take()) == "E");
   CHECK(wire->closed);
 }
 
