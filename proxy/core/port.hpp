@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "pool/pool_manager.hpp"
 #include "protocol/crypto.hpp"
 #include "protocol/wire.hpp"
+#include "proxy/core/certificate_names.hpp"
 #include "proxy/core/config.hpp"
 
 namespace pgweir::core {
@@ -64,6 +66,9 @@ class Port {
   [[nodiscard]] virtual std::string tls_info() const = 0;
   /// tls-server-end-point data of RFC 5929; empty without TLS.
   [[nodiscard]] virtual std::string tls_server_end_point() const = 0;
+  /// The names in the certificate that the peer showed in its TLS handshake. None unless it showed one that the CAs of
+  /// client_tls_ca_file, as it was then, vouch for.
+  [[nodiscard]] virtual std::optional<CertificateNames> verified_certificate() const { return std::nullopt; }
   /// Ends our direction; the end of the peer's is still reported. Nothing is written afterwards.
   virtual void shutdown_write() {}
   /// Ends the connection; nothing is reported afterwards. What was written is still delivered.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "proxy/core/connection.hpp"
@@ -30,6 +31,9 @@ class SocketPort final : public core::Port, public EventHandler {
   [[nodiscard]] bool is_tls() const override { return stream_.is_tls() && !handshaking_; }
   [[nodiscard]] std::string tls_info() const override { return stream_.tls_info(); }
   [[nodiscard]] std::string tls_server_end_point() const override { return stream_.tls_server_end_point(); }
+  [[nodiscard]] std::optional<core::CertificateNames> verified_certificate() const override {
+    return stream_.verified_certificate();
+  }
   void shutdown_write() override { stream_.shutdown_write(); }
   void close() override;
 

@@ -9,9 +9,12 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+
+#include "proxy/core/certificate_names.hpp"
 
 namespace pgweir::io {
 
@@ -86,10 +89,10 @@ class Stream {
   /// client side). Empty where it is undefined: no TLS, or a signature without a single hash (Ed25519, Ed448); SCRAM
   /// with channel binding must then not be offered.
   [[nodiscard]] std::string tls_server_end_point() const;
-  /// Common name of the peer's certificate; empty if there is none, or it holds a zero byte.
-  [[nodiscard]] std::string peer_certificate_cn() const;
-  /// The peer showed a certificate and it was verified.
-  [[nodiscard]] bool has_verified_peer_certificate() const;
+  /// The names in the peer's certificate, if it showed one that was verified in this connection's own handshake
+  /// (sessions are never resumed). Of a client nothing is told unless the context has a CA file: the system's CAs
+  /// certify any host on earth, and know nothing of database users.
+  [[nodiscard]] std::optional<core::CertificateNames> verified_certificate() const;
   /// The ALPN protocol that was agreed on; empty if none.
   [[nodiscard]] std::string tls_alpn() const;
 

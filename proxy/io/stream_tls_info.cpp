@@ -1,11 +1,14 @@
 // What a Stream can tell about its TLS connection and certificates, for logs, authentication and channel binding.
+#include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/objects.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 
 #include <array>
+#include <vector>
 
 #include "proxy/io/stream.hpp"
 #include "proxy/io/stream_tls.hpp"
@@ -45,6 +48,52 @@ const EVP_MD* end_point_digest(X509* certificate) {
   return EVP_get_digestbynid(digest);
 }
 
+std::vector<std::string> common_names_of(const X509_NAME* subject) {
+  std::vector<std::string> names;
+  for (int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1); at >= 0;
+       at = X509_NAME_get_index_by_NID(subject, NID_commonName, at)) {
+    unsigned char* text = nullptr;
+    const int length = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+    names.emplace_back();  // also for one without a text: it must not make another the only one
+    if (length < 0) continue;
+    names.back().assign(reinterpret_cast<const char*>(text), static_cast<std::size_t>(length));
+    OPENSSL_free(text);
+  }
+  return names;
+}
+
+std::vector<std::string> dns_names_of(X509* certificate) {
+  std::vector<std::string> names;
+  auto* all = static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr));
+  for (int at = 0; at < sk_GENERAL_NAME_num(all); ++at) {
+    const GENERAL_NAME* name = sk_GENERAL_NAME_value(all, at);
+    if (name->type != GEN_DNS) continue;
+    names.emplace_back(reinterpret_cast<const char*>(ASN1_STRING_get0_data(name->d.dNSName)),
+                       static_cast<std::size_t>(ASN1_STRING_length(name->d.dNSName)));
+  }
+  GENERAL_NAMES_free(all);
+  return names;
+}
+
+/// In the form that PostgreSQL compares with clientname=DN; control characters and zero bytes are escaped in it.
+std::string subject_of(const X509_NAME* subject) {
+  BIO* memory = BIO_new(BIO_s_mem());
+  if (memory == nullptr) return {};
+  std::string text;
+  char* data = nullptr;
+  if (X509_NAME_print_ex(memory, subject, 0, XN_FLAG_RFC2253) >= 0) {
+    const long length = BIO_get_mem_data(memory, &data);
+    if (length > 0) text.assign(data, static_cast<std::size_t>(length));
+  }
+  BIO_free(memory);
+  return text;
+}
+
+core::CertificateNames names_of(X509* certificate) {
+  const X509_NAME* subject = X509_get_subject_name(certificate);
+  return {common_names_of(subject), dns_names_of(certificate), subject_of(subject)};
+}
+
 }  // namespace
 
 std::string Stream::tls_info() const {
@@ -67,25 +116,17 @@ std::string Stream::tls_server_end_point() const {
   return ok ? std::string(reinterpret_cast<const char*>(hash.data()), length) : std::string();
 }
 
-std::string Stream::peer_certificate_cn() const {
-  X509* certificate = tls_ != nullptr ? SSL_get0_peer_certificate(tls_->ssl) : nullptr;
-  if (certificate == nullptr) return {};
-  const X509_NAME* subject = X509_get_subject_name(certificate);
-  const int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
-  if (at < 0) return {};
-  unsigned char* text = nullptr;
-  const int length = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+std::optional<core::CertificateNames> Stream::verified_certificate() const {
+  if (tls_ == nullptr || !tls_->handshake_done) return std::nullopt;
+  // Without SSL_VERIFY_PEER the result is also X509_V_OK.
+  if ((SSL_get_verify_mode(tls_->ssl) & SSL_VERIFY_PEER) == 0) return std::nullopt;
+  // The listener's list is made from the CA file.
+  if (SSL_is_server(tls_->ssl) != 0 && sk_X509_NAME_num(SSL_get_client_CA_list(tls_->ssl)) <= 0) return std::nullopt;
+  X509* certificate = SSL_get0_peer_certificate(tls_->ssl);
+  if (certificate == nullptr || SSL_get_verify_result(tls_->ssl) != X509_V_OK) return std::nullopt;
+  core::CertificateNames names = names_of(certificate);
   ERR_clear_error();
-  if (length < 0) return {};
-  std::string name(reinterpret_cast<const char*>(text), static_cast<std::size_t>(length));
-  OPENSSL_free(text);
-  // "admin\0.evil.org" must not be taken for "admin" by anything that reads C strings.
-  return name.find('\0') == std::string::npos ? name : std::string();
-}
-
-bool Stream::has_verified_peer_certificate() const {
-  return tls_ != nullptr && tls_->handshake_done && SSL_get0_peer_certificate(tls_->ssl) != nullptr &&
-         (SSL_get_verify_mode(tls_->ssl) & SSL_VERIFY_PEER) != 0 && SSL_get_verify_result(tls_->ssl) == X509_V_OK;
+  return names;
 }
 
 std::string Stream::tls_alpn() const {

@@ -173,15 +173,16 @@ int select_alpn(SSL*, const unsigned char** out, unsigned char* out_length, cons
   return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-/// Clients must show a certificate, and it must be valid.
-void demand_client_certificates(SSL_CTX* context, const TlsSettings& settings) {
+/// Clients are asked for a certificate. One that is shown must be valid, or the handshake fails; with `demanded` one
+/// must be shown.
+void ask_for_client_certificates(SSL_CTX* context, const TlsSettings& settings, bool demanded) {
   load_ca(context, settings);
   if (!settings.ca_file.empty()) {
     STACK_OF(X509_NAME)* names = SSL_load_client_CA_file(settings.ca_file.c_str());
     if (names == nullptr) fail(fmt::format("failed to load CA file '{}'", settings.ca_file));
     SSL_CTX_set_client_CA_list(context, names);
   }
-  SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+  SSL_CTX_set_verify(context, SSL_VERIFY_PEER | (demanded ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), nullptr);
 }
 
 }  // namespace
@@ -211,13 +212,10 @@ TlsContext make_listener_context(const TlsSettings& settings) {
   set_dhe_parameters(context.get(), settings.dheparams);
   SSL_CTX_set_num_tickets(context.get(), 0);
   SSL_CTX_set_alpn_select_cb(context.get(), select_alpn, nullptr);
-  // Below verify-ca a client's certificate means nothing, so it is not even asked for; a wrong CA file is told all the
-  // same.
-  if (mode == SslMode::VerifyCa || mode == SslMode::VerifyFull) {
-    demand_client_certificates(context.get(), settings);
-  } else if (!settings.ca_file.empty()) {
-    load_ca(context.get(), settings);
-  }
+  // Below verify-ca nobody needs a certificate, but a rule of auth_hba_file may ask for one. Without a CA there is
+  // nothing to check one with.
+  const bool demanded = mode == SslMode::VerifyCa || mode == SslMode::VerifyFull;
+  if (demanded || !settings.ca_file.empty()) ask_for_client_certificates(context.get(), settings, demanded);
   return context;
 }
 

@@ -22,6 +22,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace pgweir::io::test {
 
@@ -100,7 +101,30 @@ struct CertSpec {
   const EVP_MD* digest = nullptr;  // Null for Ed25519.
   bool pss = false;                // RSA-PSS with `digest`.
   bool ca = false;
+  std::vector<std::string> more_common_names = {};  // Of any length.
+  std::vector<std::string> dns_names = {};          // As alt_names, for names that have no such text.
+  std::string extended_key_usage = {};
+  long valid_seconds = 86400;  // From now on; it began an hour ago.
 };
+
+/// MBSTRING_UTF8 as type keeps to what is allowed, V_ASN1_UTF8STRING does not.
+inline void add_common_name(X509_NAME* subject, int type, const std::string& name) {
+  X509_NAME_add_entry_by_txt(subject, "CN", type, reinterpret_cast<const unsigned char*>(name.data()),
+                             static_cast<int>(name.size()), -1, 0);
+}
+
+inline void add_dns_names(X509* certificate, const std::vector<std::string>& dns_names) {
+  GENERAL_NAMES* names = sk_GENERAL_NAME_new_null();
+  for (const std::string& text : dns_names) {
+    ASN1_IA5STRING* value = ASN1_IA5STRING_new();
+    ASN1_STRING_set(value, text.data(), static_cast<int>(text.size()));
+    GENERAL_NAME* name = GENERAL_NAME_new();
+    GENERAL_NAME_set0_value(name, GEN_DNS, value);
+    sk_GENERAL_NAME_push(names, name);
+  }
+  REQUIRE(X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) == 1);
+  GENERAL_NAMES_free(names);
+}
 
 inline void add_extension(X509* certificate, X509* issuer, int nid, const std::string& value) {
   X509V3_CTX context;
@@ -118,14 +142,18 @@ inline CertPtr make_certificate(const CertSpec& spec, EVP_PKEY* key, X509* issue
   X509_set_version(certificate.get(), 2);
   ASN1_INTEGER_set(X509_get_serialNumber(certificate.get()), ++serial);
   X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -3600);
-  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), 86400);
+  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), spec.valid_seconds);
   X509_set_pubkey(certificate.get(), key);
   X509_NAME* name = X509_get_subject_name(certificate.get());
-  X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, reinterpret_cast<const unsigned char*>(spec.cn.data()),
-                             static_cast<int>(spec.cn.size()), -1, 0);
+  add_common_name(name, MBSTRING_UTF8, spec.cn);
+  for (const std::string& more : spec.more_common_names) add_common_name(name, V_ASN1_UTF8STRING, more);
   X509* parent = issuer != nullptr ? issuer : certificate.get();
   X509_set_issuer_name(certificate.get(), X509_get_subject_name(parent));
   if (spec.ca) add_extension(certificate.get(), parent, NID_basic_constraints, "critical,CA:TRUE");
+  if (!spec.dns_names.empty()) add_dns_names(certificate.get(), spec.dns_names);
+  if (!spec.extended_key_usage.empty()) {
+    add_extension(certificate.get(), parent, NID_ext_key_usage, spec.extended_key_usage);
+  }
   if (!spec.alt_names.empty()) add_extension(certificate.get(), parent, NID_subject_alt_name, spec.alt_names);
   EVP_MD_CTX* context = EVP_MD_CTX_new();
   EVP_PKEY_CTX* key_context = nullptr;
