@@ -111,11 +111,12 @@ void ClientLogin::find_user() {
   if (!choose_method()) return;
   const auto& users = *core.settings()->users;
   const auto it = users.find(client_.user_);
-  if (it != users.end() && !it->second.empty()) {
+  const bool listed = it != users.end();
+  if (listed && !it->second.empty()) {
     secret_ = it->second;
     return start_authentication();
   }
-  if (it != users.end() && method_ == AuthType::Trust) return start_authentication();
+  if (listed && method_ == AuthType::Trust) return start_authentication();
   if (entry != nullptr || (console_login() && config.auth_dbname)) {
     const std::string auth_user(entry != nullptr ? effective_auth_user(config, *entry) : config.auth_user.value_or(""));
     const std::string auth_db(entry != nullptr ? effective_auth_dbname(config, *entry)
@@ -133,8 +134,8 @@ void ClientLogin::find_user() {
       return start_lookup(*pool);
     }
   }
-  if (it == users.end()) core.log(LogLevel::Log, client_.log_name() + "no such user: " + client_.user_);
-  mock_ = true;
+  if (!listed) core.log(LogLevel::Log, client_.log_name() + "no such user: " + client_.user_);
+  mock_ = !listed || method_ != AuthType::Cert;  // nothing is compared with a secret where a certificate counts
   start_authentication();
 }
 
@@ -214,75 +215,26 @@ void ClientLogin::lookup_done(const HiddenResult& result) {
   }
   client_.user_ = *result.row[0];
   secret_ = result.row[1].value_or("");
-  mock_ = secret_.empty();
-  if (!mock_ && !console_login()) {
+  if (!secret_.empty() && !console_login()) {
     Credentials credentials;
     credentials.secret = secret_;
     core.share_credentials(client_.database_, client_.user_, credentials);
   }
-  if (choose_method()) start_authentication();
-}
-
-/// The first rule that fits decides for auth_type = hba. False if it refuses the client, who has been told. Asked again
-/// after an auth_query, which may have changed the user's name.
-bool ClientLogin::choose_method() {
-  WorkerCore& core = *client_.core_;
-  method_ = core.config().auth_type;
-  if (method_ != AuthType::Hba) return true;
-  const HbaSettings& hba = *core.settings()->hba;
-  const PeerAddress& address = client_.address_;
-  HbaConnection connection;
-  connection.is_unix = address.is_unix;
-  connection.is_tls = client_.port().is_tls();
-  if (!address.is_unix) connection.peer = IpAddress::parse(address.host);
-  connection.database = client_.database_;
-  connection.user = client_.user_;
-  connection.interfaces = hba.interfaces;
-  const HbaMatch found = match(hba.rules, connection);
-  if (found.kind != HbaMatch::Kind::Rule) {
-    fail("no authentication method is found", "28000");
-    return false;
-  }
-  switch (found.rule->method) {
-    case HbaMethod::Trust:
-      method_ = AuthType::Trust;
-      return true;
-    case HbaMethod::Md5:
-      method_ = AuthType::Md5;
-      return true;
-    case HbaMethod::Password:
-      method_ = AuthType::Plain;
-      return true;
-    case HbaMethod::ScramSha256:
-      method_ = AuthType::ScramSha256;
-      return true;
-    case HbaMethod::Peer: {
-      const std::string owner = address.is_unix ? core.host().user_name(address.uid) : std::string();
-      if (!owner.empty() && map_allows(hba.maps, found.rule->map, owner, client_.user_)) {
-        method_ = AuthType::Trust;  // the kernel has vouched for the client
-        return true;
-      }
-      fail("unix socket login rejected", "28000");
-      return false;
-    }
-    case HbaMethod::Reject:
-    case HbaMethod::Cert:
-    case HbaMethod::Pam:
-    case HbaMethod::Ldap:
-      break;
-  }
-  fail("login rejected", "28000");
-  return false;
+  if (!choose_method()) return;
+  mock_ = secret_.empty() && method_ != AuthType::Cert;
+  start_authentication();
 }
 
 void ClientLogin::start_authentication() {
+  if (!check_certificate_name()) return;
   WorkerCore& core = *client_.core_;
   const Config& config = core.config();
   const SecretKind kind = protocol::classify_secret(secret_);
   std::string message;
   switch (method_) {
     case AuthType::Trust:
-      if (mock_) return fail("\"trust\" authentication failed", "28000");
+    case AuthType::Cert:
+      if (mock_) return fail(unknown_user_text_, "28000");
       return authenticated();
     case AuthType::Plain:
       step_ = Step::Password;

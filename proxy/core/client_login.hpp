@@ -14,6 +14,7 @@
 #include "protocol/auth_scram.hpp"
 #include "protocol/auth_secret.hpp"
 #include "protocol/startup.hpp"
+#include "proxy/core/certificate_names.hpp"
 #include "proxy/core/pool_context.hpp"
 #include "proxy/core/port.hpp"
 #include "proxy/core/server_session.hpp"
@@ -58,7 +59,11 @@ class ClientLogin {
   void negotiate(std::uint16_t minor);
   void check_limits();
   void find_user();
+  // These tell the client and give false if it is refused. choose_method is asked again after an auth_query.
   [[nodiscard]] bool choose_method();
+  [[nodiscard]] bool choose_method_by_rule();
+  [[nodiscard]] bool demand_certificate();
+  [[nodiscard]] bool check_certificate_name();
   void start_lookup(PoolContext& pool);
   void lookup_done(const HiddenResult& result);
   void start_authentication();
@@ -83,7 +88,10 @@ class ClientLogin {
   bool over_limit_ = false;
   bool mock_ = false;  ///< the user does not exist: the exchange is for show
   bool startup_seen_ = false;
-  AuthType method_ = AuthType::Md5;  ///< of this login: auth_type, or what a rule of auth_hba_file says
+  AuthType method_ = AuthType::Md5;                  ///< of this login: auth_type, or what a rule of auth_hba_file says
+  const char* unknown_user_text_ = "";               ///< what a method without a password says to an unknown user
+  std::optional<CertificatePart> certificate_part_;  ///< set if the certificate's name must allow the user
+  std::string certificate_map_;                      ///< of auth_ident_file; empty: the names must be equal
   bool console_admin_ = false;
   std::optional<HiddenResult> found_;  ///< by auth_query, looked at when its server has been given back
   std::string secret_;                 ///< as stored; of the login user

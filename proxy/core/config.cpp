@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <tuple>
+#include <utility>
 
 #include "proxy/core/config_settings.hpp"
 #include "proxy/core/config_unsupported.hpp"
@@ -67,6 +68,30 @@ std::variant<std::shared_ptr<const Config>, std::string> with_setting(const Conf
     if (item.section == setting->section && item.key == key) return fmt::format("{}: {}", key, item.text);
   }
   return changed;
+}
+
+std::vector<Problem> client_tls_problems(const Config& config) {
+  std::vector<Problem> problems;
+  const auto add = [&](std::string key, std::string text) {
+    problems.push_back({{}, 0, std::move(key), std::move(text)});
+  };
+  const auto mode = config.client_tls_sslmode;
+  if (mode != SslMode::Disable) {
+    if (config.client_tls_key_file.empty()) {
+      add("client_tls_sslmode", "expected client_tls_key_file to be set as well");
+    }
+    if (config.client_tls_cert_file.empty()) {
+      add("client_tls_sslmode", "expected client_tls_cert_file to be set as well");
+    }
+  }
+  const bool needs_ca = mode == SslMode::VerifyFull || config.auth_type == AuthType::Cert;
+  if (needs_ca && config.client_tls_ca_file.empty()) {
+    add("client_tls_ca_file", "expected a file of CA certificates to verify clients with");
+  }
+  if (config.auth_type == AuthType::Cert && mode != SslMode::VerifyFull) {
+    add("auth_type", "cert expects client_tls_sslmode = verify-full");
+  }
+  return problems;
 }
 
 ConfigDiff diff(const Config& old, const Config& now) {

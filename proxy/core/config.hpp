@@ -279,6 +279,9 @@ struct LoadResult {
 /// operator asked for is silently left undone. File and line are empty here.
 [[nodiscard]] std::vector<Problem> unsupported_settings(const Config& config);
 
+/// Which client_tls_* settings and auth_type do not fit together. Problems have a key and no place.
+[[nodiscard]] std::vector<Problem> client_tls_problems(const Config& config);
+
 /// The console's SET: a copy of `running` with one setting changed, or the reason why not. A setting that needs a
 /// restart gives an unchanged copy, as in PgBouncer. Whether the TLS settings fit together is not looked at here.
 [[nodiscard]] std::variant<std::shared_ptr<const Config>, std::string> with_setting(const Config& running,

@@ -54,7 +54,9 @@ class Loader {
     if (!seen_pgbouncer_ && !unreadable) {
       result_.problems.push_back({path_, 0, {}, "expected a section [pgbouncer]; there is none"});
     }
-    check_client_tls();
+    for (auto& problem : client_tls_problems(*config_)) {
+      add(Section::Pgbouncer, std::move(problem.key), std::move(problem.text));
+    }
     for (auto& item : find_unsupported(*config_)) add(item.section, std::move(item.key), std::move(item.text));
     if (running_ != nullptr) keep_fixed_settings();
     result_.draft = config_;
@@ -155,27 +157,6 @@ class Loader {
     auto peer = parse_peer(item.key, item.value, reasons);
     config_->peers.insert_or_assign(peer.id, std::move(peer));
     add(item, std::move(reasons));
-  }
-
-  // The conditions under which a TLS context for clients can be made at all.
-  void check_client_tls() {
-    const auto& config = *config_;
-    const auto mode = config.client_tls_sslmode;
-    if (mode != SslMode::Disable) {
-      if (config.client_tls_key_file.empty()) {
-        add(Section::Pgbouncer, "client_tls_sslmode", "expected client_tls_key_file to be set as well");
-      }
-      if (config.client_tls_cert_file.empty()) {
-        add(Section::Pgbouncer, "client_tls_sslmode", "expected client_tls_cert_file to be set as well");
-      }
-    }
-    const bool needs_ca = mode == SslMode::VerifyFull || config.auth_type == AuthType::Cert;
-    if (needs_ca && config.client_tls_ca_file.empty()) {
-      add(Section::Pgbouncer, "client_tls_ca_file", "expected a file of CA certificates to verify clients with");
-    }
-    if (config.auth_type == AuthType::Cert && mode != SslMode::VerifyFull) {
-      add(Section::Pgbouncer, "auth_type", "cert expects client_tls_sslmode = verify-full");
-    }
   }
 
   void keep_fixed_settings() {

@@ -28,15 +28,26 @@ std::vector<Problem> restrict_to_supported(HbaRules& rules) {
       rules.problems.push_back(at(rule, "the method pam is not supported in this file"));
       return true;
     }
-    if (rule.method == HbaMethod::Cert || rule.method == HbaMethod::Ldap) {
+    if (rule.method == HbaMethod::Ldap) {
       refused.push_back(at(rule, fmt::format("the method {} is not supported yet", to_string(rule.method))));
-    } else if (rule.client_cert != HbaClientCert::None) {
-      refused.push_back(at(rule, "clientcert is not supported yet"));
     }
     return false;
   });
   sort_problems(rules.problems);
   return refused;
+}
+
+void warn_of_unchecked_certificates(HbaRules& rules, const Config& config) {
+  const bool tls = config.client_tls_sslmode != SslMode::Disable;
+  if (tls && !config.client_tls_ca_file.empty()) return;
+  for (const auto& rule : rules.rules) {
+    const bool may_use_tls = rule.type == HbaType::Host || rule.type == HbaType::HostSsl;
+    if (rule.client_cert == HbaClientCert::None || !may_use_tls) continue;
+    rules.warnings.push_back(
+        at(rule, fmt::format("lets nobody in: client certificates need {}",
+                             tls ? "client_tls_ca_file" : "client_tls_sslmode other than disable")));
+  }
+  sort_problems(rules.warnings);
 }
 
 }  // namespace pgweir::core

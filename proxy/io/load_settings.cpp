@@ -156,6 +156,7 @@ void load_hba(const core::Config& config, const core::Settings* running, core::S
   for (const core::Problem& problem : core::restrict_to_supported(hba->rules)) {
     result.problems.push_back(core::to_string(problem));
   }
+  core::warn_of_unchecked_certificates(hba->rules, config);
   for (const core::Problem& problem : hba->rules.problems) told.push_back(core::to_string(problem));
   for (const core::Problem& warning : hba->rules.warnings) result.warnings.push_back(core::to_string(warning));
   if (config.auth_ident_file && !config.auth_ident_file->empty()) {
@@ -187,13 +188,16 @@ LoadedConfig change_settings(std::shared_ptr<const core::Config> config, const c
   result.client_tls = client_tls;
   const bool other_type = config->auth_type != before.auth_type;
   if (config->auth_file != before.auth_file || other_type) load_users(*config, &running, *settings, result);
+  for (const core::Problem& problem : core::client_tls_problems(*config)) {
+    result.problems.push_back(core::to_string(problem));
+  }
   try {
     if (config->auth_hba_file != before.auth_hba_file || config->auth_ident_file != before.auth_ident_file ||
         other_type) {
       load_hba(*config, &running, *settings, result);
     }
     const TlsSettings tls = client_tls_settings(*config);
-    if (tls != client_tls_settings(before)) result.client_tls = make_listener_context(tls);
+    if (tls != client_tls_settings(before) && result.problems.empty()) result.client_tls = make_listener_context(tls);
     if (server_tls_settings(*config, nullptr) != server_tls_settings(before, nullptr)) check_server_tls(*config);
   } catch (const std::exception& e) {
     result.problems.emplace_back(e.what());

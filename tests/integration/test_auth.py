@@ -379,16 +379,6 @@ class TestClientTls:
         client = Wire(pooler.port).start_tls(self.context(authority, authority.issue("any", "anybody")))
         client.login("user1", "app")
 
-    @pytest.mark.skip(reason="auth_type cert is not there yet")
-    def test_certificate_authentication(self, tls, authority):
-        pooler = tls("verify-full", auth_type="cert")
-        client = Wire(pooler.port).start_tls(self.context(authority, authority.issue("user1", "user1", "DNS:user1")))
-        client.login("user1", "app")
-        assert client.value("SELECT 1") == "1"
-        wrong = Wire(pooler.port).start_tls(self.context(authority, authority.issue("user2", "user2", "DNS:user2")))
-        with pytest.raises(WireError):
-            wrong.login("user1", "app")
-
     @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
     def test_both_current_tls_versions(self, tls, authority, version):
         context = self.context(authority)

@@ -33,6 +33,7 @@ struct Wire {
   std::size_t accept = kAll;  ///< bytes the socket still takes
   bool closed = false, read = true, write = false, hangup = false;
   bool tls = false, tls_started = false;
+  std::optional<CertificateNames> certificate;  ///< shown in the handshake and verified
 
   /// What was written since the last look.
   std::string take() { return std::exchange(written, {}); }
@@ -66,6 +67,7 @@ class FakePort final : public Port {
   [[nodiscard]] bool is_tls() const override { return wire_->tls; }
   [[nodiscard]] std::string tls_info() const override { return wire_->tls ? "TLSv1.3/fake" : ""; }
   [[nodiscard]] std::string tls_server_end_point() const override { return ""; }
+  [[nodiscard]] std::optional<CertificateNames> verified_certificate() const override { return wire_->certificate; }
   void close() override { wire_->closed = true; }
 
  private:

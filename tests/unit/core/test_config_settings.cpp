@@ -454,10 +454,10 @@ TEST_CASE("SET fails for an unknown key, a bad value and what is not supported")
 
 TEST_CASE("what the engine cannot do is reported with its line") {
   CHECK(problems_of("[pgbouncer]\n\nauth_type = ldap\n") ==
-        "main.ini:3: auth_type: ldap is not supported yet; expected any, trust, plain, md5, scram-sha-256 or hba\n");
+        "main.ini:3: auth_type: ldap is not supported yet; expected any, trust, plain, md5, cert, scram-sha-256 or "
+        "hba\n");
   CHECK(problems_of("[pgbouncer]\n\nauth_type = hba\n").empty());
   CHECK(problems_of("[pgbouncer]\nauth_type=pam\n").find("main.ini:2: auth_type: pam is") == 0);
-  CHECK(problems_of("[pgbouncer]\nauth_type=cert\n").find("cert is not supported yet") != std::string::npos);
   CHECK(problems_of("[pgbouncer]\n[pgweir]\npatroni_urls = http://127.0.0.1:8008\nhttp_listen = 127.0.0.1:9\n") ==
         "main.ini:3: patroni_urls: not supported yet; expected no value\n"
         "main.ini:4: http_listen: not supported yet; expected no value\n");
@@ -466,7 +466,7 @@ TEST_CASE("what the engine cannot do is reported with its line") {
         "main.ini:3: *: target_session_attrs: not supported yet; expected any\n");
   CHECK(problems_of("[databases]\na = read_write_split=0 target_session_attrs=any\n[pgbouncer]\n").empty());
   Config config;
-  config.auth_type = AuthType::Cert;
+  config.auth_type = AuthType::Ldap;
   CHECK(unsupported_settings(config).size() == 1);
   CHECK(unsupported_settings(Config{}).empty());
 }
@@ -479,6 +479,26 @@ TEST_CASE("TLS settings for clients must fit together") {
   CHECK(problems_of("[pgbouncer]\nclient_tls_sslmode = verify-full\n" + files).find("client_tls_ca_file") !=
         std::string::npos);
   CHECK(problems_of("[pgbouncer]\nclient_tls_sslmode = verify-full\nclient_tls_ca_file = a\n" + files).empty());
+}
+
+TEST_CASE("auth_type = cert needs clients with certificates") {
+  const std::string files = "client_tls_key_file = k\nclient_tls_cert_file = c\n";
+  CHECK(problems_of("[pgbouncer]\nauth_type = cert\n") ==
+        "main.ini: client_tls_ca_file: expected a file of CA certificates to verify clients with\n"
+        "main.ini:2: auth_type: cert expects client_tls_sslmode = verify-full\n");
+  CHECK(problems_of("[pgbouncer]\nauth_type = cert\nclient_tls_sslmode = verify-ca\nclient_tls_ca_file = a\n" +
+                    files) == "main.ini:2: auth_type: cert expects client_tls_sslmode = verify-full\n");
+  CHECK(
+      problems_of("[pgbouncer]\nauth_type = cert\nclient_tls_sslmode = verify-full\nclient_tls_ca_file =\n" + files) ==
+      "main.ini:4: client_tls_ca_file: expected a file of CA certificates to verify clients with\n");
+  const Config config =
+      good("[pgbouncer]\nauth_type = cert\nclient_tls_sslmode = verify-full\nclient_tls_ca_file = a\n" + files);
+  CHECK(client_tls_problems(config).empty());
+  // What SET may lead to.
+  const auto problems = client_tls_problems(set(config, "client_tls_sslmode", "require"));
+  REQUIRE(problems.size() == 1);
+  CHECK(to_string(problems.front()) == "auth_type: cert expects client_tls_sslmode = verify-full");
+  CHECK(client_tls_problems(set(Config{}, "auth_type", "cert")).size() == 2);
 }
 
 TEST_CASE("the example files are right") {
