@@ -5,8 +5,10 @@ set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 
 target_compile_options(pgweir_flavour INTERFACE
-  -Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
+  -Wall -Wextra -Wpedantic -Werror -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
   -Woverloaded-virtual -Wimplicit-fallthrough -fno-strict-aliasing)
+# Among files compiled as one, a local name may be that of a constant of another file.
+target_compile_options(pgweir_flavour INTERFACE "$<$<NOT:$<BOOL:$<TARGET_PROPERTY:UNITY_BUILD>>>:-Wshadow>")
 # Unit tests are most of the code to compile. They link layers built as the flavour says, but are not optimised
 # themselves.
 set(is_assertions "$<BOOL:$<TARGET_PROPERTY:PGWEIR_ASSERTIONS>>")
