@@ -58,7 +58,7 @@ void PoolManager::end_cancel(CancelId cancel, bool delivered, TimePoint now, Act
   ServerSlot* server = c->sent ? c->server : nullptr;
   m.cancels.remove(*c);
   if (server == nullptr) return;
-  if (!delivered) m.mark_close_needed(*server);
+  if (!delivered && !server->dedicated) m.mark_close_needed(*server);  // a dedicated one has no next client to save
   if (server->state == ServerState::Canceling) {
     if (server->close_needed) {
       m.close(*server, close_reason::kCloseNeeded, now, out);

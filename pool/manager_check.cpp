@@ -14,9 +14,11 @@ void PoolManager::Impl::check_client(const ClientSlot& c) const {
   PROXY_INVARIANT((c.queue_of != nullptr) == c.queue_hook.is_linked());
   PROXY_INVARIANT((c.queue_of != nullptr) == c.worker_hook.is_linked());
   const bool moving_here = c.server != nullptr && c.server->state == ServerState::Moving;
-  PROXY_INVARIANT(c.waiting == (c.queue_of != nullptr || moving_here));
+  const bool opened_for = c.server != nullptr && c.server->state == ServerState::Login;
+  PROXY_INVARIANT(c.waiting == (c.queue_of != nullptr || moving_here || opened_for));
   if (c.server != nullptr) {
     PROXY_INVARIANT(c.server->client == &c);
+    PROXY_INVARIANT(c.server->dedicated == c.dedicated);
     PROXY_INVARIANT(moving_here ? c.server->move_to == c.worker : c.server->worker == c.worker);
   }
   PROXY_INVARIANT(!c.grant_pending || (c.server != nullptr && c.server->state == ServerState::Active));
@@ -27,7 +29,14 @@ void PoolManager::Impl::check_server(const ServerSlot& s) const {
   PROXY_INVARIANT(s.worker < settings.workers && s.pool != nullptr && s.pool_hook.is_linked());
   PROXY_INVARIANT(s.client == nullptr || s.client->server == &s);
   if (s.state == ServerState::Active) PROXY_INVARIANT(s.client != nullptr);
-  if (s.client != nullptr) PROXY_INVARIANT(s.state == ServerState::Active || s.state == ServerState::Moving);
+  if (s.client != nullptr) {
+    PROXY_INVARIANT(s.state == ServerState::Active ||
+                    s.state == (s.dedicated ? ServerState::Login : ServerState::Moving));
+  }
+  if (s.dedicated) {
+    PROXY_INVARIANT(s.state == ServerState::Login || s.state == ServerState::Active || s.state == ServerState::Closing);
+    PROXY_INVARIANT((s.client == nullptr) == (s.state == ServerState::Closing));
+  }
   PROXY_INVARIANT((s.state == ServerState::Idle) == s.idle_hook.is_linked());
   PROXY_INVARIANT((s.state == ServerState::Idle) == s.idle_worker_hook.is_linked());
   if (s.state == ServerState::Login) PROXY_INVARIANT(s.login_open);
@@ -48,14 +57,15 @@ void PoolManager::Impl::check_server(const ServerSlot& s) const {
 
 void PoolManager::Impl::check_pool(const PoolState& pool, TimePoint now) const {
   StateCounts counts;
-  std::uint32_t logins = 0, moving = 0;
+  std::uint32_t logins = 0, dedicated_logins = 0, moving = 0;
   for (const ServerSlot& s : pool.all_servers) {
     PROXY_INVARIANT(s.pool == &pool);
     counts.enter(s.state);
-    if (s.login_open) ++logins;
+    if (s.login_open) ++(s.dedicated ? dedicated_logins : logins);
     if (s.state == ServerState::Moving && s.client != nullptr) ++moving;
   }
   PROXY_INVARIANT(counts == pool.servers && logins == pool.logins && moving == pool.moving_to_client);
+  PROXY_INVARIANT(dedicated_logins == pool.dedicated_logins);
   PROXY_INVARIANT(pool.idle.size() == counts.of(ServerState::Idle));
   std::size_t on_workers = 0;
   for (WorkerId w = 0; w < settings.workers; ++w) on_workers += pool.idle.size_on(w);
@@ -63,13 +73,18 @@ void PoolManager::Impl::check_pool(const PoolState& pool, TimePoint now) const {
   PROXY_INVARIANT(std::is_sorted(pool.idle.all().begin(), pool.idle.all().end(),
                                  [](const auto& a, const auto& b) { return a.idle_since < b.idle_since; }));
   pool.queue.check(pool);
-  PROXY_INVARIANT(pool.queue.empty() != pool.hungry_hook.is_linked());
+  pool.dedicated.check(pool);
+  PROXY_INVARIANT(pool.nobody_waits() != pool.hungry_hook.is_linked());
   // Nobody waits beside an idle server that no worker was asked for, nor for a connection that could be opened.
   PROXY_INVARIANT(pool.idle.offered() >= std::min<std::size_t>(pool.queue.size(), pool.idle.size()));
   if (paused(pool)) {
     PROXY_INVARIANT(pool.idle.empty() && counts.of(ServerState::Login) == 0);
   } else if (permits_free(pool) && deadlines.next() > now) {
     PROXY_INVARIANT(pool.openable(now) == 0);
+  }
+  // Nor does a server that nobody else was promised keep anybody from a connection of his own.
+  if (!paused(pool) && !pool.login_paused(now) && pool.lacks_room() && deadlines.next() > now) {
+    PROXY_INVARIANT(pool.idle.size() <= pool.queue.size() || pool.idle.offered() > 0);
   }
 }
 
@@ -82,7 +97,7 @@ void check_account(const Account& account, std::uint32_t clients, bool by_databa
     PROXY_INVARIANT((by_database ? static_cast<const Account*>(&pool->database) : &pool->user) == &account);
     for (std::size_t i = 0; i < kServerStates; ++i) counts.by_state[i] += pool->servers.by_state[i];
     counts.total += pool->servers.total;
-    if (!pool->queue.empty()) ++hungry;
+    if (!pool->nobody_waits()) ++hungry;
     if (pool->settings.min_pool_size > 0) ++warm;
   }
   PROXY_INVARIANT(counts == account.servers && hungry == account.hungry_pools && warm == account.warm_pools);

@@ -126,22 +126,22 @@ void PoolManager::Impl::set_waiting(ClientSlot& client, bool waiting) {
 }
 
 void PoolManager::Impl::enqueue(ClientSlot& client, PoolState& pool) {
-  if (pool.queue.empty()) {
+  if (pool.nobody_waits()) {
     hungry.push_back(pool);
     ++pool.database.hungry_pools;
     ++pool.user.hungry_pools;
   }
   client.queue_of = &pool;
-  pool.queue.insert(client);
+  pool.queue_for(client).insert(client);
   set_waiting(client, true);
 }
 
 void PoolManager::Impl::dequeue(ClientSlot& client) {
   PoolState& pool = *client.queue_of;
-  pool.queue.remove(client);
+  pool.queue_for(client).remove(client);
   client.queue_of = nullptr;
   set_waiting(client, false);
-  if (pool.queue.empty()) {
+  if (pool.nobody_waits()) {
     hungry.erase(hungry.iterator_to(pool));
     --pool.database.hungry_pools;
     --pool.user.hungry_pools;
@@ -155,7 +155,7 @@ bool PoolManager::Impl::fails_fast(const ClientSlot& client, const PoolState& po
 }
 
 AcquireResult PoolManager::Impl::acquire(ClientSlot& client, PoolState& pool, TimePoint now, Actions& out) {
-  PROXY_INVARIANT(client.queue_of == nullptr && client.server == nullptr);
+  PROXY_INVARIANT(client.queue_of == nullptr && client.server == nullptr && !client.dedicated);
   if (!pool.idle.empty_on(client.worker) && !paused(pool) && pool.queue.yields_to(client, settings.fifo_slack)) {
     ServerSlot& server = pool.idle.pick(client.worker, pool.settings.server_round_robin);
     const bool needs_check = pool.needs_check(server, now);
@@ -180,6 +180,19 @@ AcquireResult PoolManager::acquire(ClientId client, PoolId pool, TimePoint now, 
   c->since = now;
   c->seq = ++m.last_seq;
   return m.acquire(*c, *p, now, out);
+}
+
+void PoolManager::acquire_dedicated(ClientId client, PoolId pool, TimePoint now, Actions& out) {
+  Impl& m = *impl_;
+  now = m.tick(now);
+  ClientSlot* c = m.clients.find(client);
+  PoolState* p = m.find_pool(pool);
+  PROXY_INVARIANT(c != nullptr && p != nullptr && c->queue_of == nullptr && c->server == nullptr);
+  c->since = now;
+  c->seq = ++m.last_seq;
+  c->dedicated = true;
+  m.enqueue(*c, *p);
+  m.open_wanted(*p, now, out);
 }
 
 AcquireResult PoolManager::acquire_again(ClientId client, PoolId pool, TimePoint waiting_since, TimePoint now,
@@ -209,7 +222,12 @@ void PoolManager::Impl::withdraw(ClientSlot& client, TimePoint now, Actions& out
   }
   ServerSlot* server = client.server;
   if (server == nullptr) return;
-  if (server->state == ServerState::Moving) {
+  if (server->dedicated) {
+    if (!client.grant_pending && server->state != ServerState::Login) return;
+    unlink(*server, out);
+    close(*server, close_reason::kDedicatedClientGone, now, out);
+    open_wanted(*server->pool, now, out);  // another login may begin
+  } else if (server->state == ServerState::Moving) {
     unlink(*server, out);  // on arrival it serves somebody else
   } else if (client.grant_pending) {
     unlink(*server, out);
@@ -226,15 +244,19 @@ void PoolManager::stop_waiting(ClientId client, TimePoint now, Actions& out) {
   m.check_waits(out);
 }
 
-void PoolManager::Impl::reject_waiters(PoolState& pool, std::string_view reason, Actions& out) {
-  while (!pool.queue.empty()) {
-    ClientSlot& client = pool.queue.front();
+void PoolManager::Impl::reject(const ClientSlot& client, const PoolState& pool, std::string_view reason, Actions& out) {
+  out.push_back({.kind = ActionKind::RejectClient,
+                 .worker = client.worker,
+                 .client = client.id,
+                 .pool = pool.id,
+                 .reason = std::string(reason)});
+}
+
+void PoolManager::Impl::reject_waiters(PoolState& pool, WaiterQueue& queue, std::string_view reason, Actions& out) {
+  while (!queue.empty()) {
+    ClientSlot& client = queue.front();
     dequeue(client);
-    out.push_back({.kind = ActionKind::RejectClient,
-                   .worker = client.worker,
-                   .client = client.id,
-                   .pool = pool.id,
-                   .reason = std::string(reason)});
+    reject(client, pool, reason, out);
   }
 }
 

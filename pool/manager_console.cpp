@@ -15,6 +15,7 @@ using Result = PoolManager::DatabaseResult;
 void PoolManager::Impl::close_unused(PoolState& pool, TimePoint now, Actions& out) {
   for (ServerSlot& server : pool.all_servers) {
     if (server.state == ServerState::Idle || server.state == ServerState::Login) {
+      unlink_and_requeue(server, out);  // the client of a dedicated one gets another after RESUME
       close(server, close_reason::kPaused, now, out);
     }
   }
@@ -101,8 +102,17 @@ void PoolManager::reconnect(std::string_view database, TimePoint now, Actions& o
     if (!database.empty() && pool->database.name != database) continue;
     for (ServerSlot& server : pool->all_servers) {
       m.mark_close_needed(server);
-      if (server.state == ServerState::Idle || server.state == ServerState::Login) {
+      const bool undelivered = server.client != nullptr && server.client->grant_pending;
+      if (server.state == ServerState::Idle || server.state == ServerState::Login ||
+          (server.dedicated && undelivered)) {
+        m.unlink_and_requeue(server, out);
         m.close(server, close_reason::kConfigChanged, now, out);
+      } else if (server.dedicated && server.state == ServerState::Active) {
+        // It may be in use for as long as both ends live, so nobody can wait for it to come free.
+        out.push_back({.kind = ActionKind::DropClient,
+                       .worker = server.worker,
+                       .client = server.client->id,
+                       .reason = std::string(close_reason::kConfigChanged)});
       }
     }
     m.open_wanted(*pool, now, out);  // for those who waited for a login that has been cut
@@ -123,6 +133,7 @@ void PoolManager::Impl::kill_servers(PoolState& pool, std::string_view reason, T
       case ServerState::Idle:
       case ServerState::Testing:
       case ServerState::Canceling:
+        unlink_and_requeue(server, out);
         close(server, reason, now, out);
         break;
       case ServerState::Active:  // its worker closes it with the client
@@ -154,17 +165,19 @@ void PoolManager::kill(std::string_view database, std::string_view reason, TimeP
 
 void PoolManager::reject_waiting(std::string_view reason, TimePoint now, Actions& out) {
   Impl& m = *impl_;
-  m.tick(now);
-  while (!m.hungry.empty()) m.reject_waiters(m.hungry.front(), reason, out);
+  now = m.tick(now);
+  while (!m.hungry.empty()) {
+    PoolState& pool = m.hungry.front();
+    m.reject_waiters(pool, pool.queue, reason, out);
+    m.reject_waiters(pool, pool.dedicated, reason, out);
+  }
   m.server_slots.for_each([&](ServerSlot& server) {
-    if (server.state != ServerState::Moving || server.client == nullptr) return;
-    const ClientSlot& client = *m.unlink(server, out);
-    out.push_back({.kind = ActionKind::RejectClient,
-                   .worker = client.worker,
-                   .client = client.id,
-                   .pool = server.pool->id,
-                   .reason = std::string(reason)});
+    const bool logging_in = server.state == ServerState::Login;
+    if ((server.state != ServerState::Moving && !logging_in) || server.client == nullptr) return;
+    m.reject(*m.unlink(server, out), *server.pool, reason, out);
+    if (logging_in) m.close(server, close_reason::kDedicatedClientGone, now, out);
   });
+  m.check_waits(out);
 }
 
 // ---- waits ----

@@ -36,6 +36,7 @@ inline constexpr std::string_view kLifetime = "server lifetime over";
 inline constexpr std::string_view kPaused = "pause mode";
 inline constexpr std::string_view kTooMany = "too many servers in the pool";
 inline constexpr std::string_view kClientGone = "client disconnect while server was not ready";
+inline constexpr std::string_view kDedicatedClientGone = "replication client was closed";
 }  // namespace close_reason
 
 /// PgBouncer's warning when the reserve pool is tapped; the `reason` of such an OpenServer.
@@ -101,7 +102,8 @@ struct PoolManager::Impl {
   [[nodiscard]] bool fails_fast(const ClientSlot& client, const PoolState& pool, TimePoint now) const;
   /// Takes the client out of its queue, or takes back a grant that it has not used.
   void withdraw(ClientSlot& client, TimePoint now, Actions& out);
-  void reject_waiters(PoolState& pool, std::string_view reason, Actions& out);
+  void reject_waiters(PoolState& pool, WaiterQueue& queue, std::string_view reason, Actions& out);
+  void reject(const ClientSlot& client, const PoolState& pool, std::string_view reason, Actions& out);
 
   // ---- servers (manager_servers.cpp) ----
   void set_state(ServerSlot& server, ServerState next);  ///< the only place that changes a state
@@ -117,6 +119,10 @@ struct PoolManager::Impl {
   void settle(ServerSlot& server, TimePoint now, Actions& out);
   void serve(ServerSlot& server, ClientSlot& waiter, TimePoint now, Actions& out);
   void become_idle(ServerSlot& server, TimePoint now, Actions& out);
+  /// Whether a free server of `pool` is to be closed because the permit is due to somebody who cannot use the server.
+  [[nodiscard]] bool gives_way(const PoolState& pool, TimePoint now) const;
+  /// The login of a dedicated server is complete: it goes to its client.
+  void dedicated_ready(ServerSlot& server, TimePoint now, Actions& out);
   [[nodiscard]] std::string_view reason_to_close(const ServerSlot& server, TimePoint now) const;
   /// Not for one in transit: nobody could carry it out.
   void close(ServerSlot& server, std::string_view reason, TimePoint now, Actions& out);
@@ -133,7 +139,13 @@ struct PoolManager::Impl {
   // ---- opening (manager_open.cpp) ----
   [[nodiscard]] std::uint32_t openable(const PoolState& pool, TimePoint now) const;
   static bool permits_free(const PoolState& pool) { return !pool.database.full() && !pool.user.full(); }
-  void open(PoolState& pool, WorkerId worker, TimePoint now, Actions& out);
+  /// `own`: the client (in no queue) for which it is opened alone; nullptr: for anybody.
+  void open(PoolState& pool, WorkerId worker, ClientSlot* own, TimePoint now, Actions& out);
+  /// Opens what the first uncovered waiter needs; there must be one.
+  void open_for_first(PoolState& pool, TimePoint now, Actions& out);
+  /// Evicts the pool's own idle servers, but for those that waiters were promised, where clients wait for a connection
+  /// of their own and pool_size is in the way.
+  void make_room(PoolState& pool, TimePoint now, Actions& out);
   /// Opens what the pool's waiters need, or evicts for them; arms the pool's timer for what has to wait.
   void open_wanted(PoolState& pool, TimePoint now, Actions& out);
   /// After permits have come free: the same for all pools that share a limit with `pool`, oldest waiter first.
@@ -142,6 +154,8 @@ struct PoolManager::Impl {
   /// How many connections the waiters under `account` would open if its limit allowed.
   [[nodiscard]] std::uint32_t demand(const Account& account, TimePoint now) const;
   bool evict_longest_idle(Account& account, TimePoint now, Actions& out);
+  /// open_wanted for all pools with waiters that share a limit with `around`.
+  void open_wanted_around(const PoolState& around, TimePoint now, Actions& out);
   [[nodiscard]] PoolState* oldest_openable(const PoolState& around, TimePoint now);
   /// A server of `pool` has become idle: evicts it if that helps waiters of other pools under a full limit.
   void offer_to_other_pools(PoolState& pool, TimePoint now, Actions& out);

@@ -21,7 +21,7 @@ std::uint32_t PoolManager::Impl::openable(const PoolState& pool, TimePoint now) 
   return paused(pool) ? 0 : pool.openable(now);
 }
 
-void PoolManager::Impl::open(PoolState& pool, WorkerId worker, TimePoint now, Actions& out) {
+void PoolManager::Impl::open(PoolState& pool, WorkerId worker, ClientSlot* own, TimePoint now, Actions& out) {
   const PoolSettings& limits = pool.settings;
   PROXY_INVARIANT(permits_free(pool));
   PROXY_INVARIANT(limits.pool_size == 0 || pool.servers.total < limits.pool_size ||
@@ -32,28 +32,59 @@ void PoolManager::Impl::open(PoolState& pool, WorkerId worker, TimePoint now, Ac
   server.worker = worker;
   server.created = now;
   pool.all_servers.push_back(server);
-  ++pool.logins;
+  server.dedicated = own != nullptr;
+  ++(own != nullptr ? pool.dedicated_logins : pool.logins);
   pool.servers.enter(ServerState::Login);
   pool.database.servers.enter(ServerState::Login);
   pool.user.servers.enter(ServerState::Login);
   servers.enter(ServerState::Login);
+  if (own != nullptr) {
+    link(*own, server);
+    set_waiting(*own, true);
+  }
   out.push_back({.kind = ActionKind::OpenServer,
                  .worker = worker,
                  .server = server.id,
+                 .client = own != nullptr ? own->id : ClientId{},
                  .pool = pool.id,
                  .reason = std::string(notice)});
 }
 
+void PoolManager::Impl::open_for_first(PoolState& pool, TimePoint now, Actions& out) {
+  const ClientSlot& first = *pool.first_uncovered();
+  if (!first.dedicated) return open(pool, first.worker, nullptr, now, out);
+  ClientSlot& own = pool.dedicated.front();
+  dequeue(own);
+  open(pool, own.worker, &own, now, out);
+}
+
+void PoolManager::Impl::make_room(PoolState& pool, TimePoint now, Actions& out) {
+  if (!pool.lacks_room()) [[likely]]
+    return;
+  if (paused(pool) || pool.login_paused(now)) return;
+  while (pool.lacks_room() && pool.idle.size() > pool.queue.size()) {
+    close(pool.idle.longest_idle(), close_reason::kEvicted, now, out);
+  }
+}
+
 void PoolManager::Impl::open_wanted(PoolState& pool, TimePoint now, Actions& out) {
+  make_room(pool, now, out);
   while (openable(pool, now) > 0) {
     if (!permits_free(pool)) {
       evict_for(pool, now, out);
       break;
     }
-    open(pool, pool.first_uncovered()->worker, now, out);
+    open_for_first(pool, now, out);
   }
   ask_for_idle(pool, out);
   arm_waiting(pool, now);
+}
+
+void PoolManager::Impl::open_wanted_around(const PoolState& around, TimePoint now, Actions& out) {
+  for (auto it = hungry.begin(); it != hungry.end();) {
+    PoolState& pool = *it++;  // it may leave the list with its last waiter, who got a connection of his own
+    if (shares_limit(pool, around)) open_wanted(pool, now, out);
+  }
 }
 
 PoolState* PoolManager::Impl::oldest_openable(const PoolState& around, TimePoint now) {
@@ -70,11 +101,9 @@ void PoolManager::Impl::feed(PoolState& pool, TimePoint now, Actions& out) {
     open_wanted(pool, now, out);
     return;
   }
-  while (PoolState* next = oldest_openable(pool, now)) open(*next, next->first_uncovered()->worker, now, out);
+  while (PoolState* next = oldest_openable(pool, now)) open_for_first(*next, now, out);
   // Whoever got nothing may have to evict, or to wait for a moment of its own.
-  for (PoolState& other : hungry) {
-    if (shares_limit(other, pool)) open_wanted(other, now, out);
-  }
+  open_wanted_around(pool, now, out);
 }
 
 std::uint32_t PoolManager::Impl::demand(const Account& account, TimePoint now) const {
@@ -119,21 +148,19 @@ void PoolManager::Impl::offer_to_other_pools(PoolState& pool, TimePoint now, Act
   const auto contended = [](const Account& a) { return a.full() && a.hungry_pools > 0; };
   if (!contended(pool.database) && !contended(pool.user)) [[likely]]
     return;
-  for (PoolState& other : hungry) {
-    if (shares_limit(other, pool)) open_wanted(other, now, out);
-  }
+  open_wanted_around(pool, now, out);
 }
 
 void PoolManager::Impl::keep_min_pool(PoolState& pool, TimePoint now, Actions& out) {
   const std::uint32_t wanted = pool.min_servers();
-  if (pool.servers.alive() >= wanted || pool.logins > 0 || paused(pool) || !permits_free(pool)) return;
+  if (pool.servers.alive() >= wanted || pool.all_logins() > 0 || paused(pool) || !permits_free(pool)) return;
   if (pool.settings.pool_size != 0 && pool.servers.total >= pool.settings.pool_size) return;
   if (pool.login_paused(now)) {
     arm(pool, pool.retry_at);
   } else if (now < pool.min_pool_from) {
     arm(pool, pool.min_pool_from);
   } else {
-    open(pool, pool.next_worker, now, out);
+    open(pool, pool.next_worker, nullptr, now, out);
     pool.next_worker = static_cast<WorkerId>((pool.next_worker + 1) % settings.workers);
   }
 }

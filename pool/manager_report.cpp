@@ -1,4 +1,6 @@
 // Numbers for SHOW and for the simulator's checkers, all read from counters except those that depend on the time.
+#include <algorithm>
+
 #include "pool/manager_impl.hpp"
 
 namespace pgweir::pool {
@@ -6,7 +8,7 @@ namespace pgweir::pool {
 PoolSnapshot PoolManager::Impl::snapshot(const PoolState& pool, TimePoint now) const {
   PoolSnapshot s{.id = pool.id, .database = pool.database.name, .user = pool.user.name};
   s.cl_active = pool.attached - pool.attached_waiting;
-  s.cl_waiting = pool.queue.size() + pool.moving_to_client;
+  s.cl_waiting = pool.queue.size() + pool.dedicated.size() + pool.moving_to_client;
   s.cl_active_cancel_req = pool.cancels_sent;
   s.cl_waiting_cancel_req = pool.cancels_pending;
   s.sv_active = pool.servers.of(ServerState::Active) + pool.moving_to_client;
@@ -17,7 +19,14 @@ PoolSnapshot PoolManager::Impl::snapshot(const PoolState& pool, TimePoint now) c
   s.sv_tested = pool.servers.of(ServerState::Testing);
   s.sv_login = pool.servers.of(ServerState::Login);
   s.closing = pool.servers.of(ServerState::Closing);
-  if (!pool.queue.empty() && now > pool.queue.front().since) s.maxwait = now - pool.queue.front().since;
+  const auto note_wait = [&](const ClientSlot& client) { s.maxwait = std::max(s.maxwait, now - client.since); };
+  if (!pool.queue.empty()) note_wait(pool.queue.front());
+  if (!pool.dedicated.empty()) note_wait(pool.dedicated.front());
+  for (const ServerSlot& server : pool.all_servers) {
+    if (server.state != ServerState::Login || server.client == nullptr) continue;
+    ++s.cl_waiting;
+    note_wait(*server.client);
+  }
   return s;
 }
 

@@ -30,10 +30,8 @@ ClientSlot* PoolManager::Impl::unlink(ServerSlot& server, Actions& out) {
   if (client == nullptr) return nullptr;
   if (!server.cancels.empty()) [[unlikely]]
     cancels.abandon_pending(server, out);
-  if (server.state == ServerState::Moving) {
-    --server.pool->moving_to_client;
-    set_waiting(*client, false);
-  }
+  if (server.state == ServerState::Moving) --server.pool->moving_to_client;
+  if (server.state == ServerState::Moving || server.state == ServerState::Login) set_waiting(*client, false);
   client->server = nullptr;
   client->grant_pending = false;
   server.client = nullptr;
@@ -43,7 +41,8 @@ ClientSlot* PoolManager::Impl::unlink(ServerSlot& server, Actions& out) {
 void PoolManager::Impl::unlink_and_requeue(ServerSlot& server, Actions& out) {
   ClientSlot* client = server.client;
   if (client == nullptr) return;
-  const bool undelivered = client->grant_pending || server.state == ServerState::Moving;
+  const bool undelivered =
+      client->grant_pending || server.state == ServerState::Moving || server.state == ServerState::Login;
   unlink(server, out);
   if (undelivered) enqueue(*client, *server.pool);
 }
@@ -63,7 +62,7 @@ void PoolManager::Impl::start_move(ServerSlot& server, ClientSlot& client, Actio
 }
 
 void PoolManager::Impl::grant(ServerSlot& server, ClientSlot& client, TimePoint now, Actions& out) {
-  const bool needs_check = server.pool->needs_check(server, now);
+  const bool needs_check = !server.dedicated && server.pool->needs_check(server, now);
   set_state(server, ServerState::Active);
   link(client, server);
   client.grant_pending = true;
@@ -94,8 +93,24 @@ std::string_view PoolManager::Impl::reason_to_close(const ServerSlot& server, Ti
   return {};
 }
 
+// A free server goes to whoever waits for one, unless a client that cannot use it has waited longer: that one gets its
+// permit, once the close is complete.
+bool PoolManager::Impl::gives_way(const PoolState& pool, TimePoint now) const {
+  if (pool.dedicated.empty() || pool.login_paused(now)) [[likely]]
+    return false;
+  if (!pool.queue.empty() && queued_before(pool.queue.front(), pool.dedicated.front())) return false;
+  const auto lacks_permits = [&](const Account& a) {
+    return a.full() && a.servers.of(ServerState::Closing) < pool.dedicated.size();
+  };
+  return pool.lacks_room() || lacks_permits(pool.database) || lacks_permits(pool.user);
+}
+
 void PoolManager::Impl::settle(ServerSlot& server, TimePoint now, Actions& out) {
   PoolState& pool = *server.pool;
+  if (server.dedicated) {
+    close(server, close_reason::kDedicatedClientGone, now, out);
+    return;
+  }
   if (server.cancels_sent > 0) [[unlikely]] {
     set_state(server, ServerState::Canceling);
     return;
@@ -105,11 +120,16 @@ void PoolManager::Impl::settle(ServerSlot& server, TimePoint now, Actions& out) 
     close(server, reason, now, out);
     return;
   }
+  if (gives_way(pool, now)) {
+    close(server, close_reason::kEvicted, now, out);
+    return;
+  }
   if (!pool.queue.empty()) {
     ClientSlot& waiter = pool.queue.choose(server.worker, settings.fifo_slack);
     if (waiter.worker == server.worker) return serve(server, waiter, now, out);
   }
   become_idle(server, now, out);
+  make_room(pool, now, out);
   ask_for_idle(pool, out);
 }
 
@@ -139,7 +159,7 @@ void PoolManager::Impl::close(ServerSlot& server, std::string_view reason, TimeP
 void PoolManager::Impl::end_login(ServerSlot& server) {
   if (!server.login_open) return;
   server.login_open = false;
-  --server.pool->logins;
+  --(server.dedicated ? server.pool->dedicated_logins : server.pool->logins);
 }
 
 void PoolManager::Impl::mark_close_needed(ServerSlot& server) {
@@ -154,7 +174,7 @@ void PoolManager::Impl::login_failed(PoolState& pool, CloseKind kind, std::strin
   pool.last_login_failed = true;
   pool.last_error = message;
   pool.retry_at = now + pool.settings.server_login_retry;
-  if (kind == CloseKind::LoginRejected && pool.servers.usable() == 0) reject_waiters(pool, message, out);
+  if (kind == CloseKind::LoginRejected && pool.servers.usable() == 0) reject_waiters(pool, pool.queue, message, out);
 }
 
 void PoolManager::Impl::free_server(ServerSlot& server) {
@@ -202,6 +222,9 @@ void PoolManager::offer_idle(WorkerId worker, PoolId pool, TimePoint now, Action
     ClientSlot& waiter = p->queue.choose(worker, m.settings.fifo_slack);
     m.serve(p->idle.pick(worker, p->settings.server_round_robin), waiter, now, out);
   }
+  // Whoever was promised these has left: they may make room for others.
+  m.make_room(*p, now, out);
+  if (!p->idle.empty()) m.offer_to_other_pools(*p, now, out);
   m.ask_for_idle(*p, out);
 }
 
@@ -214,12 +237,28 @@ void PoolManager::release(ServerId server, ReleaseKind kind, TimePoint now, Acti
   if (!was_active && s->state != ServerState::Testing) return;
   s->last_active = now;
   m.unlink(*s, out);
-  if (kind == ReleaseKind::NeedsTest) {
+  if (kind == ReleaseKind::NeedsTest && !s->dedicated) {
     if (was_active) m.set_state(*s, ServerState::Testing);
     return;
   }
   m.settle(*s, now, out);
   m.check_waits(out);
+}
+
+void PoolManager::Impl::dedicated_ready(ServerSlot& server, TimePoint now, Actions& out) {
+  PoolState& pool = *server.pool;
+  end_login(server);
+  server.last_active = now;
+  const std::string_view reason = reason_to_close(server, now);
+  if (server.client == nullptr || !reason.empty()) {
+    unlink_and_requeue(server, out);
+    close(server, reason.empty() ? close_reason::kDedicatedClientGone : reason, now, out);
+  } else {
+    ClientSlot& client = *unlink(server, out);
+    grant(server, client, now, out);
+  }
+  open_wanted(pool, now, out);  // another login may begin
+  keep_min_pool(pool, now, out);
 }
 
 void PoolManager::server_ready(ServerId server, BackendKey key, TimePoint now, Actions& out) {
@@ -238,6 +277,13 @@ void PoolManager::server_ready(ServerId server, BackendKey key, TimePoint now, A
     return;
   }
   if (s->state != ServerState::Login) return;
+  if (s->dedicated) {
+    // Says nothing of the logins of others: its start-up packet was not like theirs.
+    s->key = std::move(key);
+    m.dedicated_ready(*s, now, out);
+    m.check_waits(out);
+    return;
+  }
   PoolState& pool = *s->pool;
   m.end_login(*s);
   pool.ever_logged_in = true;
@@ -291,13 +337,18 @@ void PoolManager::server_closed(ServerId server, CloseKind kind, std::string_vie
   ServerSlot* s = m.server_slots.find(server);
   if (s == nullptr) return;
   PoolState& pool = *s->pool;
-  m.unlink_and_requeue(*s, out);
-  if (s->state != ServerState::Closing) m.set_state(*s, ServerState::Closing);
   // A login that we have given up ourselves says nothing about the server.
   const bool failed = s->login_open && kind != CloseKind::Normal;
+  const bool own = s->dedicated;
+  if (failed && own && s->client != nullptr) {
+    m.reject(*m.unlink(*s, out), pool, message, out);
+  } else {
+    m.unlink_and_requeue(*s, out);
+  }
+  if (s->state != ServerState::Closing) m.set_state(*s, ServerState::Closing);
   m.end_login(*s);
   m.free_server(*s);
-  if (failed) m.login_failed(pool, kind, message, now, out);
+  if (failed && !own) m.login_failed(pool, kind, message, now, out);
   m.serve_from_idle(pool, now, out);
   m.feed(pool, now, out);
   if (pool.settings.min_pool_size > 0) pool.min_pool_from = now + kMinPoolPause;

@@ -22,7 +22,7 @@ bool above_min_pool(const PoolState& pool) {
 }  // namespace
 
 void PoolManager::Impl::arm_waiting(PoolState& pool, TimePoint now) {
-  if (pool.queue.empty()) return;
+  if (pool.nobody_waits()) return;
   if (pool.login_paused(now)) {
     arm(pool, pool.retry_at);
     return;

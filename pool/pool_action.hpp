@@ -13,7 +13,8 @@
 namespace pgweir::pool {
 
 enum class ActionKind : std::uint8_t {
-  OpenServer,     ///< connect and log in `server` for `pool`; ends in server_ready or server_closed
+  OpenServer,     ///< connect and log in `server` for `pool`, for `client` alone if there is one; ends in server_ready
+                  ///< or server_closed
   CloseServer,    ///< close the unlinked `server` because of `reason`; ends in server_closed
   Grant,          ///< link `client` with `server`, both on this worker. Needs grant_taken; stale if that says so.
   MoveServer,     ///< detach `server` and hand it to worker `to`, which answers server_arrived

@@ -9,6 +9,9 @@
 // is still idle there when it has looked at the input at hand goes to those who wait (offer_idle). Bursts would
 // otherwise carry servers to and fro between workers that are about to need them.
 //
+// A client may want a server of its own (acquire_dedicated). That one is opened for it on its worker, is linked with it
+// from then on and goes from Login to Active to Closing; it counts against every limit and never serves anybody else.
+//
 // States of a server connection (PgBouncer's console names in brackets):
 //
 //   Login [sv_login] -> Idle [sv_idle, sv_used] <-> Active [sv_active] -> Testing [sv_tested] -> Idle
@@ -193,6 +196,11 @@ class PoolManager {
   /// again with its first waiting time, at the head of the queue. The dead server must have been reported before.
   [[nodiscard]] AcquireResult acquire_again(ClientId client, PoolId pool, TimePoint waiting_since, TimePoint now,
                                             Actions& out);
+  /// `client` (waiting in no queue, holding no server) needs a server of `pool` that is opened for it alone, whatever
+  /// is idle; where pool_size or another limit is in the way, idle ones are evicted. A Grant will come, or a
+  /// RejectClient with the `message` of its failed login, or a DropClient; DropClient also ends it when the pool is
+  /// reconnected, since it may never be given back. The server is closed when the client has left.
+  void acquire_dedicated(ClientId client, PoolId pool, TimePoint now, Actions& out);
   /// The worker is about to link the two because of a Grant action. False: the grant has been taken back meanwhile
   /// (the server may already be another client's): leave both alone. A server granted by AcquireStatus::Granted needs
   /// no such call. Until it is called the client counts as waiting for cancel requests, and a server that dies puts
@@ -251,7 +259,8 @@ class PoolManager {
   [[nodiscard]] bool all_paused() const;
   /// Makes a database known so that it can be paused or disabled before any client came.
   void add_database(std::string_view database);
-  /// Tags every server of the database (empty: all) to be closed when free; idle ones close now.
+  /// Tags every server of the database (empty: all) to be closed when free; idle ones close now, and the clients of
+  /// dedicated ones are dropped.
   void reconnect(std::string_view database, TimePoint now, Actions& out);
   /// Drops all clients and servers of the database with `reason`. Servers in use are closed by their worker when the
   /// client is dropped.

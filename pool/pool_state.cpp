@@ -13,7 +13,14 @@ std::uint32_t PoolState::min_servers() const {
 
 std::uint32_t PoolState::uncovered() const {
   const std::uint32_t covered = supply();
-  return queue.size() > covered ? queue.size() - covered : 0;
+  return dedicated.size() + (queue.size() > covered ? queue.size() - covered : 0);
+}
+
+const ClientSlot* PoolState::first_uncovered() const {
+  const ClientSlot* any = queue.at(supply());
+  const ClientSlot* own = dedicated.at(0);
+  if (any == nullptr || own == nullptr) return any == nullptr ? own : any;
+  return queued_before(*any, *own) ? any : own;
 }
 
 std::uint32_t PoolState::logins_max() const {
@@ -23,8 +30,8 @@ std::uint32_t PoolState::logins_max() const {
 
 std::uint32_t PoolState::openable(TimePoint now) const {
   const std::uint32_t wanted = uncovered();
-  if (wanted == 0 || login_paused(now) || logins >= logins_max()) return 0;
-  const std::uint32_t wanted_now = std::min(wanted, logins_max() - logins);
+  if (wanted == 0 || login_paused(now) || all_logins() >= logins_max()) return 0;
+  const std::uint32_t wanted_now = std::min(wanted, logins_max() - all_logins());
   if (settings.pool_size == 0) return wanted_now;
   if (servers.total < settings.pool_size) return std::min(wanted_now, settings.pool_size - servers.total);
   return reserve_from() <= now ? 1 : 0;

@@ -1,5 +1,8 @@
 // One (database, user) pool: its servers, its waiters, and what it remembers about logins. Answers questions about
 // itself; what follows from the answers is the manager's decision.
+//
+// Waiters are of two kinds. Those in `queue` take any server that comes free. Those in `dedicated` want a connection of
+// their own, and only the permit for one helps them. Permits go to the oldest of both kinds.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +25,7 @@ inline constexpr std::uint32_t kUnlimitedPoolCancels = 100;
 
 struct PoolState : DeadlineEntry {
   PoolState(PoolId pool_id, DatabaseState& db, UserState& owner, WorkerId workers)
-      : id(pool_id), database(db), user(owner), queue(workers), idle(workers) {}
+      : id(pool_id), database(db), user(owner), queue(workers), dedicated(workers), idle(workers) {}
 
   PoolId id;
   DatabaseState& database;
@@ -30,11 +33,13 @@ struct PoolState : DeadlineEntry {
   PoolSettings settings{};
 
   WaiterQueue queue;
+  WaiterQueue dedicated;
   IdleServers idle;
   ServerList all_servers;
   StateCounts servers;
 
-  std::uint32_t logins = 0;            ///< servers whose login has no result yet
+  std::uint32_t logins = 0;            ///< servers whose login has no result yet, and that may serve anybody then
+  std::uint32_t dedicated_logins = 0;  ///< the same of those that were opened for one client
   std::uint32_t moving_to_client = 0;  ///< Moving servers with a client; those clients wait
   std::uint32_t attached = 0;          ///< clients whose login is complete and whose pool this is
   std::uint32_t attached_waiting = 0;  ///< those of them that wait, here or in another pool
@@ -56,10 +61,17 @@ struct PoolState : DeadlineEntry {
   [[nodiscard]] bool login_paused(TimePoint now) const { return last_login_failed && now < retry_at; }
   /// min_pool_size as far as it applies now.
   [[nodiscard]] std::uint32_t min_servers() const;
+  [[nodiscard]] bool nobody_waits() const { return queue.empty() && dedicated.empty(); }
+  [[nodiscard]] WaiterQueue& queue_for(const ClientSlot& client) { return client.dedicated ? dedicated : queue; }
+  [[nodiscard]] std::uint32_t all_logins() const { return logins + dedicated_logins; }
+  /// Clients wait for connections of their own, and pool_size has no room for all of them beside those it has.
+  [[nodiscard]] bool lacks_room() const {
+    return !dedicated.empty() && settings.pool_size != 0 && servers.alive() + dedicated.size() > settings.pool_size;
+  }
   /// Waiters for whom no login is in progress and to whom no server is on its way.
   [[nodiscard]] std::uint32_t uncovered() const;
   /// The oldest of them, or nullptr.
-  [[nodiscard]] const ClientSlot* first_uncovered() const { return queue.at(supply()); }
+  [[nodiscard]] const ClientSlot* first_uncovered() const;
   /// How many servers the pool would open at `now` if only its own limits counted (pause of the database apart).
   [[nodiscard]] std::uint32_t openable(TimePoint now) const;
   /// When the reserve pool becomes usable for the first uncovered waiter; kNever if that is not what it waits for.

@@ -26,11 +26,12 @@ inline constexpr std::size_t kServerStates = 7;
 struct ClientSlot {
   ClientId id{};
   WorkerId worker = 0;
-  bool exempt = false;   ///< does not count for max_client_conn
-  bool console = false;  ///< its cancel key belongs to a console session
+  bool exempt = false;     ///< does not count for max_client_conn
+  bool dedicated = false;  ///< wants, or has, a server that serves nobody else (acquire_dedicated)
+  bool console = false;    ///< its cancel key belongs to a console session
   bool has_key = false;
   bool grant_pending = false;  ///< the Grant action of `server` has not been taken yet
-  bool waiting = false;        ///< in `queue_of`'s queue, or a server is moving to it
+  bool waiting = false;        ///< in `queue_of`'s queue, or a server is moving to it or logs in for it
   std::uint64_t key = 0;
   DatabaseState* database = nullptr;
   UserState* user = nullptr;
@@ -61,11 +62,12 @@ using CancelList =
 struct ServerSlot {
   ServerId id{};
   PoolState* pool = nullptr;
-  ClientSlot* client = nullptr;  ///< set exactly when Active, and maybe when Moving
+  ClientSlot* client = nullptr;  ///< set exactly when Active, and maybe when Moving, or when Login and dedicated
   WorkerId worker = 0;           ///< while Moving: where it comes from
   WorkerId move_to = 0;
   ServerState state = ServerState::Login;
   bool close_needed = false;
+  bool dedicated = false;  ///< opened for one client: never idle, closed when that leaves it
   bool login_open = true;  ///< how the login ended is not known yet: neither ready nor closed nor given up by us
   bool used = false;       ///< a client has had it
   TimePoint created{};

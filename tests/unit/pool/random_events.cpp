@@ -20,6 +20,7 @@ void World::configure() {
   const std::uint64_t databases = 1 + below(3), users = 1 + below(3);
   for (std::uint64_t d = 0; d < databases; ++d) databases_.push_back("db" + std::to_string(d));
   for (std::uint64_t u = 0; u < users; ++u) users_.push_back("user" + std::to_string(u));
+  own_percent_ = chance(50) ? 25 : 0;
   configure_limits();
   for (const std::string& db : databases_) {
     for (const std::string& user : users_) {
@@ -101,6 +102,7 @@ void World::client_arrives() {
   must(m_.set_cancel_key(*id, c.key, false), "a fresh key was refused");
   const auto [db, user] = m_.pool_name(c.pool);
   must(m_.bind_client(*id, db, user) == ClientLimit::Ok, "an unlimited client was refused");
+  c.own = chance(own_percent_);
   c.attached = chance(80);
   const PoolId pool = c.pool;
   if (c.attached) call(worker, [&](Actions& out) { m_.attach_client(*id, pool, now_, out); });
@@ -126,15 +128,16 @@ void World::client_acts() {
       }
       break;
     case Mood::Running:
-      release(c.server);
+      if (c.own) {  // ends with its server; that it gives it back must do no harm either
+        close_client(id, chance(20));
+      } else {
+        release(c.server);
+      }
       break;
     case Mood::Waiting:
       if (calm_ || chance(90)) break;
       c.mood = Mood::Idle;
-      queued_[c.pool].erase(id);
-      for (auto& [sid, s] : servers_) {
-        if (s.assigned == id) s.assigned = {};
-      }
+      forget_wait(id);
       call(c.worker, [&](Actions& out) { m_.stop_waiting(id, now_, out); });
       break;
   }
@@ -144,6 +147,11 @@ void World::acquire(ClientId id, bool again) {
   const Client before = clients_.at(id);
   if (!again) clients_.at(id).since = now_;
   clients_.at(id).mood = Mood::Waiting;
+  if (before.own) {
+    queued_own_[before.pool].insert(id);
+    call(before.worker, [&](Actions& out) { m_.acquire_dedicated(id, before.pool, now_, out); });
+    return;
+  }
   queued_[before.pool].insert(id);
   AcquireResult result;
   call(before.worker, [&](Actions& out) {
@@ -211,6 +219,7 @@ void World::server_fails() {
   begin_close(id, announced);
   if (!announced || (servers_.contains(id) && chance(50))) finish_close(id, CloseKind::Normal);
   if (!user || !clients_.contains(user)) return;
+  if (clients_.at(user).own) return close_client(user, true);
   if (clients_.at(user).mood == Mood::Idle && chance(60)) acquire(user, true);
 }
 

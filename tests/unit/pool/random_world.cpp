@@ -52,15 +52,13 @@ void World::note(const Action& a) {
       must(s.phase != Phase::Linked && s.phase != Phase::Transit, "a server in use or in transit was closed");
       must(s.at == a.worker, "CloseServer for the wrong worker");
       s.cut = true;
+      if (s.own) unassign(s);
       if (a.reason == "evicted") ++evictions_;
       break;
     }
     case ActionKind::RejectClient:
     case ActionKind::DropClient:
-      for (auto& [pool, waiting] : queued_) waiting.erase(a.client);
-      for (auto& [id, s] : servers_) {
-        if (s.assigned == a.client) s.assigned = {};
-      }
+      forget_wait(a.client);
       break;
     case ActionKind::OfferIdle:
     case ActionKind::AbandonCancel:
@@ -73,6 +71,7 @@ void World::note_open(const Action& a) {
   ++opened_;
   must(!servers_.contains(a.server), "a server id was used twice");
   servers_[a.server] = {.pool = a.pool, .at = a.worker};
+  if (a.client) note_own(a);
   const auto [db, user] = m_.pool_name(a.pool);
   must(!m_.is_paused(db), "a server was opened for a paused database");
   std::uint32_t in_pool = 0, in_db = 0, of_user = 0, logins = 0;
@@ -92,8 +91,21 @@ void World::note_open(const Action& a) {
   must(logins <= std::max<std::uint32_t>(set.max_pool_logins, 1), "max_pool_logins exceeded");
 }
 
+void World::note_own(const Action& a) {
+  ++dedicated_;
+  const Client& c = clients_.at(a.client);
+  must(c.own && c.mood == Mood::Waiting && c.pool == a.pool, "a server for one client that does not want it");
+  must(c.worker == a.worker, "a dedicated server is opened on another worker");
+  must(queued_own_[a.pool].erase(a.client) == 1, "a second server for one client");
+  for (const ClientId other : queued_own_[a.pool]) must(clients_.at(other).since >= c.since, "overtaken");
+  servers_.at(a.server).own = true;
+  servers_.at(a.server).assigned = a.client;
+}
+
 void World::note_assignment(const Action& a) {
   Server& s = servers_.at(a.server);
+  must(s.own == clients_.at(a.client).own, "a server for the wrong kind of client");
+  must(!s.own || (s.assigned == a.client && a.kind == ActionKind::Grant), "a dedicated server goes to another client");
   must(s.phase != Phase::Linked && !s.client, "a server in use was given away");
   must(s.sent == 0, "a server with a cancel in flight was given away");
   must(!s.assigned || s.assigned == a.client, "a server was given to two clients");
@@ -160,6 +172,10 @@ void World::carry_out(WorkerId at, const Message& message) {
     case ActionKind::OpenServer:
       must(s != nullptr && s->phase == Phase::Ordered, "OpenServer twice");
       s->phase = Phase::Connecting;
+      if (!a.client) break;
+      if (const auto c = clients_.find(a.client); c == clients_.end() || c->second.mood != Mood::Waiting) {
+        finish_close(a.server, CloseKind::Normal);
+      }
       break;
     case ActionKind::CloseServer:
       if (s == nullptr || s->phase == Phase::Ordered || s->phase == Phase::Closing) break;  // unknown here
@@ -232,9 +248,17 @@ void World::run(ClientId id, ServerId server) {
 
 void World::unassign(Server& server) {
   if (!server.assigned) return;
-  queued_[server.pool].insert(server.assigned);
+  (server.own ? queued_own_ : queued_)[server.pool].insert(server.assigned);
   server.assigned = {};
   ++requeues_;
+}
+
+void World::forget_wait(ClientId id) {
+  for (auto& [pool, waiting] : queued_) waiting.erase(id);
+  for (auto& [pool, waiting] : queued_own_) waiting.erase(id);
+  for (auto& [server, s] : servers_) {
+    if (s.assigned == id) s.assigned = {};
+  }
 }
 
 void World::begin_close(ServerId id, bool announce) {
@@ -262,10 +286,7 @@ void World::close_client(ClientId id, bool clean) {
       begin_close(c.server, true);
     }
   }
-  for (auto& [pool, waiting] : queued_) waiting.erase(id);
-  for (auto& [sid, s] : servers_) {
-    if (s.assigned == id) s.assigned = {};
-  }
+  forget_wait(id);
   clients_.erase(id);
   call(c.worker, [&](Actions& out) { m_.remove_client(id, now_, out); });
 }
@@ -303,7 +324,7 @@ void World::check() {
   must(t.servers == servers_.size(), "servers are lost or made up");
   must(t.clients == clients_.size(), "clients are lost or made up");
   for (const PoolSnapshot& p : m_.pool_snapshots(now_)) {
-    const std::size_t waiting = queued_[p.id].size();
+    const std::size_t waiting = queued_[p.id].size() + queued_own_[p.id].size();
     must(p.cl_waiting >= waiting, "a waiter is forgotten");
   }
   if (quiet()) check_quiet();
@@ -313,6 +334,7 @@ void World::check_quiet() {
   for (const auto& [id, s] : servers_) {
     if (s.phase != Phase::Free || s.sent > 0) continue;
     must(!s.assigned, "a grant got lost");
+    must(!s.own, "a dedicated server is idle");
     must(queued_[s.pool].empty(), "somebody waits beside an idle server");
   }
 }
@@ -334,7 +356,9 @@ void World::calm_down() {
     check();
   }
   for (const auto& [id, c] : clients_) must(c.mood != Mood::Waiting, "a client waits for ever");
-  for (const auto& [pool, waiting] : queued_) must(waiting.empty(), "a queue is never emptied");
+  for (const auto* queues : {&queued_, &queued_own_}) {
+    for (const auto& [pool, waiting] : *queues) must(waiting.empty(), "a queue is never emptied");
+  }
 }
 
 void World::drain() {

@@ -33,6 +33,7 @@ class World {
   [[nodiscard]] std::uint64_t cancels() const { return cancels_sent_; }
   [[nodiscard]] std::uint64_t requeues() const { return requeues_; }
   [[nodiscard]] std::uint64_t stale_grants() const { return stale_grants_; }
+  [[nodiscard]] std::uint64_t dedicated() const { return dedicated_; }
 
  private:
   enum class Phase { Ordered, Connecting, Free, Linked, Testing, Transit, Closing };
@@ -44,6 +45,7 @@ class World {
     ClientId assigned{};     ///< whom the manager has chosen, until the grant is taken
     bool cut = false;        ///< the manager wants it closed
     std::uint32_t sent = 0;  ///< cancel signals on their way to it
+    bool own = false;        ///< opened for one client
   };
   enum class Mood { Idle, Waiting, Running };
   struct Client {
@@ -53,6 +55,7 @@ class World {
     ServerId server{};
     TimePoint since{};
     bool attached = false;
+    bool own = false;  ///< wants servers that are opened for it alone
     std::uint64_t key = 0;
     std::uint64_t run = 0;  ///< counts its turns on a server
   };
@@ -88,6 +91,8 @@ class World {
   void begin_close(ServerId id, bool announce);
   void finish_close(ServerId id, CloseKind kind);
   void unassign(Server& server);
+  void forget_wait(ClientId id);
+  void note_own(const Action& a);
   void run(ClientId id, ServerId server);
 
   // random events
@@ -128,13 +133,15 @@ class World {
   std::map<ServerId, Server> servers_;
   std::map<ClientId, Client> clients_;
   std::map<CancelId, Cancel> cancels_;
-  std::map<PoolId, std::set<ClientId>> queued_;  ///< who waits with nothing assigned
+  std::map<PoolId, std::set<ClientId>> queued_;      ///< who waits with nothing assigned
+  std::map<PoolId, std::set<ClientId>> queued_own_;  ///< the same, for a server of its own
   std::vector<ServerId> old_servers_;
+  std::uint64_t own_percent_ = 0;  ///< of the clients want servers of their own
   std::uint64_t next_key_ = 1;
   std::uint64_t steps_ = 0;
   bool calm_ = false;
   std::uint64_t grants_ = 0, moves_ = 0, opened_ = 0, evictions_ = 0, cancels_sent_ = 0, requeues_ = 0,
-                stale_grants_ = 0;
+                stale_grants_ = 0, dedicated_ = 0;
 };
 
 }  // namespace pgweir::pool::test

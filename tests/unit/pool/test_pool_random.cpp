@@ -6,8 +6,8 @@
 namespace pgweir::pool::test {
 
 TEST_CASE("random events keep every rule", "[random]") {
-  std::uint64_t grants = 0, moves = 0, opened = 0, evictions = 0, cancels = 0, requeues = 0, stale = 0;
-  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+  std::uint64_t grants = 0, moves = 0, opened = 0, evictions = 0, cancels = 0, requeues = 0, stale = 0, dedicated = 0;
+  for (std::uint64_t seed = 1; seed <= 250; ++seed) {
     INFO("seed " << seed);
     World world(seed);
     REQUIRE_NOTHROW([&] {
@@ -22,6 +22,7 @@ TEST_CASE("random events keep every rule", "[random]") {
     cancels += world.cancels();
     requeues += world.requeues();
     stale += world.stale_grants();
+    dedicated += world.dedicated();
   }
   // The events that matter do occur.
   CHECK(grants > 5'000);
@@ -31,6 +32,7 @@ TEST_CASE("random events keep every rule", "[random]") {
   CHECK(cancels > 500);
   CHECK(requeues > 50);
   CHECK(stale > 50);
+  CHECK(dedicated > 500);
 }
 
 }  // namespace pgweir::pool::test
