@@ -13,14 +13,13 @@
 #include "pool/time.hpp"
 #include "proxy/core/config.hpp"
 #include "proxy/core/pool_stats.hpp"
+#include "proxy/core/replication.hpp"
 
 namespace pgweir::core {
 
 /// Makes "YYYY-MM-DD HH:MM:SS TZ" in local time of microseconds since 1970. A callback because the time zone is the
 /// system's business.
 using FormatTime = std::function<std::string(std::int64_t unix_us)>;
-
-enum class Replication : std::uint8_t { None, Logical, Physical };
 
 /// States of client and server sockets. SHOW CLIENTS and SHOW SERVERS on one side and SHOW SOCKETS on the other
 /// have different words for them, and do not list the same ones.

@@ -62,9 +62,10 @@ void ClientLogin::check_limits() {
   WorkerCore& core = *client_.core_;
   const Config& config = core.config();
   if (config.log_connections) {
-    core.log(LogLevel::Log, client_.log_name() +
-                                fmt::format("login attempt: db={} user={} tls={} replication=no", client_.database_,
-                                            client_.user_, client_.port().is_tls() ? client_.port().tls_info() : "no"));
+    core.log(LogLevel::Log,
+             client_.log_name() + fmt::format("login attempt: db={} user={} tls={} replication={}", client_.database_,
+                                              client_.user_, client_.port().is_tls() ? client_.port().tls_info() : "no",
+                                              replication_word(replication_)));
   }
   if (over_limit_ && !console_login()) return fail("no more connections allowed (max_client_conn)", "53300");
   if (console_login()) {
@@ -160,7 +161,9 @@ void ClientLogin::request_server(PoolContext& pool) {
 }
 
 void ClientLogin::granted(ServerSession& server) {
-  if (step_ == Step::Lookup) {
+  if (client_.replication_) {
+    welcome_to(server);
+  } else if (step_ == Step::Lookup) {
     found_.reset();
     const Config& config = client_.core_->config();
     const DatabaseConfig* entry = find_database(config, client_.database_);
@@ -362,6 +365,7 @@ void ClientLogin::authenticated() {
   if (core.shutdown() != ShutdownMode::None) return fail("pooler is shutting down", "57P01");
   wanted_ = core.context_for(client_.database_, core.pool_user(client_.database_, client_.user_));
   if (wanted_ == nullptr) return fail(fmt::format("no such database: {}", client_.database_), "3D000");
+  if (replication_ != Replication::None) return request_own_server();
   if (!extras_.empty()) {
     client_.parameters_.extras = std::make_shared<const protocol::ExtraParameters>(extras_.begin(), extras_.end());
   }
@@ -401,7 +405,8 @@ void ClientLogin::prepare_welcome() {
 }
 
 void ClientLogin::retry_welcome(const PoolContext& pool) {
-  if (step_ != Step::Welcome || wanted_ != &pool || !pool.report || !parameters_known()) return;
+  if (step_ != Step::Welcome || client_.replication_ || wanted_ != &pool) return;
+  if (!pool.report || !parameters_known()) return;
   {
     PoolLock pools(client_.core_->host());
     pools->stop_waiting(client_.id_, client_.core_->now(), client_.core_->actions());
@@ -443,9 +448,8 @@ void ClientLogin::aligned(ServerSession& server) {
 }
 
 void ClientLogin::welcome() {
-  WorkerCore& core = *client_.core_;
-  PoolContext& pool = *wanted_;
-  const auto& names = *core.settings()->tracked;
+  const PoolContext& pool = *wanted_;
+  const auto& names = *client_.core_->settings()->tracked;
   const std::shared_ptr<const ServerReport> report = pool.report;
   protocol::ParameterSetPtr values = report->tracked;
   for (auto& [index, value] : tracked_) {
@@ -455,8 +459,14 @@ void ClientLogin::welcome() {
   }
   client_.parameters_.tracked = values;
   if (!tracked_.empty()) client_.overrides_ = std::make_unique<StartupOverrides>(std::move(tracked_));
+  send_welcome(*report);
+}
+
+void ClientLogin::send_welcome(const ServerReport& report) {
+  WorkerCore& core = *client_.core_;
+  PoolContext& pool = *wanted_;
   std::string message;
-  append_welcome(message, *report);
+  append_welcome(message, report);
   step_ = Step::Done;
   client_.become_ready(pool);
   ++pool.stats.client_login_count;

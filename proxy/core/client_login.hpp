@@ -1,5 +1,6 @@
 // A client's way from its first byte to ReadyForQuery: TLS, start-up packet, limits, authentication (with auth_query
 // where the user is not in the file), checking its start-up parameters on a server where they are new, and the welcome.
+// A client that replicates is welcomed by the server that was opened for it (client_replication.cpp).
 // Follows "Start-up" and "SASL Authentication" of the protocol chapter from the server's side; the order of the checks
 // is PgBouncer's, since what is refused first tells an attacker what exists.
 #pragma once
@@ -17,6 +18,7 @@
 #include "proxy/core/certificate_names.hpp"
 #include "proxy/core/pool_context.hpp"
 #include "proxy/core/port.hpp"
+#include "proxy/core/replication.hpp"
 #include "proxy/core/server_session.hpp"
 
 namespace pgweir::core {
@@ -74,10 +76,13 @@ class ClientLogin {
   void authenticated();
   void start_console();
   void prepare_welcome();
+  void request_own_server();
+  void welcome_to(ServerSession& server);
   [[nodiscard]] bool parameters_known() const;
   void align(ServerSession& server);
   void aligned(ServerSession& server);
   void welcome();
+  void send_welcome(const ServerReport& report);
   void append_welcome(std::string& out, const ServerReport& report) const;
   void request_server(PoolContext& pool);
   [[nodiscard]] bool console_login() const;
@@ -96,6 +101,8 @@ class ClientLogin {
   std::optional<HiddenResult> found_;  ///< by auth_query, looked at when its server has been given back
   std::string secret_;                 ///< as stored; of the login user
   PoolContext* wanted_ = nullptr;
+  Replication replication_ = Replication::None;
+  std::optional<std::string> options_;  ///< of a replication connection, as sent
   std::string application_name_;
   std::vector<std::string> unknown_options_;                  ///< _pq_. names for NegotiateProtocolVersion
   std::vector<std::pair<std::size_t, std::string>> tracked_;  ///< start-up values of tracked parameters

@@ -49,6 +49,7 @@ bool ClientLogin::choose_method_by_rule() {
   if (!address.is_unix) connection.peer = IpAddress::parse(address.host);
   connection.database = client_.database_;
   connection.user = client_.user_;
+  connection.replication = replication_;
   connection.interfaces = hba.interfaces;
   const HbaMatch found = match(hba.rules, connection);
   if (found.kind != HbaMatch::Kind::Rule) {

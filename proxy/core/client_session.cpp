@@ -76,8 +76,9 @@ std::size_t ClientSession::consume(ByteView in) {
 bool ClientSession::wants_input() const {
   if (state_ == State::Closing) return false;
   if (state_ == State::Ready && server_ != nullptr && server_->has_unsent()) return false;
-  // Answers of our own pile up if the client does not read them: it may send on when it has.
-  if (has_unsent()) return false;
+  // Answers of our own pile up if the client does not read them: it may send on when it has. A stream has no answers,
+  // and the server would end it if it heard nothing from a client that is only slow.
+  if (has_unsent() && (server_ == nullptr || !server_->streaming())) return false;
   return unread_size() < kUnreadMax || (state_ == State::Ready && server_ != nullptr && server_->accepts_messages());
 }
 
@@ -187,7 +188,8 @@ void ClientSession::on_server_lost(std::string_view reason) {
   if (server_ != nullptr && server_->mid_message()) output_cut_ = true;
   server_ = nullptr;
   if (state_ == State::Closing || closed()) return;
-  const bool retry = !sent_to_server_;
+  // The connection of a client that replicates ends with its server, which it knows by what it was welcomed with.
+  const bool retry = !sent_to_server_ && !replication_;
   if (!retry) {
     fatal(reason, core_->sqlstate("08006"));
     return;
@@ -221,6 +223,8 @@ void ClientSession::on_rejected(std::string_view reason) {
   waiting_ = false;
   if (state_ == State::Login && login_->rejected()) return;
   const auto [sqlstate, message] = decode_login_error(reason);
+  const bool login_error = message.size() < reason.size();
+  if (login_error && replication_) return fatal("login failed", core_->sqlstate("08006"));
   fatal(message, sqlstate);
 }
 
@@ -343,9 +347,11 @@ void ClientSession::unnamed_skipped(std::uint32_t serial) {
 void ClientSession::become_ready(PoolContext& context) {
   context_ = &context;
   state_ = State::Ready;
-  mode_ = context.mode;
-  pinned_ = mode_ == PoolMode::Session ? PinReason::SessionMode : PinReason::None;
-  tracks_ = context.tracks_statements();
+  mode_ = replication_ ? PoolMode::Session : context.mode;
+  pinned_ = replication_                 ? PinReason::Replication
+            : mode_ == PoolMode::Session ? PinReason::SessionMode
+                                         : PinReason::None;
+  tracks_ = !replication_ && context.tracks_statements();
   if (tracks_) statements_ = std::make_unique<protocol::ClientStatements>();
   settings_changed();
   last_request_ = core_->now();
@@ -366,6 +372,16 @@ TimePoint ClientSession::wait_deadline() const {
   return waiting_ ? after(wait_start_, wait_timeout_) : pool::kNever;
 }
 
+// A stream of changes is one query for as long as both ends live; what shows that the client does is what it sends.
+TimePoint ClientSession::query_deadline() const {
+  return in_query_ ? after(replication_ ? last_request_ : query_start_, context_->query_timeout) : pool::kNever;
+}
+
+TimePoint ClientSession::transaction_deadline() const {
+  const bool counts = in_transaction_ && server_ != nullptr && !server_->streaming();
+  return counts ? after(transaction_start_, context_->transaction_timeout) : pool::kNever;
+}
+
 TimePoint ClientSession::next_deadline() const {
   const Config& config = core_->config();
   if (state_ == State::Closing) return closing_at_ + kLinger;
@@ -378,10 +394,7 @@ TimePoint ClientSession::next_deadline() const {
     at = std::min(at, after(last_request_, idle_timeout_));
   }
   if (!has_deadlines_) return at;
-  if (in_query_) at = std::min(at, after(query_start_, context_->query_timeout));
-  if (in_transaction_ && server_ != nullptr) {
-    at = std::min(at, after(transaction_start_, context_->transaction_timeout));
-  }
+  at = std::min({at, query_deadline(), transaction_deadline()});
   if (in_transaction_ && !in_query_ && server_ != nullptr) {
     at = std::min(at, after(last_request_, context_->idle_transaction_timeout));
   }
@@ -440,9 +453,9 @@ bool ClientSession::check_wait_limits(TimePoint now) {
 bool ClientSession::check_query_limits(TimePoint now) {
   if (!has_deadlines_) return true;
   const char* over = nullptr;
-  if (in_query_ && now >= after(query_start_, context_->query_timeout)) {
+  if (now >= query_deadline()) {
     over = waiting_ ? "query_timeout" : "query timeout";
-  } else if (in_transaction_ && server_ != nullptr && now >= after(transaction_start_, context_->transaction_timeout)) {
+  } else if (now >= transaction_deadline()) {
     over = "transaction timeout";
   } else if (in_transaction_ && !in_query_ && server_ != nullptr &&
              now >= after(last_request_, context_->idle_transaction_timeout)) {

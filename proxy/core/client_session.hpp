@@ -16,6 +16,7 @@
 #include "protocol/session_parameters.hpp"
 #include "proxy/core/connection.hpp"
 #include "proxy/core/pool_context.hpp"
+#include "proxy/core/replication.hpp"
 #include "proxy/core/server_session.hpp"
 
 namespace pgweir::core {
@@ -39,6 +40,7 @@ class ClientSession final : public Connection {
   enum class PinReason : std::uint8_t {
     None,
     SessionMode,  ///< the pool mode asks for it
+    Replication,  ///< the server was opened for it alone
   };
 
   ClientSession(WorkerCore& core, std::unique_ptr<Port> port, pool::ClientId id, PeerAddress address);
@@ -96,6 +98,9 @@ class ClientSession final : public Connection {
   [[nodiscard]] Console* console() { return console_.get(); }
   [[nodiscard]] WorkerCore& core() { return *core_; }
   [[nodiscard]] bool in_query() const { return in_query_; }
+  /// What a server that is opened for this client alone has to be told; null for a client of the pool.
+  [[nodiscard]] const std::shared_ptr<const ReplicationStartup>& replication_startup() const { return replication_; }
+  [[nodiscard]] Replication replication() const { return replication_ ? replication_->kind : Replication::None; }
 
   // ---- from the server's relay ----
   /// The pool mode and what the client did say that a free server goes back to the pool.
@@ -162,6 +167,8 @@ class ClientSession final : public Connection {
   void finish_closing();
   [[nodiscard]] TimePoint next_deadline() const;
   [[nodiscard]] TimePoint wait_deadline() const;
+  [[nodiscard]] TimePoint query_deadline() const;
+  [[nodiscard]] TimePoint transaction_deadline() const;
   bool check_wait_timeout(TimePoint now);
   bool check_wait_limits(TimePoint now);
   bool check_query_limits(TimePoint now);
@@ -195,6 +202,7 @@ class ClientSession final : public Connection {
   std::unique_ptr<protocol::ClientStatements> statements_;
   protocol::SessionParameters parameters_;
   std::unique_ptr<StartupOverrides> overrides_;
+  std::shared_ptr<const ReplicationStartup> replication_;
 
   /// An unnamed statement of the client, kept so that it can follow to another server.
   struct Unnamed {

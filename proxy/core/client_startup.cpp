@@ -16,6 +16,13 @@ using protocol::FirstPacketKind;
 namespace {
 constexpr std::uint32_t kProtocol30 = 196608;
 constexpr std::size_t kUserNameMax = 128;
+
+/// Names in a start-up packet that are no settings. Spelt in another case, as "User", they are settings that do not
+/// exist, and must not become the real thing in a packet of ours.
+bool is_protocol_parameter(std::string_view lower) {
+  return lower == "user" || lower == "database" || lower == "options" || lower == "replication" ||
+         lower.substr(0, 5) == "_pq_.";
+}
 }  // namespace
 
 std::size_t ClientLogin::take_first_packet(ByteView in) {
@@ -127,6 +134,10 @@ void ClientLogin::take_startup(const protocol::FirstPacket& packet) {
   if (config.client_tls_sslmode >= SslMode::Require && !client_.port().is_tls() && !client_.address_.is_unix) {
     return fail("SSL required", "28000");
   }
+  // First of all: what becomes of `options` depends on it, wherever it stands.
+  for (const auto& parameter : parameters) {
+    if (parameter.name == "replication") replication_ = parse_replication(parameter.value);
+  }
   std::string_view user, database;
   for (const auto& parameter : parameters) {
     if (parameter.name == "user") {
@@ -166,12 +177,11 @@ void ClientLogin::add_host() {
 
 bool ClientLogin::take_parameter(std::string_view name, std::string_view value) {
   const Config& config = client_.core_->config();
-  if (name == "options") return take_options(value);
-  if (name == "replication") {
-    // Physical and logical replication need a server connection of their own kind.
-    if (value == "false" || value == "off" || value == "no" || value == "0" || value.empty()) return true;
-    fail("unsupported startup parameter: replication", "0A000");
-    return false;
+  if (name == "replication") return true;  // seen by take_startup
+  if (name == "options") {
+    if (replication_ == Replication::None) return take_options(value);
+    options_ = std::string(value);
+    return true;
   }
   if (name.substr(0, 5) == "_pq_.") {
     if (unknown_options_.size() < 64) unknown_options_.emplace_back(name);
@@ -203,7 +213,12 @@ bool ClientLogin::keep_parameter(std::string_view name, std::string_view value, 
   }
   const auto index = client_.core_->settings()->tracked->find(name);
   if (!index) {
-    extras_[protocol::to_lower(name)] = std::string(value);
+    const std::string lower = protocol::to_lower(name);
+    if (is_protocol_parameter(lower)) {
+      fail(fmt::format(fmt::runtime(refusal), name.substr(0, 64)), "42704");
+      return false;
+    }
+    extras_[lower] = std::string(value);
     return true;
   }
   std::erase_if(tracked_, [&](const auto& entry) { return entry.first == *index; });

@@ -16,6 +16,7 @@
 #include "proxy/core/auth_file.hpp"
 #include "proxy/core/ip_address.hpp"
 #include "proxy/core/name_pattern.hpp"
+#include "proxy/core/replication.hpp"
 
 namespace pgweir::core {
 
@@ -84,19 +85,13 @@ struct HbaRules {
 /// `file` is used in problems, and as the place beside which relative names are looked for. Problems repeat no secret.
 [[nodiscard]] HbaRules parse_hba(std::string_view text, const std::string& file, const AuthFiles& files);
 
-enum class HbaReplication : std::uint8_t {
-  None,
-  Physical,  ///< replication=true: matches the keyword `replication` and nothing else
-  Logical,   ///< replication=database: a connection to that database
-};
-
 struct HbaConnection {
   bool is_unix = false;
   bool is_tls = false;
   std::optional<IpAddress> peer;  ///< none for a Unix socket; over TCP, none is matched by `all` only
   std::string_view database;      ///< the name the client asked for, which is that of the entry in [databases]
   std::string_view user;
-  HbaReplication replication = HbaReplication::None;
+  Replication replication = Replication::None;  ///< physical: matches the keyword `replication` and nothing else
   /// This machine's own addresses with the masks of their networks, for samehost and samenet.
   std::span<const IpNetwork> interfaces;
   /// The name of the peer's address, confirmed by looking up that name's addresses. Not set: nobody has looked yet;

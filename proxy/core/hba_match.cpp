@@ -27,7 +27,7 @@ bool fits_type(HbaType type, const HbaConnection& connection) {
 
 bool fits_database(const HbaNames& databases, const HbaConnection& connection) {
   // A copy of the whole cluster is not covered by a rule for some or all of its databases.
-  if (connection.replication == HbaReplication::Physical) return databases.replication;
+  if (connection.replication == Replication::Physical) return databases.replication;
   return (databases.same_user && connection.database == connection.user) || databases.contains(connection.database);
 }
 

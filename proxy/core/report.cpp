@@ -36,6 +36,7 @@ SocketRow client_row(WorkerCore& core, const ClientSession& client) {
       row.state = SocketState::ClActive;
       break;
   }
+  row.replication = client.replication();
   row.user = client.user();
   row.database = client.database();
   fill_address(row, client.address());
@@ -63,6 +64,7 @@ SocketRow server_row(WorkerCore& core, const ServerSession& server, bool close_n
               : server.client() != nullptr                                            ? SocketState::SvActive
               : core.now() - server.last_packet() >= core.config().server_check_delay ? SocketState::SvUsed
                                                                                       : SocketState::SvIdle;
+  row.replication = server.replication();
   row.user = server.context().user;
   row.database = server.context().database;
   fill_address(row, server.address());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "pool/mutation.hpp"
 #include "protocol/auth_md5.hpp"
 #include "protocol/auth_secret.hpp"
 #include "protocol/message_builder.hpp"
@@ -59,10 +60,23 @@ void ServerLogin::send_startup() {
       if (*value) parameters.emplace_back(name, **value);
     }
   }
+  if (server_.replication_) add_replication(parameters);
   parameters.emplace_back("user", context.user);
   std::string packet;
   protocol::append_startup_message(packet, kProtocol30, parameters);
   server_.send(ByteView(packet));
+}
+
+// The client's values go before those of the database entry, which are what it would have got without asking.
+void ServerLogin::add_replication(std::vector<std::pair<std::string_view, std::string_view>>& parameters) const {
+  const ReplicationStartup& startup = *server_.replication_;
+  for (const auto& [name, value] : startup.parameters) {
+    std::erase_if(parameters,
+                  [&, own = name](const auto& given) { return protocol::equal_ignoring_case(given.first, own); });
+    parameters.emplace_back(name, value);
+  }
+  parameters.emplace_back("replication", startup.kind == Replication::Logical ? "database" : "true");
+  if (startup.options) parameters.emplace_back("options", *startup.options);
 }
 
 void ServerLogin::tls_ready() {
@@ -249,6 +263,25 @@ void ServerLogin::hung_up(const std::string& reason) {
 void ServerLogin::logged_in() {
   server_.parameters_.tracked = report_.tracked;
   server_.report_ = std::make_shared<const ServerReport>(std::move(report_));
+  // One that replicates has its client's values, which are no example for others.
+  if (!server_.replication_ || PGWEIR_MUTANT(10)) share_report();
+  HostRole role = HostRole::Unknown;
+  for (const auto& [name, value] : server_.report_->untracked) {
+    if (name == kHotStandby) role = role_of(value);
+  }
+  server_.set_role(role);
+  const PoolContext& context = *server_.context_;
+  // A walsender for physical replication knows no SQL.
+  const bool may_query = server_.replication() != Replication::Physical;
+  if (may_query && context.entry != nullptr && context.entry->connect_query && !context.entry->connect_query->empty()) {
+    state_ = State::ConnectQuery;
+    server_.run_hidden(*context.entry->connect_query, HiddenPurpose::Connect);
+    return;
+  }
+  state_ = State::Done;
+}
+
+void ServerLogin::share_report() {
   PoolContext& context = *server_.context_;
   // Keep the old pointer where nothing changed, so that clients welcomed earlier compare equal by pointer.
   if (context.report && *context.report == *server_.report_) {
@@ -257,17 +290,6 @@ void ServerLogin::logged_in() {
   } else {
     server_.core_->share_knowledge(context, server_.report_, {});
   }
-  HostRole role = HostRole::Unknown;
-  for (const auto& [name, value] : server_.report_->untracked) {
-    if (name == kHotStandby) role = role_of(value);
-  }
-  server_.set_role(role);
-  if (context.entry != nullptr && context.entry->connect_query && !context.entry->connect_query->empty()) {
-    state_ = State::ConnectQuery;
-    server_.run_hidden(*context.entry->connect_query, HiddenPurpose::Connect);
-    return;
-  }
-  state_ = State::Done;
 }
 
 void ServerLogin::connect_query_done(const HiddenResult& result) {

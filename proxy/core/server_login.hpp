@@ -7,6 +7,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "protocol/auth_scram.hpp"
 #include "protocol/frame_header.hpp"
@@ -38,11 +40,13 @@ class ServerLogin {
   enum class State : std::uint8_t { SslAnswer, Handshake, Messages, ConnectQuery, Done, Failed };
 
   void send_startup();
+  void add_replication(std::vector<std::pair<std::string_view, std::string_view>>& parameters) const;
   void take_message(char type, ByteView body);
   void take_authentication(ByteView body);
   void start_sasl(ByteView mechanisms);
   void take_error(ByteView body);
   void logged_in();
+  void share_report();
   [[nodiscard]] std::optional<std::string> secret() const;
 
   ServerSession& server_;

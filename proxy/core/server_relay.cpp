@@ -234,13 +234,13 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
   copy_both_ = false;
   if (reset_seen_) {
     reset_seen_ = false;
-    needs_alignment_ = true;
+    needs_alignment_ = !replication_;
   }
   // CopyDone behind a COPY that did not start has no reply to wait for.
   while (!ledger_.empty() && ledger_.front().kind == ReplyKind::CopyEnd) ledger_.drop_front();
   if (ledger_.idle()) client_->segment_done(true);
   if (ledger_.empty()) client_->count_query_end(core_->now(), status_ == 'I', latencies_);
-  if (context_->mode == PoolMode::Statement && status_ != 'I') {
+  if (context_->mode == PoolMode::Statement && status_ != 'I' && !replication_) {
     ClientSession* client = client_;
     flush_to_client(out);
     client->fatal("transaction blocks not allowed in statement pooling mode");

@@ -53,7 +53,7 @@ void ServerSession::on_tls_ready() {
 
 void ServerSession::link(ClientSession& client) {
   client_ = &client;
-  needs_alignment_ = true;
+  needs_alignment_ = !replication_;  // a server for one client began with its parameters
   last_packet_ = core_->now();
 }
 
@@ -147,6 +147,12 @@ void ServerSession::hidden_done() {
 void ServerSession::client_left(bool by_terminate) {
   client_ = nullptr;
   if (closed() || terminated_) return;
+  if (replication_) {
+    // A stream or a copy of the cluster has no end that anybody waits for. Only SQL may finish, as below.
+    const bool may_finish =
+        by_terminate && replication_->kind == Replication::Logical && !copy_both_ && !ledger_.idle();
+    return abandon("replication client was closed", !may_finish);
+  }
   if (hidden_ > 0) {
     testing_ = true;
     release(pool::ReleaseKind::NeedsTest);

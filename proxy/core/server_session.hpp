@@ -16,6 +16,7 @@
 #include "protocol/session_parameters.hpp"
 #include "proxy/core/connection.hpp"
 #include "proxy/core/pool_context.hpp"
+#include "proxy/core/replication.hpp"
 
 namespace pgweir::core {
 
@@ -56,6 +57,9 @@ class ServerSession final : public Connection {
   // ---- from WorkerCore and ClientSession ----
   /// `started`: when the connect began, for server_connect_timeout.
   void start_login(TimePoint started);
+  /// The server is opened for one client, which replicates. Before start_login.
+  void dedicate(std::shared_ptr<const ReplicationStartup> startup) { replication_ = std::move(startup); }
+  [[nodiscard]] Replication replication() const { return replication_ ? replication_->kind : Replication::None; }
   /// The pool granted this server to `client`.
   void link(ClientSession& client);
   [[nodiscard]] ClientSession* client() const { return client_; }
@@ -122,6 +126,8 @@ class ServerSession final : public Connection {
   /// Where the times of this server's clients are counted: of this worker. Set once it has logged in.
   [[nodiscard]] Latencies* latencies() const { return latencies_; }
   [[nodiscard]] bool testing() const { return testing_; }
+  /// CopyData goes both ways: replication.
+  [[nodiscard]] bool streaming() const { return copy_both_; }
   /// The client has got only the beginning of a reply so far.
   [[nodiscard]] bool mid_message() const { return stream_left_ > 0 && stream_forward_; }
   /// Terminate was sent; only its end is waited for.
@@ -181,6 +187,7 @@ class ServerSession final : public Connection {
   PeerAddress address_;
   ServerTarget target_;
   std::unique_ptr<ServerLogin> login_;
+  std::shared_ptr<const ReplicationStartup> replication_;  ///< null: it serves the clients of its pool
   ClientSession* client_ = nullptr;
 
   protocol::ReplyLedger ledger_;

@@ -425,11 +425,21 @@ void WorkerCore::open_server(const pool::Action& action) {
     pools->server_closed(action.server, pool::CloseKind::LoginFailed, "database removed", now_, actions_);
     return;
   }
+  std::shared_ptr<const ReplicationStartup> replication;
+  if (action.client) {
+    const ClientSession* client = find_client(action.client);
+    if (client == nullptr || !client->waiting()) {  // it left while the message was under way
+      PoolLock pools(host_);
+      pools->server_closed(action.server, pool::CloseKind::Normal, {}, now_, actions_);
+      return;
+    }
+    replication = client->replication_startup();
+  }
   if (!action.reason.empty())
     log(LogLevel::Warning, fmt::format("{}/{}: {}", context->database, context->user, action.reason));
   const ServerTarget target = server_target(*context, context->next_host);
   if (context->entry->load_balance_hosts == LoadBalanceHosts::RoundRobin) ++context->next_host;
-  connecting_[action.server] = {action.pool, target, now_};
+  connecting_[action.server] = {action.pool, target, now_, std::move(replication)};
   if (const Duration limit = config().server_connect_timeout; limit > Duration::zero()) {
     timers_.push({now_ + limit, Timer::Kind::Server, action.server.index, action.server.generation, 0});
   }
@@ -449,10 +459,12 @@ void WorkerCore::server_connected(pool::ServerId server, std::unique_ptr<Port> p
   }
   ServerTarget target = std::move(it->second.target);
   const TimePoint started = it->second.started;
+  std::shared_ptr<const ReplicationStartup> replication = std::move(it->second.replication);
   connecting_.erase(it);
   auto session =
       std::make_unique<ServerSession>(*this, std::move(port), server, *context, std::move(address), std::move(target));
   ServerSession& result = *session;
+  result.dedicate(std::move(replication));
   servers_.emplace(server, std::move(session));
   if (config().log_connections) {
     log(LogLevel::Log, result.log_name() + fmt::format("new connection to server (from {}:{})",

@@ -178,6 +178,7 @@ class WorkerCore {
     pool::PoolId pool;
     ServerTarget target;
     TimePoint started{};
+    std::shared_ptr<const ReplicationStartup> replication;  ///< null: for the clients of the pool
   };
   std::unordered_map<pool::ServerId, Connecting> connecting_;
   std::unordered_map<std::string, Credentials> credentials_;  ///< by "database\0user"

@@ -126,9 +126,9 @@ TEST_CASE("hba: databases") {
 
 TEST_CASE("hba: replication") {
   auto physical = tcp("bob", "app");
-  physical.replication = HbaReplication::Physical;
+  physical.replication = Replication::Physical;
   auto logical = tcp("bob", "app");
-  logical.replication = HbaReplication::Logical;
+  logical.replication = Replication::Logical;
   CHECK(fits_database("replication", physical));
   CHECK(fits_database("x,replication", physical));
   for (const auto* other : {"all", "app", "\"replication\"", "/app", "sameuser"})
