@@ -30,6 +30,7 @@ host    all  plain_user  127.0.0.1/32 password
 hostssl all  tls_user    127.0.0.1/32 scram-sha-256
 host    all  tls_user    127.0.0.1/32 reject
 host    all  all         127.0.0.1/32 trust
+host    replication scram_user 127.0.0.1/32 scram-sha-256
 host    replication all  127.0.0.1/32 trust
 """
 

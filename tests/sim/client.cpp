@@ -47,7 +47,7 @@ Client::~Client() {
 }
 
 std::string Client::token() {
-  return fmt::format("c{}.{}", number_, ++tokens_);
+  return fmt::format("{}{}.{}", plan_.replicates ? "r1." : "c", number_, ++tokens_);
 }
 
 void Client::start() {
@@ -94,6 +94,11 @@ void Client::connect() {
     packet.emplace_back("statement_timeout", "bad");
     refused_ = true;
   }
+  owner_ = fmt::format("client{}.{}", number_, life_);
+  if (plan_.replicates) {
+    packet.emplace_back("replication", rng.chance(50) ? "database" : "true");
+    packet.emplace_back("owner", owner_);
+  }
   model_ = PgSession();
   model_.start(startup_);
   std::string bytes;
@@ -105,8 +110,13 @@ void Client::connect() {
   send(std::move(bytes));
 }
 
+void Client::note_sent(const std::string& bytes) {
+  if (plan_.replicates && logged_in_) world_.sent_by(owner_) += bytes;
+}
+
 void Client::send(std::string bytes) {
   Rng& rng = world_.rng();
+  note_sent(bytes);
   if (bytes.size() > 1 && rng.chance(20)) {
     const std::size_t cut = 1 + rng.below(bytes.size() - 1);
     link_->far_send(bytes.substr(0, cut));
@@ -185,8 +195,13 @@ void Client::fatal(const Message& message) {
   world_.trace(fmt::format("{} gets FATAL {}", describe(), text));
   if (refused_) {
     // Unless it ran out of time before any server could say so.
-    if (fields->sqlstate != "22023" && text != "query_wait_timeout")
+    const bool right = plan_.replicates ? text == "login failed" : fields->sqlstate == "22023";
+    if (!right && text != "query_wait_timeout")
       world_.fail(describe() + ": refused with " + std::string(fields->sqlstate));
+  } else if (plan_.replicates && text == "database configuration changed" && world_.plan().operations > 0) {
+    // RECONNECT ends it at once.
+  } else if (plan_.replicates && text == "login failed" && world_.disturbed()) {
+    // Nobody tries again for it.
   } else {
     const bool known = std::any_of(kAllowedEnds.begin(), kAllowedEnds.end(),
                                    [&](const char* end) { return text.find(end) != std::string::npos; }) ||
@@ -217,7 +232,8 @@ void Client::end_life() {
 void Client::on_end() {
   if (done_ || !link_) return;
   // In the middle of a reply there is no place for an error message.
-  if (in_.empty() || !(plan_.limits || world_.disturbed()))
+  const bool reconnected = plan_.replicates && world_.plan().operations > 0;
+  if (in_.empty() || !(plan_.limits || world_.disturbed() || reconnected))
     world_.fail(describe() + ": the connection ended without a word");
   end_life();
 }
@@ -255,10 +271,12 @@ void Client::leave(bool terminate) {
   if (terminate && rng.chance(30) && model_.status() != 'E') {
     std::string last;  // a last word without waiting for the answer
     protocol::append_query(last, "ECHO " + token());
+    note_sent(last);
     link_->far_send(std::move(last));
   }
   std::string bytes;
   if (terminate) protocol::append_terminate(bytes);
+  note_sent(bytes);
   if (!bytes.empty()) link_->far_send(std::move(bytes));
   busy_ = false;
   link_->detach_far();
@@ -319,6 +337,7 @@ void Client::choose_request() {
   Rng& rng = world_.rng();
   if (model_.status() != 'I') return request_in_transaction();
   if (plan_.sleepy && rng.chance(60)) return request_sleep();
+  if (plan_.replicates && rng.chance(30)) return request_stream();
   switch (rng.below(14)) {
     case 0:
       if (plan_.transactions) return simple("BEGIN");
@@ -492,6 +511,20 @@ void Client::request_sleep() {
   } else {
     expected_.resize(1);
   }
+  send(std::move(bytes));
+}
+
+// CopyBoth mode; all that is to be sent follows without waiting for it to begin.
+void Client::request_stream() {
+  Rng& rng = world_.rng();
+  request_ = "STREAM " + token();
+  std::string bytes;
+  protocol::append_query(bytes, request_);
+  for (std::int64_t i = rng.between(0, 6); i > 0; --i) {
+    protocol::append_copy_data(bytes, token() + std::string(static_cast<std::size_t>(rng.between(0, 5000)), 'w'));
+  }
+  protocol::append_copy_done(bytes);
+  expect_from(model_, bytes);
   send(std::move(bytes));
 }
 

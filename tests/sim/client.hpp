@@ -19,6 +19,7 @@ struct ClientPlan {
   bool unnamed_follows = true;  ///< the unnamed statement may be used again after its Sync
   bool sleepy = false;          ///< mostly long queries, many of them canceled
   bool limits = false;          ///< some timeout may end a connection
+  bool replicates = false;      ///< asks for a server of its own
   int requests = 20;
   unsigned abrupt = 2;  ///< per cent of requests in which the client vanishes
 };
@@ -45,12 +46,14 @@ class Client final : public Far {
   void login_message(const Message& message);
   void next_request();
   void send(std::string bytes);
+  void note_sent(const std::string& bytes);
   void choose_request();
   void request_in_transaction();
   void request_parameters();
   void request_pipeline();
   void request_copy();
   void request_sleep();
+  void request_stream();
   void simple(const std::string& sql);
   void expect_from(PgSession& model, const std::string& bytes);
   void compare();
@@ -91,6 +94,7 @@ class Client final : public Far {
   std::vector<Message> got_;
   std::string in_;
   std::string request_;  ///< for people
+  std::string owner_;    ///< names this connection, if it replicates
   Parameters startup_, told_;
   std::string key_;
   bool logged_in_ = false, done_ = false, refused_ = false, busy_ = false, unnamed_copies_ = false;

@@ -101,6 +101,8 @@ Drawn draw(std::uint64_t seed) {
   drawn.plan.operations = rng.chance(20) ? static_cast<int>(rng.between(1, 100)) : 0;
   const bool sleepy = rng.chance(25);
   if (sleepy) drawn.plan.network_max = pool::Duration(rng.between(2, 30'000));
+  Rng kinds(seed ^ 0x7265706cULL);  // of its own, so that the other choices of a seed stay what they were
+  const unsigned replicating = kinds.chance(35) ? 40 : 0;
   const std::int64_t count = rng.between(2, 12);
   for (std::int64_t i = 0; i < count; ++i) {
     ClientPlan client;
@@ -111,6 +113,8 @@ Drawn draw(std::uint64_t seed) {
     client.sleepy = sleepy;
     client.requests = static_cast<int>(rng.between(5, 40));
     client.abrupt = rng.chance(50) ? 3 : 0;
+    client.replicates = kinds.chance(replicating);
+    if (client.replicates) client.transactions = client.prepared = true;
     drawn.clients.push_back(client);
   }
   return drawn;

@@ -171,8 +171,37 @@ void Backend::on_bytes(const std::string& bytes) {
     take_startup();
     return;
   }
+  check_received(bytes);
   session_.input(bytes);
   go_on();
+}
+
+// What a replicating client's server gets is what the client sent, byte for byte, and at the end a Terminate.
+void Backend::check_received(const std::string& bytes) {
+  if (owner_.empty()) return;
+  received_ += bytes;
+  const std::string& sent = world_.sent_by(owner_);
+  const auto [differs, unused] = std::mismatch(received_.begin(), received_.end(), sent.begin(), sent.end());
+  std::string terminate;
+  protocol::append_terminate(terminate);
+  if (!terminate.starts_with(std::string(differs, received_.end()))) {
+    world_.fail("the server of " + owner_ + " got what its client did not send");
+  }
+  if (differs != received_.begin()) world_.backend_used(owner_, pid_);
+}
+
+// False if the server refuses it.
+bool Backend::begin_replication(const Parameters& startup) {
+  Parameters settings = startup;
+  for (const char* name : {"user", "database", "replication", "owner", "options"}) settings.erase(name);
+  std::vector<std::pair<std::string, std::string>> options;
+  if (const auto it = startup.find("options"); it != startup.end()) {
+    if (!protocol::parse_startup_options(it->second, options)) world_.fail("a backend got bad options");
+  }
+  for (const auto& [name, value] : options) settings[name] = value;
+  owner_ = startup.at("owner");
+  session_.start(settings);
+  return std::none_of(settings.begin(), settings.end(), [](const auto& one) { return one.second == "bad"; });
 }
 
 void Backend::take_startup() {
@@ -202,8 +231,17 @@ void Backend::take_startup() {
   if (protocol::parse_startup_parameters(packet.body, parameters) != protocol::StartupStatus::Ok) {
     world_.fail("a backend got a bad start-up packet");
   }
-  for (const auto& parameter : parameters) {
-    if (parameter.name == "database") database_ = std::string(parameter.value);
+  Parameters startup;
+  for (const auto& parameter : parameters) startup[std::string(parameter.name)] = std::string(parameter.value);
+  if (startup.size() != parameters.size()) world_.fail("a backend got a start-up parameter twice");
+  database_ = startup["database"];
+  if (startup.contains("replication") && !begin_replication(startup)) {
+    std::string refusal;
+    protocol::append_error(refusal, "FATAL", "22023", "invalid value for parameter");
+    link_->far_send(std::move(refusal));
+    over_ = true;
+    link_->far_close(false);
+    return;
   }
   started_ = counted_ = true;
   pid_ = world_.next_pid();
@@ -235,6 +273,10 @@ void Backend::take_step() {
   planned_ = discarding_ = false;
   if (over_) return;
   if (world_.faults() && world_.rng().per_mille(world_.plan().backend_death)) return die();
+  // The tokens of replicating clients begin with r.
+  if (owner_.empty() && session_.next().find(" r1.") != std::string::npos) {
+    world_.fail("a server of a pool got a replicating client's request");
+  }
   if (!session_.next().empty()) world_.trace(fmt::format("backend {} takes {}", pid_, session_.next()));
   const PgSession::Step step = session_.step();
   std::string out = session_.take_output();

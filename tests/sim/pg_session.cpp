@@ -184,6 +184,7 @@ void PgSession::handle(char type, std::string_view body) {
     closed_ = true;  // a server would lose the thread of the protocol here
     return;
   }
+  if (stream_) return take_stream(type, body);
   if (type == 'S') {
     skip_ = false;
     extended_ = false;
@@ -239,7 +240,7 @@ void PgSession::continue_query() {
     end_implicit(false);
     return ready();
   }
-  if (sleeping_ || copy_) return;
+  if (sleeping_ || copy_ || stream_) return;
   if (rest_.empty()) {
     end_implicit(true);
     ready();
@@ -315,6 +316,12 @@ PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
     held_.clear();
     copy_ = true;
     copy_token_ = word.at(1);
+  } else if (word[0] == "STREAM") {
+    const char response[] = {'W', 0, 0, 0, 7, 0, 0, 0};
+    held_.append(response, sizeof response);
+    out_ += held_;
+    held_.clear();
+    stream_ = true;
   } else if (word[0] == "COPYOUT") {
     const char response[] = {'H', 0, 0, 0, 7, 0, 0, 0};
     held_.append(response, sizeof response);
@@ -416,6 +423,22 @@ void PgSession::end_copy(bool ok) {
   rest_.clear();
   error(failure);
   end_implicit(false);
+  ready();
+}
+
+void PgSession::take_stream(char type, std::string_view body) {
+  if (type == 'd') {
+    protocol::append_copy_data(out_, body);
+    return;
+  }
+  stream_ = false;
+  if (type != 'c') {
+    closed_ = true;  // a server ends such a connection
+    return;
+  }
+  protocol::append_copy_done(held_);
+  complete("START_REPLICATION");
+  end_implicit(true);
   ready();
 }
 

@@ -4,7 +4,8 @@
 //
 // The SQL: ECHO token | SLEEP token | FAIL token | BEGIN | COMMIT | ROLLBACK | SET name='v' | SHOW name | RESET name |
 // DISCARD ALL | DEALLOCATE ALL | DEALLOCATE name | EXECUTE name | COPYIN token | COPYOUT token n | ROWS token n bytes |
-// SELECT pg_catalog.set_config(...) ; several separated by semicolons run as one implicit transaction.
+// SELECT pg_catalog.set_config(...) ; several separated by semicolons run as one implicit transaction. STREAM begins
+// CopyBoth mode as START_REPLICATION does; it sends back what it gets.
 #pragma once
 
 #include <map>
@@ -38,7 +39,9 @@ class PgSession {
   void append_report(std::string& out) const;
 
   [[nodiscard]] const Parameters& values() const { return values_; }
-  [[nodiscard]] bool idle() const { return status_ == 'I' && in_.empty() && !skip_ && !copy_ && !sleeping_; }
+  [[nodiscard]] bool idle() const {
+    return status_ == 'I' && in_.empty() && !skip_ && !copy_ && !stream_ && !sleeping_;
+  }
   [[nodiscard]] char status() const { return status_; }
   [[nodiscard]] const std::string& running() const { return running_; }
   /// The next message, for people; empty if it is not complete.
@@ -71,6 +74,7 @@ class PgSession {
   void close(std::string_view body);
   void execute(std::string_view body);
   void end_copy(bool ok);
+  void take_stream(char type, std::string_view body);
   void begin_statement();
 
   Parameters defaults_, values_, saved_, told_;
@@ -80,7 +84,8 @@ class PgSession {
   std::vector<std::string> rest_;  ///< statements of the simple query still to run
   char status_ = 'I';
   bool implicit_ = false;  ///< an implicit transaction block has begun
-  bool skip_ = false, copy_ = false, extended_ = false, sleeping_ = false, closed_ = false, cancel_next_ = false;
+  bool skip_ = false, copy_ = false, stream_ = false, extended_ = false, sleeping_ = false, closed_ = false,
+       cancel_next_ = false;
   std::string copy_token_;
 };
 

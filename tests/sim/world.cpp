@@ -288,6 +288,10 @@ void World::backend_ended(std::uint32_t pid) {
   by_pid_.erase(it);
 }
 
+void World::backend_used(const std::string& owner, std::uint32_t pid) {
+  if (used_backend_.emplace(owner, pid).first->second != pid) fail(owner + " is served by two servers");
+}
+
 Backend* World::find_backend(std::uint32_t pid, std::uint32_t secret) {
   const auto it = by_pid_.find(pid);
   return it == by_pid_.end() || it->second->secret_ != secret ? nullptr : it->second;
@@ -331,6 +335,12 @@ void World::check() {
       if (idle && (!server->ledger().idle() || server->transaction_status() != 'I')) {
         fail("a server is idle that owes replies or is in a transaction");
       }
+      if (idle && server->replication() != core::Replication::None) fail("a server for replication is idle");
+      const core::ClientSession* client = server->client();
+      if (client != nullptr && client->state() == core::ClientSession::State::Ready &&
+          client->replication() != server->replication()) {
+        fail("client and server are not of one kind");
+      }
     }
   }
 }
@@ -355,6 +365,9 @@ void World::check_end() {
   }
   if (sessions != totals.servers) {
     fail(fmt::format("at the end: {} server sessions, {} permits", sessions, totals.servers));
+  }
+  for (const auto& [pid, backend] : by_pid_) {
+    if (!backend->owner().empty()) fail("at the end: a server for replication is left of " + backend->owner());
   }
   if (totals.servers != open_[""]) {
     fail(fmt::format("at the end: {} permits, {} backends", totals.servers, open_[""]));

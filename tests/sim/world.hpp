@@ -138,10 +138,14 @@ class Backend final : public Far {
   void on_end() override;
   void cancel();
   void die();  ///< as an administrator's termination
+  /// Of a server for replication: whose it is, as the start-up packet says. Empty: of a pool.
+  [[nodiscard]] const std::string& owner() const { return owner_; }
   [[nodiscard]] const std::string& database() const { return database_; }
 
  private:
   void take_startup();
+  bool begin_replication(const Parameters& startup);
+  void check_received(const std::string& bytes);
   void go_on();
   void take_step();
   void finish();
@@ -149,7 +153,7 @@ class Backend final : public Far {
   World& world_;
   std::shared_ptr<Link> link_;
   PgSession session_;
-  std::string startup_, database_;
+  std::string startup_, database_, owner_, received_;
   std::uint32_t pid_ = 0, secret_ = 0;
   bool started_ = false, over_ = false, counted_ = false, planned_ = false, sleeping_ = false;
   bool discarding_ = false;  ///< a DISCARD ALL takes its time and may be canceled
@@ -213,6 +217,10 @@ class World {
   void backend_ended(std::uint32_t pid);
   Backend* find_backend(std::uint32_t pid, std::uint32_t secret);
   std::uint32_t next_pid() { return ++last_pid_; }
+  /// All that a replicating client has sent behind its start-up packet.
+  std::string& sent_by(const std::string& owner) { return sent_[owner]; }
+  /// The one backend that may get it.
+  void backend_used(const std::string& owner, std::uint32_t pid);
 
  private:
   struct Event {
@@ -242,6 +250,8 @@ class World {
   std::map<std::uint32_t, Backend*> by_pid_;
   std::map<std::string, std::uint32_t> open_;  ///< backends by database and in all ("")
   std::uint32_t last_pid_ = 100;
+  std::map<std::string, std::string> sent_;            ///< by owner
+  std::map<std::string, std::uint32_t> used_backend_;  ///< by owner
   std::deque<std::string> tail_;
   bool trace_ = false;
   bool faults_ = true;
