@@ -715,7 +715,7 @@ class TestProtocolOfTheConsole:
 
     def test_unsupported_message(self, pooler):
         console = pooler.console()
-        console.send(wire.FLUSH)
+        console.send(wire.message("F"))
         errors = [got.fields()["M"] for got in console.expect_closed() if got.type == "E"]
         assert errors and errors[0].startswith("unsupported packet type for admin console: ")
 

@@ -45,10 +45,12 @@ class TestBackendsDie:
                            databases={"app": f"host=127.0.0.1 port={own_cluster.port} dbname=app",
                                       "safe": f"host=127.0.0.1 port={cluster.port} dbname=app"})
 
-    def kill(self, own_cluster, pid):
+    def kill(self, own_cluster, pid, frozen=False):
         assert pid in own_cluster.backends(), "only a backend of the test's own cluster may be killed"
         own_cluster._monitor.close()
         os.kill(pid, signal.SIGKILL)
+        # Before its parent has noticed, another backend could still be started that dies with the rest.
+        wait_until(lambda: is_zombie(pid) if frozen else not Path(f"/proc/{pid}").exists(), 10, "the backend has ended")
 
     def recovered(self, pooler, client):
         """The idle client is still there, and is served when PostgreSQL is back."""
@@ -120,8 +122,7 @@ class TestBackendsDie:
             pid = int(victim.value("SELECT pg_backend_pid()"))
             wait_until(lambda: pid in own_cluster.backends(), what="the test's own connection for asking is open")
             with own_cluster.frozen():
-                self.kill(own_cluster, pid)
-                wait_until(lambda: is_zombie(pid), what="the backend has ended, so the postmaster will notice first")
+                self.kill(own_cluster, pid, frozen=True)
                 assert victim.expect_fatal()["M"] == "server conn crashed?"
                 for number, client in enumerate(clients):
                     client.send(query(f"SELECT {number}"))
