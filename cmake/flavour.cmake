@@ -19,8 +19,8 @@ set(PGWEIR_SANITIZE "" CACHE STRING "Sanitizers to build with, as for -fsanitize
 if(PGWEIR_SANITIZE)
   # What is under test is instrumented in full; the assertions around it need no check for undefined behaviour.
   target_compile_options(pgweir_flavour INTERFACE -fsanitize=${PGWEIR_SANITIZE}
-    "$<${is_assertions}:-fno-sanitize=undefined>" -fno-omit-frame-pointer -fno-sanitize-recover=all -Wno-error=maybe-uninitialized -Wno-error=stringop-overflow
-    -Wno-error=array-bounds)
+    "$<${is_assertions}:-fno-sanitize=undefined>" -fno-omit-frame-pointer -fno-sanitize-recover=all
+    -Wno-error=maybe-uninitialized -Wno-error=stringop-overflow -Wno-error=array-bounds)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(pgweir_flavour INTERFACE -Wno-error=tsan)
   endif()

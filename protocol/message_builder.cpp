@@ -169,6 +169,14 @@ void append_no_data(std::string& out) {
   append_empty(out, backend::NoData);
 }
 
+void append_no_parameters(std::string& out) {
+  Writer(out, backend::ParameterDescription).u16(0).finish();
+}
+
+void append_portal_suspended(std::string& out) {
+  append_empty(out, backend::PortalSuspended);
+}
+
 void append_empty_query_response(std::string& out) {
   append_empty(out, backend::EmptyQueryResponse);
 }

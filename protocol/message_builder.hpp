@@ -54,6 +54,9 @@ void append_parse_complete(std::string& out);
 void append_bind_complete(std::string& out);
 void append_close_complete(std::string& out);
 void append_no_data(std::string& out);
+/// ParameterDescription of a statement that takes none.
+void append_no_parameters(std::string& out);
+void append_portal_suspended(std::string& out);
 void append_empty_query_response(std::string& out);
 void append_command_complete(std::string& out, std::string_view tag);
 

@@ -20,6 +20,26 @@ bool listed(const Config& config, const pool::PoolSnapshot& pool) {
              pool.sv_login >
          0;
 }
+
+/// What a SHOW over all workers needs of them beside their counters.
+ReportExtra extra_for(ShowWhat what) {
+  switch (what) {
+    case ShowWhat::Clients:
+    case ShowWhat::Servers:
+    case ShowWhat::Sockets:
+    case ShowWhat::ActiveSockets:
+      return ReportExtra::Sockets;
+    case ShowWhat::Lists:
+    case ShowWhat::DnsHosts:
+    case ShowWhat::DnsZones:
+      return ReportExtra::Names;
+    case ShowWhat::Latency:
+      return ReportExtra::Latencies;
+    default:
+      return ReportExtra::None;
+  }
+}
+
 }  // namespace
 
 // ---- SHOW ----
@@ -70,16 +90,8 @@ void Console::show(const AdminCommand& command) {
     case ShowWhat::Latency:
     case ShowWhat::Totals: {
       busy_ = true;
-      const bool names =
-          command.what == ShowWhat::Lists || command.what == ShowWhat::DnsHosts || command.what == ShowWhat::DnsZones;
-      const bool sockets = command.what == ShowWhat::Clients || command.what == ShowWhat::Servers ||
-                           command.what == ShowWhat::Sockets || command.what == ShowWhat::ActiveSockets;
       collect_reports(
-          core,
-          sockets                             ? ReportExtra::Sockets
-          : names                             ? ReportExtra::Names
-          : command.what == ShowWhat::Latency ? ReportExtra::Latencies
-                                              : ReportExtra::None,
+          core, extra_for(command.what),
           [id = client_.id(), request = ++request_, what = command.what](WorkerCore& here, WorkerReport all) {
             ClientSession* client = here.find_client(id);
             Console* console = client != nullptr ? client->console() : nullptr;

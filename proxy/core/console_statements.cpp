@@ -140,21 +140,6 @@ void append_row(std::string& out, ByteView row, const std::vector<std::uint16_t>
   protocol::append_data_row(out, columns);
 }
 
-void append_no_parameters(std::string& out) {
-  out += backend::ParameterDescription;
-  char bytes[6];
-  protocol::store_u32(bytes, 6);
-  protocol::store_u16(bytes + 4, 0);
-  out.append(bytes, sizeof bytes);
-}
-
-void append_portal_suspended(std::string& out) {
-  out += backend::PortalSuspended;
-  char length[4];
-  protocol::store_u32(length, 4);
-  out.append(length, sizeof length);
-}
-
 ConsoleStatements::Step bad_packet() {
   return {ConsoleStatements::Next::BadPacket, {}, {}};
 }
@@ -252,7 +237,7 @@ ConsoleStatements::Step ConsoleStatements::describe(ByteView body) {
     if (found == statements_.end()) {
       return fail("26000", fmt::format("prepared statement \"{}\" does not exist", message->name));
     }
-    append_no_parameters(step.out);
+    protocol::append_no_parameters(step.out);
     step.sql = found->second;
     running_ = Running::DescribeStatement;
   } else {
@@ -372,7 +357,7 @@ void ConsoleStatements::fetch(Portal& portal, std::int32_t max_rows, std::string
       out += message;
       return;
     }
-    if (max_rows > 0 && sent == max_rows) return append_portal_suspended(out);
+    if (max_rows > 0 && sent == max_rows) return protocol::append_portal_suspended(out);
     append_row(out, message, portal.formats, portal.types);
     ++sent;
     portal.at += message.size();

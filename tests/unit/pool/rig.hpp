@@ -38,11 +38,16 @@ class Rig {
     REQUIRE(id);
     return *id;
   }
-  /// A client that has logged in to `p`.
-  ClientId attached(PoolId p, WorkerId worker = 0) {
+  /// A client of the database and user of `p`, still logging in.
+  ClientId bound(PoolId p, WorkerId worker = 0) {
     const ClientId c = client(worker);
     const auto [db, user] = m.pool_name(p);
     REQUIRE(m.bind_client(c, db, user) == ClientLimit::Ok);
+    return c;
+  }
+  /// A client that has logged in to `p`.
+  ClientId attached(PoolId p, WorkerId worker = 0) {
+    const ClientId c = bound(p, worker);
     m.attach_client(c, p, now, out);
     check();
     return c;

@@ -9,9 +9,7 @@ struct Own : Rig {
   using Rig::Rig;
 
   ClientId wanting(PoolId p, WorkerId worker = 0) {
-    const ClientId c = client(worker);
-    const auto [db, user] = m.pool_name(p);
-    REQUIRE(m.bind_client(c, db, user) == ClientLimit::Ok);
+    const ClientId c = bound(p, worker);
     m.acquire_dedicated(c, p, now, out);
     check();
     return c;
