@@ -30,8 +30,8 @@ constexpr std::pair<std::string_view, std::string_view> kWelcomeParameters[] = {
 
 constexpr std::string_view kHelp =
     "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION|STATE"
-    "\n\tSHOW PEERS|PEER_POOLS|LISTS|MEM|FDS|SOCKETS|ACTIVE_SOCKETS|DNS_HOSTS|DNS_ZONES"
-    "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS"
+    "\n\tSHOW PEERS|PEER_POOLS|LISTS|MEM|SOCKETS|ACTIVE_SOCKETS"
+    "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS|LATENCY"
     "\n\tSET key = value"
     "\n\tRELOAD"
     "\n\tPAUSE [<db>]"
@@ -41,7 +41,6 @@ constexpr std::string_view kHelp =
     "\n\tRECONNECT [<db>]"
     "\n\tKILL [<db>]"
     "\n\tKILL_CLIENT <client_id>"
-    "\n\tSUSPEND"
     "\n\tWAIT_CLOSE [<db>]"
     "\n\tSHUTDOWN"
     "\n\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS";

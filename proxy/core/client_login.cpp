@@ -31,6 +31,12 @@ void ClientLogin::fail(std::string_view text, std::string_view native_sqlstate) 
   client_.fatal(text, client_.core_->sqlstate(native_sqlstate));
 }
 
+void ClientLogin::log_failure(std::string_view user) const {
+  WorkerCore& core = *client_.core_;
+  if (!core.config().log_connections) return;
+  core.log(LogLevel::Log, client_.log_name() + fmt::format("login failed: db={} user={}", client_.database_, user));
+}
+
 bool ClientLogin::console_login() const {
   return client_.database_ == kConsoleDatabase;
 }
@@ -354,6 +360,7 @@ void ClientLogin::authenticated() {
   WorkerCore& core = *client_.core_;
   if (console_login()) return start_console();
   if (find_database(core.config(), client_.database_) == nullptr) {
+    log_failure(client_.user_);
     return fail(fmt::format("no such database: {}", client_.database_), "3D000");
   }
   bool disabled;

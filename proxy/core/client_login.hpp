@@ -87,6 +87,7 @@ class ClientLogin {
   void request_server(PoolContext& pool);
   [[nodiscard]] bool console_login() const;
   void fail(std::string_view text, std::string_view native_sqlstate);
+  void log_failure(std::string_view user) const;
 
   ClientSession& client_;
   Step step_ = Step::FirstPacket;

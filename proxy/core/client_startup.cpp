@@ -150,9 +150,12 @@ void ClientLogin::take_startup(const protocol::FirstPacket& packet) {
   }
   if (user.empty()) return fail("no username supplied", "28000");
   if (core.config().application_name_add_host) add_host();
-  if (user.size() >= kUserNameMax) return fail("username too long", "28000");
-  client_.user_ = std::string(user);
   client_.database_ = std::string(database.empty() ? user : database);
+  if (user.size() >= kUserNameMax) {
+    log_failure(user);
+    return fail("username too long", "28000");
+  }
+  client_.user_ = std::string(user);
   if (packet.minor > 0 || !unknown_options_.empty()) negotiate(packet.minor);
   check_limits();
 }
@@ -166,7 +169,8 @@ void ClientLogin::add_host() {
   }
   const PeerAddress& from = client_.address_;
   if (from.is_unix) {
-    name += fmt::format(" - unix({}@{}):{}", from.pid, from.host, from.port);
+    WorkerCore& core = *client_.core_;
+    name += fmt::format(" - unix({}@{}):{}", from.pid, core.host().host_name(), core.config().listen_port);
   } else {
     const bool v6 = from.host.find(':') != std::string::npos;
     name += v6 ? fmt::format(" - [{}]:{}", from.host, from.port) : fmt::format(" - {}:{}", from.host, from.port);

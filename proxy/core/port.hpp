@@ -132,6 +132,8 @@ class Host {
   [[nodiscard]] virtual std::string user_name(std::int64_t uid) = 0;
   /// The names known to this worker; one worker of the process knows them all, the others none.
   [[nodiscard]] virtual DnsReport dns_report() = 0;
+  /// The machine's own.
+  [[nodiscard]] virtual std::string host_name() = 0;
   /// True if TLS can be offered to clients.
   [[nodiscard]] virtual bool tls_available() const = 0;
 };

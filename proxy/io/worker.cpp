@@ -237,6 +237,12 @@ core::DnsReport Worker::dns_report() {
   return id_ == 0 ? runtime_.dns_report() : core::DnsReport{};
 }
 
+std::string Worker::host_name() {
+  std::array<char, 256> buffer{};
+  if (::gethostname(buffer.data(), buffer.size() - 1) != 0) return "?";
+  return buffer.data();
+}
+
 TlsContext Worker::server_tls(const core::ServerTarget& target) {
   const std::string key = fmt::format("{}\n{}\n{}\n{}", static_cast<int>(target.sslmode), target.ca_file,
                                       target.cert_file, target.key_file);

@@ -63,6 +63,7 @@ class Worker final : public core::Host {
   [[nodiscard]] std::int64_t own_uid() const override;
   [[nodiscard]] std::string user_name(std::int64_t uid) override;
   [[nodiscard]] core::DnsReport dns_report() override;
+  [[nodiscard]] std::string host_name() override;
   [[nodiscard]] bool tls_available() const override { return client_tls_ != nullptr; }
 
   // for SocketPort and Runtime

@@ -119,6 +119,7 @@ class SimHost final : public core::Host {
   [[nodiscard]] std::int64_t own_uid() const override { return 1; }
   [[nodiscard]] core::DnsReport dns_report() override { return {}; }
   [[nodiscard]] std::string user_name(std::int64_t) override { return {}; }
+  [[nodiscard]] std::string host_name() override { return {}; }
   [[nodiscard]] bool tls_available() const override { return false; }
 
  private:
