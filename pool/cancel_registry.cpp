@@ -5,6 +5,14 @@
 
 namespace pgweir::pool {
 
+namespace {
+
+void abandon(const CancelSlot& cancel, Actions& out) {
+  out.push_back({.kind = ActionKind::AbandonCancel, .worker = cancel.worker, .cancel = cancel.id});
+}
+
+}  // namespace
+
 bool CancelRegistry::set_key(ClientSlot& client, std::uint64_t key) {
   const auto [entry, fresh] = by_key_.try_emplace(key, &client);
   if (!fresh) return entry->second == &client;
@@ -24,39 +32,76 @@ ClientSlot* CancelRegistry::client_of(std::uint64_t key) const {
   return entry == by_key_.end() ? nullptr : entry->second;
 }
 
-CancelSlot& CancelRegistry::add(ServerSlot& server, WorkerId worker) {
+CancelSlot* CancelRegistry::add(CancelLane& lane, WorkerId worker, ServerSlot* server) {
+  const bool room = lane.has_room();
+  if (!room && lane.waiting.size() >= kCancelQueueMax) return nullptr;
   CancelSlot& cancel = slots_.add();
   cancel.worker = worker;
-  cancel.pool = server.pool;
-  cancel.server = &server;
-  server.cancels.push_back(cancel);
-  ++server.pool->cancels_pending;
-  return cancel;
+  cancel.lane = &lane;
+  if (server != nullptr) {
+    cancel.pool = server->pool;
+    cancel.server = server;
+    server->cancels.push_back(cancel);
+  }
+  if (room) {
+    ++lane.connecting;
+  } else {
+    lane.waiting.push_back(cancel);
+  }
+  return &cancel;
 }
 
 void CancelRegistry::confirm(CancelSlot& cancel) {
-  PROXY_INVARIANT(!cancel.sent && cancel.server != nullptr);
+  PROXY_INVARIANT(!cancel.sent && !cancel.waiting());
   cancel.sent = true;
-  ++cancel.server->cancels_sent;
-  --cancel.pool->cancels_pending;
-  ++cancel.pool->cancels_sent;
+  if (cancel.server != nullptr) ++cancel.server->cancels_sent;
+  --cancel.lane->connecting;
+  ++cancel.lane->sent;
 }
 
-void CancelRegistry::remove(CancelSlot& cancel) {
+void CancelRegistry::drop(CancelSlot& cancel) {
+  CancelLane& lane = *cancel.lane;
   if (cancel.server != nullptr) {
     if (cancel.sent) --cancel.server->cancels_sent;
     cancel.server->cancels.erase(cancel.server->cancels.iterator_to(cancel));
   }
-  --(cancel.sent ? cancel.pool->cancels_sent : cancel.pool->cancels_pending);
+  if (cancel.waiting()) {
+    lane.waiting.erase(lane.waiting.iterator_to(cancel));
+  } else {
+    --(cancel.sent ? lane.sent : lane.connecting);
+  }
   slots_.erase(cancel);
+}
+
+void CancelRegistry::remove(CancelSlot& cancel, Actions& out) {
+  CancelLane& lane = *cancel.lane;
+  drop(cancel);
+  start_waiting(lane, out);
 }
 
 void CancelRegistry::abandon_pending(ServerSlot& server, Actions& out) {
   for (auto it = server.cancels.begin(); it != server.cancels.end();) {
     CancelSlot& cancel = *it++;
     if (cancel.sent) continue;
-    out.push_back({.kind = ActionKind::AbandonCancel, .worker = cancel.worker, .cancel = cancel.id});
-    remove(cancel);
+    abandon(cancel, out);
+    drop(cancel);
+  }
+  start_waiting(server.pool->cancels, out);
+}
+
+void CancelRegistry::abandon_waiting(CancelLane& lane, Actions& out) {
+  while (!lane.waiting.empty()) {
+    abandon(lane.waiting.front(), out);
+    drop(lane.waiting.front());
+  }
+}
+
+void CancelRegistry::start_waiting(CancelLane& lane, Actions& out) {
+  while (lane.has_room() && !lane.waiting.empty()) {
+    const CancelSlot& cancel = lane.waiting.front();
+    lane.waiting.pop_front();
+    ++lane.connecting;
+    out.push_back({.kind = ActionKind::StartCancel, .worker = cancel.worker, .cancel = cancel.id});
   }
 }
 

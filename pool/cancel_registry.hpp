@@ -1,5 +1,9 @@
 // Which client a cancel key belongs to, and the cancel requests in flight. The key table is the process's only way
-// from a key to a client; the manager decides what a request found there may do.
+// from a key to a client; the manager decides what a request found there may do. A request waits in its lane, then has
+// a connection, then is sent:
+//
+//   add --> waiting --> connecting --confirm--> sent --remove--> (gone)
+//              any stage before `sent` may also end by remove or abandon_pending
 #pragma once
 
 #include <cstdint>
@@ -17,23 +21,31 @@ class CancelRegistry {
   void forget_key(ClientSlot& client);
   [[nodiscard]] ClientSlot* client_of(std::uint64_t key) const;
 
-  /// A request for the query that runs on `server` now; counts against the pool's cap.
-  CancelSlot& add(ServerSlot& server, WorkerId worker);
+  /// A request on its way along `lane`, to be carried out by `worker`; nullptr if too many wait. `server`: whose query
+  /// it is meant for; none for a peer.
+  [[nodiscard]] CancelSlot* add(CancelLane& lane, WorkerId worker, ServerSlot* server);
   [[nodiscard]] CancelSlot* find(CancelId id) { return slots_.find(id); }
+  [[nodiscard]] const CancelSlot* find(CancelId id) const { return slots_.find(id); }
   /// From now on the signal may be on its way.
-  void confirm(CancelSlot& cancel);
-  /// Ends the request, whatever has become of its server.
-  void remove(CancelSlot& cancel);
+  static void confirm(CancelSlot& cancel);
+  /// Ends the request, whatever has become of its server. The next of its lane has its turn.
+  void remove(CancelSlot& cancel, Actions& out);
   /// The query is over: removes the requests of `server` that were not confirmed and asks their workers to stop.
   void abandon_pending(ServerSlot& server, Actions& out);
+  /// Ends the requests that wait in `lane` and asks their workers to stop.
+  void abandon_waiting(CancelLane& lane, Actions& out);
   /// The server connection is gone; its confirmed requests go on without it.
-  void detach(ServerSlot& server);
+  static void detach(ServerSlot& server);
+  /// Gives those who wait their turn, as far as there is room.
+  static void start_waiting(CancelLane& lane, Actions& out);
 
   [[nodiscard]] std::uint32_t size() const { return slots_.size(); }
   [[nodiscard]] const SlotMap<CancelSlot, CancelId>& slots() const { return slots_; }
   [[nodiscard]] std::size_t keys() const { return by_key_.size(); }
 
  private:
+  void drop(CancelSlot& cancel);
+
   std::unordered_map<std::uint64_t, ClientSlot*> by_key_;
   SlotMap<CancelSlot, CancelId> slots_;
 };

@@ -1,5 +1,5 @@
-// A binary heap of pools by the time at which they next want to be looked at. It decides nothing. Moving a deadline is
-// O(log n), and callers avoid even that by only ever moving one earlier.
+// A binary heap of pools, or of databases, by the time at which they next want to be looked at. It decides nothing.
+// Moving a deadline is O(log n), and callers avoid even that by only ever moving one earlier.
 #pragma once
 
 #include <cstddef>
@@ -33,6 +33,13 @@ class DeadlineHeap {
 
   /// Takes out the entry that is due first. The heap must not be empty.
   DeadlineEntry& pop();
+
+  /// Takes `entry` out wherever it is.
+  void remove(DeadlineEntry& entry) {
+    if (entry.heap_at == DeadlineEntry::kNowhere) return;
+    not_later_than(entry, TimePoint::min());
+    pop();
+  }
 
   /// For check_invariants.
   [[nodiscard]] bool consistent() const;

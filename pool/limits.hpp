@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "pool/deadline_heap.hpp"
 #include "pool/slots.hpp"
 
 namespace pgweir::pool {
@@ -47,10 +48,10 @@ struct Account {
   std::uint32_t max_servers = 0;  ///< 0: unlimited
   std::uint32_t max_clients = 0;  ///< 0: unlimited
   std::uint32_t clients = 0;
-  std::uint32_t hungry_pools = 0;   ///< its pools in which somebody waits
-  std::uint32_t warm_pools = 0;     ///< its pools with a min_pool_size
-  std::vector<PoolState*> pools{};  ///< never shrinks
-  bool transient = false;           ///< known only through clients that are logging in: forgotten with the last of them
+  std::uint32_t hungry_pools = 0;  ///< its pools in which somebody waits
+  std::uint32_t warm_pools = 0;    ///< its pools with a min_pool_size
+  std::vector<PoolState*> pools{};
+  bool transient = false;  ///< known only through clients that are logging in: forgotten with the last of them
 
   [[nodiscard]] bool limited() const { return max_servers != 0; }
   [[nodiscard]] bool full() const { return limited() && servers.total >= max_servers; }
@@ -59,9 +60,11 @@ struct Account {
   [[nodiscard]] bool clients_full() const { return max_clients != 0 && clients >= max_clients; }
 };
 
-struct DatabaseState : Account {
+struct DatabaseState : Account, DeadlineEntry {
   bool paused = false;
   bool disabled = false;
+  Duration idle_timeout{};         ///< unused for so long it is forgotten; 0: never
+  TimePoint last_used{};           ///< while it is unused: since when
   std::uint32_t close_needed = 0;  ///< its servers that carry the mark
   std::map<std::string, PoolState*, std::less<>> pool_of_user{};
 };

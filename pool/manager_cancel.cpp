@@ -1,6 +1,10 @@
-// Cancel requests. A request is tied to what the client runs on one server now: as soon as the client gives that
+// Cancel requests, for queries here and for those of other processes, to which they are passed on by the peer id in the
+// key. A request for a query here is tied to what the client runs on one server now: as soon as the client gives that
 // server back, requests that were not confirmed end, and a confirmed one keeps the server from serving anybody else
 // until it is over. So no signal can reach a query that it was not meant for.
+#include <utility>
+
+#include "pool/cancel_key.hpp"
 #include "pool/manager_impl.hpp"
 
 namespace pgweir::pool {
@@ -16,35 +20,98 @@ bool PoolManager::set_cancel_key(ClientId client, std::uint64_t key, bool consol
 CancelResult PoolManager::begin_cancel(std::uint64_t key, WorkerId worker, TimePoint now) {
   Impl& m = *impl_;
   m.tick(now);
+  // Our own clients come first, whatever id their key carries: they keep it when a reload changes the peer id.
   const ClientSlot* client = m.cancels.client_of(key);
-  if (client == nullptr) return {};
+  if (client == nullptr && m.peer_id != 0) client = m.cancels.client_of(cancel_key::original(key));
+  if (client == nullptr) return m.pass_to_peer(key, worker);
   CancelResult result{.client = client->id, .worker = client->worker};
   if (client->console) {
     result.status = CancelStatus::Console;
     return result;
   }
   ServerSlot* server = client->server;
-  const PoolState* pool = server != nullptr ? server->pool : client->queue_of;
+  PoolState* pool = server != nullptr ? server->pool : client->queue_of;
   if (pool == nullptr) return {};
   result.pool = pool->id;
   if (client->waiting || client->grant_pending) {
     result.status = CancelStatus::Waiting;
     return result;
   }
-  if (pool->cancels_pending + pool->cancels_sent >= pool->cancels_max()) {
+  const CancelSlot* cancel = m.cancels.add(pool->cancels, client->worker, server);
+  if (cancel == nullptr) {
     result.status = CancelStatus::LimitReached;
     return result;
   }
   result.status = CancelStatus::Forward;
-  result.cancel = m.cancels.add(*server, worker).id;
+  result.cancel = cancel->id;
   result.server = server->id;
   result.key = server->key;
   return result;
 }
 
+// The number of times that a request is passed on is in its key and goes down each time, so that processes which take
+// each other for somebody else cannot send it round for ever.
+CancelResult PoolManager::Impl::pass_to_peer(std::uint64_t key, WorkerId worker) {
+  const std::uint16_t id = cancel_key::peer(key);
+  if (peer_id == 0 || id == peer_id || cancel_key::hops(key) == 0) return {};
+  const auto peer = peers.find(id);
+  if (peer == peers.end() || !peer->second->configured) return {};
+  CancelResult result{.status = CancelStatus::LimitReached, .worker = worker, .peer = id};
+  const CancelSlot* cancel = cancels.add(peer->second->cancels, worker, nullptr);
+  if (cancel == nullptr) return result;
+  peer->second->used = true;
+  result.status = CancelStatus::Peer;
+  result.cancel = cancel->id;
+  result.peer_key = cancel_key::passed_on(key);
+  return result;
+}
+
+void PoolManager::Impl::drop_old_peers() {
+  std::erase_if(peers, [](const auto& entry) { return !entry.second->configured && entry.second->cancels.empty(); });
+}
+
+void PoolManager::set_peers(std::uint16_t own_id, std::span<const PeerLimits> peers, Actions& out) {
+  Impl& m = *impl_;
+  m.peer_id = own_id;
+  for (const auto& [id, peer] : m.peers) peer->configured = false;
+  for (const PeerLimits& limits : peers) {
+    if (own_id == 0 || limits.id == own_id) continue;
+    auto& peer = m.peers[limits.id];
+    if (peer == nullptr) peer = std::make_unique<PeerState>();
+    peer->id = limits.id;
+    peer->configured = true;
+    peer->cancels.max = limits.pool_size == 0 ? kUnlimitedPoolCancels : limits.pool_size;
+    CancelRegistry::start_waiting(peer->cancels, out);
+  }
+  for (const auto& [id, peer] : m.peers) {
+    if (!peer->configured) m.cancels.abandon_waiting(peer->cancels, out);
+  }
+  m.drop_old_peers();
+}
+
+std::vector<PeerSnapshot> PoolManager::peer_snapshots() const {
+  std::vector<PeerSnapshot> all;
+  for (const auto& [id, peer] : impl_->peers) {
+    const CancelLane& lane = peer->cancels;
+    if (!peer->used) continue;
+    all.push_back({.id = id,
+                   .cl_active_cancel_req = lane.sent,
+                   .cl_waiting_cancel_req = lane.connecting + static_cast<std::uint32_t>(lane.waiting.size()),
+                   .sv_active_cancel = lane.sent,
+                   .sv_login = lane.connecting});
+  }
+  return all;
+}
+
+CancelTurn PoolManager::cancel_turn(CancelId cancel) const {
+  const CancelSlot* c = std::as_const(impl_->cancels).find(cancel);
+  if (c == nullptr) return CancelTurn::Over;
+  return c->waiting() ? CancelTurn::Wait : CancelTurn::Now;
+}
+
 bool PoolManager::confirm_cancel(CancelId cancel) {
   CancelSlot* c = impl_->cancels.find(cancel);
-  if (c == nullptr) return false;
+  if (c == nullptr || c->waiting()) return false;
   if (!c->sent) impl_->cancels.confirm(*c);
   return true;
 }
@@ -56,9 +123,16 @@ void PoolManager::end_cancel(CancelId cancel, bool delivered, TimePoint now, Act
   if (c == nullptr) return;
   // One that was never confirmed was never sent, so nothing can arrive late.
   ServerSlot* server = c->sent ? c->server : nullptr;
-  m.cancels.remove(*c);
+  PoolState* pool = c->pool;
+  m.cancels.remove(*c, out);
+  if (pool != nullptr) {
+    m.note_use(*pool, now);
+  } else {
+    m.drop_old_peers();
+  }
   if (server == nullptr) return;
-  if (!delivered && !server->dedicated) m.mark_close_needed(*server);  // a dedicated one has no next client to save
+  // A dedicated one has no next client to save.
+  if (!delivered && !server->dedicated) m.mark_close_needed(*server, out);
   if (server->state == ServerState::Canceling) {
     if (server->close_needed) {
       m.close(*server, close_reason::kCloseNeeded, now, out);

@@ -43,7 +43,7 @@ void PoolManager::Impl::check_server(const ServerSlot& s) const {
   if (s.login_open) PROXY_INVARIANT(s.state == ServerState::Login || s.state == ServerState::Closing);
   std::uint32_t sent = 0;
   for (const CancelSlot& cancel : s.cancels) {
-    PROXY_INVARIANT(cancel.server == &s && cancel.pool == s.pool);
+    PROXY_INVARIANT(cancel.server == &s && cancel.pool == s.pool && cancel.lane == &s.pool->cancels);
     if (cancel.sent) ++sent;
     if (!cancel.sent) PROXY_INVARIANT(s.state == ServerState::Active);
   }
@@ -127,10 +127,33 @@ void PoolManager::Impl::check_accounts() const {
   PROXY_INVARIANT(all_marked == close_needed);
 }
 
+void PoolManager::Impl::check_cancels() const {
+  std::map<const CancelLane*, std::array<std::uint32_t, 3>> seen;
+  cancels.slots().for_each([&](const CancelSlot& c) {
+    ++seen[c.lane][c.waiting() ? 0 : c.sent ? 2 : 1];
+    PROXY_INVARIANT((c.server != nullptr) == c.hook.is_linked());
+    PROXY_INVARIANT(!c.waiting() || !c.sent);
+    if (c.pool == nullptr) return;
+    PROXY_INVARIANT(c.lane == &c.pool->cancels && (c.server != nullptr || c.sent));
+  });
+  const auto check = [&](const CancelLane& lane) {
+    const auto& counts = seen[&lane];
+    PROXY_INVARIANT(counts[0] == lane.waiting.size() && counts[1] == lane.connecting && counts[2] == lane.sent);
+    PROXY_INVARIANT(lane.waiting.empty() || !lane.has_room());
+  };
+  for (const auto& pool : pools) check(pool->cancels);
+  for (const auto& [id, peer] : peers) {
+    PROXY_INVARIANT(id == peer->id && (peer->configured || !peer->cancels.empty()));
+    PROXY_INVARIANT(!peer->configured || (peer_id != 0 && id != peer_id));
+    check(peer->cancels);
+  }
+  PROXY_INVARIANT(seen.size() == pools.size() + peers.size());
+}
+
 void PoolManager::Impl::check_totals() const {
   std::uint32_t attached = 0, waiting = 0, counted = 0;
   std::size_t keys = 0;
-  std::map<const PoolState*, std::array<std::uint32_t, 4>> of_pool;
+  std::map<const PoolState*, std::array<std::uint32_t, 2>> of_pool;
   clients.for_each([&](const ClientSlot& c) {
     if (c.waiting) ++waiting;
     if (!c.exempt) ++counted;
@@ -140,10 +163,6 @@ void PoolManager::Impl::check_totals() const {
     ++of_pool[c.attached][0];
     if (c.waiting) ++of_pool[c.attached][1];
   });
-  cancels.slots().for_each([&](const CancelSlot& c) {
-    ++of_pool[c.pool][c.sent ? 3 : 2];
-    PROXY_INVARIANT(c.server != nullptr ? c.hook.is_linked() : (c.sent && !c.hook.is_linked()));
-  });
   PROXY_INVARIANT(attached == attached_clients && waiting == waiting_clients && counted == counted_clients);
   PROXY_INVARIANT(keys == cancels.keys());
   StateCounts counts;
@@ -151,13 +170,13 @@ void PoolManager::Impl::check_totals() const {
   for (const auto& pool : pools) {
     const auto& seen = of_pool[pool.get()];
     PROXY_INVARIANT(seen[0] == pool->attached && seen[1] == pool->attached_waiting);
-    PROXY_INVARIANT(seen[2] == pool->cancels_pending && seen[3] == pool->cancels_sent);
     for (std::size_t i = 0; i < kServerStates; ++i) counts.by_state[i] += pool->servers.by_state[i];
     counts.total += pool->servers.total;
     in_pools += pool->all_servers.size();
   }
   PROXY_INVARIANT(counts == servers && in_pools == server_slots.size() && servers.total == in_pools);
-  PROXY_INVARIANT(deadlines.consistent());
+  PROXY_INVARIANT(pools.size() + free_pool_ids.size() == pool_index.size());
+  PROXY_INVARIANT(deadlines.consistent() && database_deadlines.consistent());
 }
 
 void PoolManager::check_invariants(TimePoint now) const {
@@ -167,6 +186,7 @@ void PoolManager::check_invariants(TimePoint now) const {
   m.server_slots.for_each([&](const ServerSlot& s) { m.check_server(s); });
   for (const auto& pool : m.pools) m.check_pool(*pool, now);
   m.check_accounts();
+  m.check_cancels();
   m.check_totals();
 }
 

@@ -78,6 +78,7 @@ void PoolManager::attach_client(ClientId client, PoolId pool, TimePoint now, Act
   if (c == nullptr || p == nullptr || c->attached == p) return;
   if (c->attached != nullptr) {
     m.arm(*c->attached, now);  // its min_pool_size may not hold any more
+    m.note_use(*c->attached, now);
     detach_from_pool(*c);
   } else {
     ++m.attached_clients;
@@ -103,11 +104,13 @@ void PoolManager::remove_client(ClientId client, TimePoint now, Actions& out) {
   if (c->attached != nullptr) {
     --m.attached_clients;
     if (c->attached->settings.min_pool_size > 0) m.arm(*c->attached, now);
+    m.note_use(*c->attached, now);
     detach_from_pool(*c);
   }
   if (c->database != nullptr) {
     --c->database->clients;
     --c->user->clients;
+    m.note_use(*c->database, now);
     forget_unused(m.databases, *c->database);
     forget_unused(m.users, *c->user);
   }
@@ -217,6 +220,7 @@ bool PoolManager::grant_taken(ClientId client, ServerId server) {
 
 void PoolManager::Impl::withdraw(ClientSlot& client, TimePoint now, Actions& out) {
   if (client.queue_of != nullptr) {
+    note_use(*client.queue_of, now);
     dequeue(client);
     return;
   }
@@ -255,6 +259,7 @@ void PoolManager::Impl::reject(const ClientSlot& client, const PoolState& pool, 
 void PoolManager::Impl::reject_waiters(PoolState& pool, WaiterQueue& queue, std::string_view reason, Actions& out) {
   while (!queue.empty()) {
     ClientSlot& client = queue.front();
+    note_use(pool, last_now);
     dequeue(client);
     reject(client, pool, reason, out);
   }

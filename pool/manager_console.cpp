@@ -46,6 +46,7 @@ Result PoolManager::resume(std::string_view database, TimePoint now, Actions& ou
   if (db == nullptr) return Result::NotFound;
   if (!db->paused) return Result::Already;
   db->paused = false;
+  m.note_use(*db, now);
   m.wake_pools(db->pools, now, out);
   return Result::Ok;
 }
@@ -65,15 +66,20 @@ Result PoolManager::resume_all(TimePoint now, Actions& out) {
   now = m.tick(now);
   if (!m.all_paused) return Result::Already;
   m.all_paused = false;
-  for (const auto& [name, db] : m.databases) m.wake_pools(db->pools, now, out);
+  for (const auto& [name, db] : m.databases) {
+    m.note_use(*db, now);
+    m.wake_pools(db->pools, now, out);
+  }
   return Result::Ok;
 }
 
-Result PoolManager::set_disabled(std::string_view database, bool disabled) {
-  DatabaseState* db = impl_->find_database(database);
+Result PoolManager::set_disabled(std::string_view database, bool disabled, TimePoint now) {
+  Impl& m = *impl_;
+  DatabaseState* db = m.find_database(database);
   if (db == nullptr) return Result::NotFound;
   if (db->disabled == disabled) return Result::Already;
   db->disabled = disabled;
+  m.note_use(*db, m.tick(now));
   return Result::Ok;
 }
 
@@ -91,8 +97,11 @@ bool PoolManager::all_paused() const {
   return impl_->all_paused;
 }
 
-void PoolManager::add_database(std::string_view database) {
+bool PoolManager::add_database(std::string_view database) {
+  const DatabaseState* known = impl_->find_database(database);
+  const bool fresh = known == nullptr || known->transient;
   impl_->database(database);
+  return fresh;
 }
 
 void PoolManager::reconnect(std::string_view database, TimePoint now, Actions& out) {
@@ -101,7 +110,7 @@ void PoolManager::reconnect(std::string_view database, TimePoint now, Actions& o
   for (const auto& pool : m.pools) {
     if (!database.empty() && pool->database.name != database) continue;
     for (ServerSlot& server : pool->all_servers) {
-      m.mark_close_needed(server);
+      m.mark_close_needed(server, out);
       const bool undelivered = server.client != nullptr && server.client->grant_pending;
       if (server.state == ServerState::Idle || server.state == ServerState::Login ||
           (server.dedicated && undelivered)) {
@@ -138,7 +147,7 @@ void PoolManager::Impl::kill_servers(PoolState& pool, std::string_view reason, T
         break;
       case ServerState::Active:  // its worker closes it with the client
       case ServerState::Moving:  // nobody can be told before it has arrived
-        mark_close_needed(server);
+        mark_close_needed(server, out);
         break;
       case ServerState::Closing:
         break;
@@ -200,6 +209,7 @@ bool PoolManager::Impl::satisfied(const Wait& wait) const {
 void PoolManager::Impl::check_waits_slow(Actions& out) {
   std::erase_if(waits, [&](const Wait& wait) {
     if (!satisfied(wait)) return false;
+    if (wait.database != nullptr) plan_end(*wait.database);
     out.push_back({.kind = ActionKind::WaitOver, .worker = wait.worker, .token = wait.token});
     return true;
   });
@@ -219,7 +229,11 @@ void PoolManager::wait_for(WaitFor what, std::string_view database, WorkerId wor
 }
 
 void PoolManager::stop_wait(std::uint64_t token) {
-  std::erase_if(impl_->waits, [&](const Impl::Wait& wait) { return wait.token == token; });
+  std::erase_if(impl_->waits, [&](const Impl::Wait& wait) {
+    if (wait.token != token) return false;
+    if (wait.database != nullptr) impl_->plan_end(*wait.database);
+    return true;
+  });
 }
 
 }  // namespace pgweir::pool

@@ -5,7 +5,7 @@
 //   manager_clients.cpp   clients, acquire, leaving                  manager_cancel.cpp   cancel requests
 //   manager_servers.cpp   life of a server, handing it on            manager_console.cpp  PAUSE, KILL, waits
 //   manager_time.cpp      deadlines                                  manager_report.cpp   snapshots
-//   manager_check.cpp     check_invariants
+//   manager_unused.cpp    forgetting pools and databases             manager_check.cpp    check_invariants
 //
 // Rules that hold between public calls, unless the database is paused: no pool has a waiter and an idle server; no
 // waiter that a new connection could serve lacks one that is logging in, but for limits, the login cap and the retry
@@ -42,6 +42,17 @@ inline constexpr std::string_view kDedicatedClientGone = "replication client was
 /// PgBouncer's warning when the reserve pool is tapped; the `reason` of such an OpenServer.
 inline constexpr std::string_view kReserveNotice = "taking connection from reserve_pool";
 
+/// A pool or database that is due to be forgotten is asked for again after this time while a worker still needs it.
+inline constexpr Duration kForgetRetry{1'000'000};
+
+/// A peer and the cancel requests on their way to it.
+struct PeerState {
+  std::uint16_t id = 0;
+  bool configured = true;  ///< false: it left [peers], and goes with the last request that is under way
+  bool used = false;       ///< a request was passed on to it
+  CancelLane cancels{};
+};
+
 struct PoolManager::Impl {
   struct Wait {
     WaitFor what{};
@@ -59,9 +70,18 @@ struct PoolManager::Impl {
   SlotMap<ServerSlot, ServerId> server_slots;
   std::map<std::string, std::unique_ptr<DatabaseState>, std::less<>> databases;
   std::map<std::string, std::unique_ptr<UserState>, std::less<>> users;
-  std::vector<std::unique_ptr<PoolState>> pools;
-  HungryList hungry;  ///< pools in which somebody waits
-  DeadlineHeap deadlines;
+  std::vector<std::unique_ptr<PoolState>> pools;  ///< in no particular order
+  struct PoolIndex {
+    std::uint32_t generation = 1;
+    PoolState* pool = nullptr;
+  };
+  std::vector<PoolIndex> pool_index;  ///< by PoolId
+  std::vector<std::uint32_t> free_pool_ids;
+  std::map<std::uint16_t, std::unique_ptr<PeerState>> peers;
+  std::uint16_t peer_id = 0;  ///< our own; 0: nothing is passed on
+  HungryList hungry;          ///< pools in which somebody waits
+  DeadlineHeap deadlines;     ///< of pools
+  DeadlineHeap database_deadlines;
   std::vector<Wait> waits;
   StateCounts servers;
   std::uint32_t close_needed = 0;
@@ -89,7 +109,11 @@ struct PoolManager::Impl {
     return *entry->second;
   }
   [[nodiscard]] DatabaseState* find_database(std::string_view name) const;
-  [[nodiscard]] PoolState* find_pool(PoolId id) const;
+  [[nodiscard]] PoolState* find_pool(PoolId id) const {
+    if (id.index >= pool_index.size() || pool_index[id.index].generation != id.generation) return nullptr;
+    return pool_index[id.index].pool;
+  }
+  PoolState& add_pool(DatabaseState& db, UserState& owner);
   [[nodiscard]] bool paused(const PoolState& pool) const { return all_paused || pool.database.paused; }
   /// Workers read their clocks before they get the lock; here time never goes back.
   TimePoint tick(TimePoint now) { return last_now = now > last_now ? now : last_now; }
@@ -127,7 +151,8 @@ struct PoolManager::Impl {
   /// Not for one in transit: nobody could carry it out.
   void close(ServerSlot& server, std::string_view reason, TimePoint now, Actions& out);
   void end_login(ServerSlot& server);
-  void mark_close_needed(ServerSlot& server);
+  void mark_close_needed(ServerSlot& server, Actions& out);
+  static void ask_fast_close(const ServerSlot& server, Actions& out);
   void login_failed(PoolState& pool, CloseKind kind, std::string_view message, TimePoint now, Actions& out);
   void free_server(ServerSlot& server);
   /// Gives idle servers to waiters; needed only where both can come together (RESUME, a client put back).
@@ -170,6 +195,24 @@ struct PoolManager::Impl {
   void run_pool(PoolState& pool, TimePoint now, Actions& out);
   [[nodiscard]] TimePoint idle_deadline(PoolState& pool) const;
 
+  // ---- unused pools and databases (manager_unused.cpp) ----
+  /// Somebody has stopped using `pool`, or a limit of how long it may be unused has changed.
+  void note_use(PoolState& pool, TimePoint now);
+  void note_use(DatabaseState& db, TimePoint now);
+  /// Looks at `db` when it will have been unused for too long.
+  void plan_end(DatabaseState& db);
+  [[nodiscard]] bool unused(const DatabaseState& db) const;
+  /// Forgets them if they have been unused for too long, or plans to look again. `pool` or `db` may be gone then.
+  void expire(PoolState& pool, TimePoint now, Actions& out);
+  void expire(DatabaseState& db, TimePoint now, Actions& out);
+  void ask_to_forget(PoolState& pool, TimePoint now, Actions& out);
+  void erase_pool(PoolState& pool);
+  void erase_database(DatabaseState& db);
+
+  // ---- cancel requests (manager_cancel.cpp) ----
+  [[nodiscard]] CancelResult pass_to_peer(std::uint64_t key, WorkerId worker);
+  void drop_old_peers();
+
   // ---- console (manager_console.cpp) ----
   void drop_client(ClientSlot& client, std::string_view reason, TimePoint now, Actions& out);
   void kill_servers(PoolState& pool, std::string_view reason, TimePoint now, Actions& out);
@@ -188,6 +231,7 @@ struct PoolManager::Impl {
   void check_server(const ServerSlot& server) const;
   void check_pool(const PoolState& pool, TimePoint now) const;
   void check_accounts() const;
+  void check_cancels() const;
   void check_totals() const;
 };
 

@@ -9,10 +9,10 @@ PoolSnapshot PoolManager::Impl::snapshot(const PoolState& pool, TimePoint now) c
   PoolSnapshot s{.id = pool.id, .database = pool.database.name, .user = pool.user.name};
   s.cl_active = pool.attached - pool.attached_waiting;
   s.cl_waiting = pool.queue.size() + pool.dedicated.size() + pool.moving_to_client;
-  s.cl_active_cancel_req = pool.cancels_sent;
-  s.cl_waiting_cancel_req = pool.cancels_pending;
+  s.cl_active_cancel_req = pool.cancels.sent;
+  s.cl_waiting_cancel_req = pool.cancels.connecting + static_cast<std::uint32_t>(pool.cancels.waiting.size());
   s.sv_active = pool.servers.of(ServerState::Active) + pool.moving_to_client;
-  s.sv_active_cancel = pool.cancels_sent;
+  s.sv_active_cancel = pool.cancels.sent;
   s.sv_being_canceled = pool.servers.of(ServerState::Canceling);
   for (const ServerSlot& server : pool.idle.all()) ++(pool.needs_check(server, now) ? s.sv_used : s.sv_idle);
   s.sv_idle += pool.servers.of(ServerState::Moving) - pool.moving_to_client;

@@ -162,11 +162,18 @@ void PoolManager::Impl::end_login(ServerSlot& server) {
   --(server.dedicated ? server.pool->dedicated_logins : server.pool->logins);
 }
 
-void PoolManager::Impl::mark_close_needed(ServerSlot& server) {
+void PoolManager::Impl::mark_close_needed(ServerSlot& server, Actions& out) {
   if (server.close_needed) return;
   server.close_needed = true;
   ++server.pool->database.close_needed;
   ++close_needed;
+  if (server.pool->settings.server_fast_close) ask_fast_close(server, out);
+}
+
+// Other states than Active end in settle() or in a close soon enough by themselves.
+void PoolManager::Impl::ask_fast_close(const ServerSlot& server, Actions& out) {
+  if (!server.close_needed || server.state != ServerState::Active) return;
+  out.push_back({.kind = ActionKind::FastClose, .worker = server.worker, .server = server.id, .pool = server.pool->id});
 }
 
 void PoolManager::Impl::login_failed(PoolState& pool, CloseKind kind, std::string_view message, TimePoint now,
@@ -191,6 +198,7 @@ void PoolManager::Impl::free_server(ServerSlot& server) {
   servers.leave(server.state);
   pool.all_servers.erase(pool.all_servers.iterator_to(server));
   server_slots.erase(server);
+  note_use(pool, last_now);
 }
 
 void PoolManager::Impl::serve_from_idle(PoolState& pool, TimePoint now, Actions& out) {
@@ -361,7 +369,7 @@ void PoolManager::recycle_server(ServerId server, TimePoint now, Actions& out) {
   now = m.tick(now);
   ServerSlot* s = m.server_slots.find(server);
   if (s == nullptr) return;
-  m.mark_close_needed(*s);
+  m.mark_close_needed(*s, out);
   if (s->state != ServerState::Idle) return;
   m.close(*s, close_reason::kCloseNeeded, now, out);
   m.open_wanted(*s->pool, now, out);  // if somebody was to get it

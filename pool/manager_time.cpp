@@ -1,6 +1,6 @@
-// Deadlines: each pool is in the heap at most once, at a time that is never later than its next due work. Events only
-// move it earlier, so that in steady state no transaction touches the heap; when it fires, the pool does what is due
-// and works out its next time afresh.
+// Deadlines: each pool (and each database) is in its heap at most once, at a time that is never later than its next due
+// work. Events only move it earlier, so that in steady state no transaction touches the heap; when it fires, the pool
+// does what is due and works out its next time afresh.
 #include <algorithm>
 
 #include "pool/manager_impl.hpp"
@@ -68,14 +68,19 @@ void PoolManager::Impl::run_pool(PoolState& pool, TimePoint now, Actions& out) {
 }
 
 TimePoint PoolManager::next_deadline() const {
-  return impl_->deadlines.next();
+  return std::min(impl_->deadlines.next(), impl_->database_deadlines.next());
 }
 
 void PoolManager::on_time(TimePoint now, Actions& out) {
   Impl& m = *impl_;
   now = m.tick(now);
   while (m.deadlines.next() <= now) {
-    m.run_pool(static_cast<PoolState&>(m.deadlines.pop()), now, out);
+    PoolState& pool = static_cast<PoolState&>(m.deadlines.pop());
+    m.run_pool(pool, now, out);
+    m.expire(pool, now, out);
+  }
+  while (m.database_deadlines.next() <= now) {
+    m.expire(static_cast<DatabaseState&>(m.database_deadlines.pop()), now, out);
   }
   m.check_waits(out);
 }

@@ -16,12 +16,15 @@ enum class ActionKind : std::uint8_t {
   OpenServer,     ///< connect and log in `server` for `pool`, for `client` alone if there is one; ends in server_ready
                   ///< or server_closed
   CloseServer,    ///< close the unlinked `server` because of `reason`; ends in server_closed
+  FastClose,      ///< server_fast_close: close `server` and its client as soon as they are between transactions
   Grant,          ///< link `client` with `server`, both on this worker. Needs grant_taken; stale if that says so.
   MoveServer,     ///< detach `server` and hand it to worker `to`, which answers server_arrived
   OfferIdle,      ///< call offer_idle(worker, pool) when the input at hand on `worker` has been looked at
   RejectClient,   ///< `client`'s wait is over without a server: tell it `reason`, close it. It has left the queue.
   DropClient,     ///< close `client` in whatever state it is (KILL, database removed, ...) with `reason`
+  StartCancel,    ///< `cancel`, which had to wait, may have its connection now
   AbandonCancel,  ///< `cancel` may no longer be sent: close its connection if there is one; end_cancel is not needed
+  ForgetPool,     ///< nobody uses `pool`: forget it and answer pool_forgotten, unless a session still refers to it
   WaitOver,       ///< the console's wait `token` (PAUSE, WAIT_CLOSE, SHUTDOWN WAIT_...) is satisfied
 };
 

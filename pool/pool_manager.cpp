@@ -30,9 +30,20 @@ DatabaseState* PoolManager::Impl::find_database(std::string_view name) const {
   return entry == databases.end() ? nullptr : entry->second.get();
 }
 
-PoolState* PoolManager::Impl::find_pool(PoolId id) const {
-  if (id.index >= pools.size() || pools[id.index]->id != id) return nullptr;
-  return pools[id.index].get();
+PoolState& PoolManager::Impl::add_pool(DatabaseState& db, UserState& owner) {
+  if (free_pool_ids.empty()) {
+    free_pool_ids.push_back(static_cast<std::uint32_t>(pool_index.size()));
+    pool_index.emplace_back();
+  }
+  const std::uint32_t index = free_pool_ids.back();
+  free_pool_ids.pop_back();
+  const PoolId id{index, pool_index[index].generation};
+  PoolState& pool = *pools.emplace_back(std::make_unique<PoolState>(id, db, owner, settings.workers));
+  pool_index[index].pool = &pool;
+  db.pool_of_user.emplace(owner.name, &pool);
+  db.pools.push_back(&pool);
+  owner.pools.push_back(&pool);
+  return pool;
 }
 
 void PoolManager::set_limits(std::uint32_t max_client_conn) {
@@ -47,6 +58,13 @@ void PoolManager::set_database_limits(std::string_view database, DatabaseLimits 
   db.max_clients = limits.max_db_client_connections;
   if (!changed) return;
   for (PoolState* pool : db.pools) impl_->arm(*pool, impl_->last_now);
+}
+
+void PoolManager::set_autodb_idle_timeout(std::string_view database, Duration timeout, TimePoint now) {
+  DatabaseState& db = impl_->database(database);
+  if (db.idle_timeout == timeout) return;
+  db.idle_timeout = timeout;
+  impl_->note_use(db, impl_->tick(now));
 }
 
 void PoolManager::set_user_limits(std::string_view user, UserLimits limits) {
@@ -67,18 +85,22 @@ PoolId PoolManager::set_pool(std::string_view database, std::string_view user, c
   if (const auto known = db.pool_of_user.find(user); known != db.pool_of_user.end()) {
     pool = known->second;
   } else {
-    UserState& owner = m.user(user);
-    const PoolId id{static_cast<std::uint32_t>(m.pools.size()), 1};
-    pool = m.pools.emplace_back(std::make_unique<PoolState>(id, db, owner, m.settings.workers)).get();
-    db.pool_of_user.emplace(std::string(user), pool);
-    db.pools.push_back(pool);
-    owner.pools.push_back(pool);
+    pool = &m.add_pool(db, m.user(user));
+    m.note_use(*pool, now);
   }
   const bool was_warm = pool->settings.min_pool_size > 0;
   const bool warm = settings.min_pool_size > 0;
+  const bool fast_close = settings.server_fast_close && !pool->settings.server_fast_close;
+  const bool idle_timeout_changed = settings.pool_idle_timeout != pool->settings.pool_idle_timeout;
   pool->settings = settings;
+  pool->cancels.max = pool->cancels_max();
+  CancelRegistry::start_waiting(pool->cancels, out);
   for (Account* account : {static_cast<Account*>(&db), static_cast<Account*>(&pool->user)}) {
     account->warm_pools += static_cast<std::uint32_t>(warm) - static_cast<std::uint32_t>(was_warm);
+  }
+  if (idle_timeout_changed) m.note_use(*pool, now);
+  if (fast_close) {
+    for (const ServerSlot& server : pool->all_servers) m.ask_fast_close(server, out);
   }
   m.run_pool(*pool, now, out);
   m.check_waits(out);

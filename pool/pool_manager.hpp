@@ -23,6 +23,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,6 +45,8 @@ struct PoolSettings {
   Duration server_lifetime{3'600'000'000};    ///< 0: each connection is used once
   Duration server_login_retry{15'000'000};
   Duration server_check_delay{30'000'000};
+  Duration pool_idle_timeout{0};    ///< unused for so long it is forgotten; 0: never
+  bool server_fast_close = false;   ///< a client that keeps its server does not keep one that is to be closed
   bool server_check = true;         ///< a check query is configured
   bool server_round_robin = false;  ///< reuse the longest idle first instead of the newest
   bool forced_user = false;         ///< min_pool_size holds without clients too
@@ -108,11 +111,19 @@ struct BackendKey {
 };
 
 enum class CancelStatus : std::uint8_t {
-  NotFound,  ///< unknown key, or the client runs nothing: drop the request
-  Waiting,   ///< the client waits in a queue and must be told 57014 by its own worker; see `client`, `worker`
-  Forward,   ///< connect to the server, then ask confirm_cancel
-  Console,   ///< the client is a console connection: interrupt its pending command
-  LimitReached,
+  NotFound,      ///< unknown key, or the client runs nothing: drop the request
+  Waiting,       ///< the client waits in a queue and must be told 57014 by its own worker; see `client`, `worker`
+  Forward,       ///< `worker` connects to the server when it is the request's turn, then asks confirm_cancel
+  Peer,          ///< the same with the peer of that id instead of a server; by the worker where the request came in
+  Console,       ///< the client is a console connection: interrupt its pending command
+  LimitReached,  ///< too many wait already
+};
+
+/// Whether a cancel request may have its connection.
+enum class CancelTurn : std::uint8_t {
+  Over,  ///< what it was for has ended: drop it; end_cancel is not needed
+  Wait,  ///< as many as may be are under way: StartCancel or AbandonCancel will come
+  Now,
 };
 
 struct CancelResult {
@@ -122,7 +133,21 @@ struct CancelResult {
   WorkerId worker = 0;  ///< of the client
   ServerId server{};
   PoolId pool{};
-  BackendKey key{};
+  std::uint16_t peer = 0;
+  BackendKey key{};            ///< Forward: the server's
+  std::uint64_t peer_key = 0;  ///< Peer: what to send
+};
+
+/// Another process to which cancel requests are passed on.
+struct PeerLimits {
+  std::uint16_t id = 0;
+  std::uint32_t pool_size = 0;  ///< connections at once; 0: kUnlimitedPoolCancels
+};
+
+/// Numbers of one peer for SHOW PEER_POOLS.
+struct PeerSnapshot {
+  std::uint16_t id = 0;
+  std::uint32_t cl_active_cancel_req = 0, cl_waiting_cancel_req = 0, sv_active_cancel = 0, sv_login = 0;
 };
 
 /// Numbers of one pool for SHOW POOLS.
@@ -164,10 +189,19 @@ class PoolManager {
   // ---- configuration (the caller has resolved all inheritance) ----
   void set_limits(std::uint32_t max_client_conn);
   void set_database_limits(std::string_view database, DatabaseLimits limits);
+  /// For a database that came by `*`: unused for so long it is forgotten. 0: never.
+  void set_autodb_idle_timeout(std::string_view database, Duration timeout, TimePoint now);
   void set_user_limits(std::string_view user, UserLimits limits);
   /// Creates the pool or gives it new settings; servers over a shrunken limit are closed as they become idle.
   PoolId set_pool(std::string_view database, std::string_view user, const PoolSettings& settings, TimePoint now,
                   Actions& out);
+  /// `worker` keeps things of its own about the pool, and is asked to forget them (ForgetPool) before the id dies.
+  void hold_pool(PoolId pool, WorkerId worker);
+  /// Answer to ForgetPool: `worker` is about to forget it. False: it must not, the pool is in use again.
+  [[nodiscard]] bool pool_forgotten(PoolId pool, WorkerId worker, TimePoint now, Actions& out);
+  /// The peers from now on, with the own id; 0 for none: then nothing is passed on. Requests that wait for a peer which
+  /// is gone are abandoned; what is under way goes on.
+  void set_peers(std::uint16_t own_id, std::span<const PeerLimits> peers, Actions& out);
   [[nodiscard]] PoolId find_pool(std::string_view database, std::string_view user) const;
   /// Every existing pool, for re-resolving the settings after a reload.
   [[nodiscard]] std::vector<PoolId> pools() const;
@@ -238,8 +272,11 @@ class PoolManager {
   // ---- cancel requests ----
   /// Registers the client's cancel key (8 bytes as sent in BackendKeyData). False: the key is taken, draw another.
   [[nodiscard]] bool set_cancel_key(ClientId client, std::uint64_t key, bool console);
-  /// A cancel request came in on any worker. Forward counts it against 2 x pool_size of the pool.
+  /// A cancel request came in on any worker. Forward counts it against 2 x pool_size of the pool, Peer against the
+  /// pool_size of the peer; those beyond wait for their turn.
   [[nodiscard]] CancelResult begin_cancel(std::uint64_t key, WorkerId worker, TimePoint now);
+  /// To be asked once by the worker that carries the request out, before it connects.
+  [[nodiscard]] CancelTurn cancel_turn(CancelId cancel) const;
   /// Just before the request is sent. False: the query it was meant for is over, do not send it (the cancel has ended).
   /// True: from now on the server is not handed on until end_cancel.
   [[nodiscard]] bool confirm_cancel(CancelId cancel);
@@ -253,12 +290,13 @@ class PoolManager {
   DatabaseResult resume(std::string_view database, TimePoint now, Actions& out);
   DatabaseResult pause_all(TimePoint now, Actions& out);
   DatabaseResult resume_all(TimePoint now, Actions& out);
-  DatabaseResult set_disabled(std::string_view database, bool disabled);
+  DatabaseResult set_disabled(std::string_view database, bool disabled, TimePoint now);
   [[nodiscard]] bool is_disabled(std::string_view database) const;
   [[nodiscard]] bool is_paused(std::string_view database) const;  ///< by itself or globally
   [[nodiscard]] bool all_paused() const;
-  /// Makes a database known so that it can be paused or disabled before any client came.
-  void add_database(std::string_view database);
+  /// Makes a database known so that it can be paused or disabled before any client came. True if nobody but clients in
+  /// their login knew it.
+  bool add_database(std::string_view database);
   /// Tags every server of the database (empty: all) to be closed when free; idle ones close now, and the clients of
   /// dedicated ones are dropped.
   void reconnect(std::string_view database, TimePoint now, Actions& out);
@@ -282,13 +320,16 @@ class PoolManager {
   [[nodiscard]] std::vector<PoolSnapshot> pool_snapshots(TimePoint now) const;
   [[nodiscard]] std::vector<DatabaseSnapshot> database_snapshots() const;
   [[nodiscard]] std::vector<UserSnapshot> user_snapshots() const;
+  /// Peers that a request was passed on to, by id.
+  [[nodiscard]] std::vector<PeerSnapshot> peer_snapshots() const;
   [[nodiscard]] Totals totals() const;
   [[nodiscard]] std::optional<PoolSnapshot> pool_snapshot(PoolId pool, TimePoint now) const;
 
   // ---- time ----
   /// When on_time wants to be called next; kNever if nothing is due. Lazily kept: it may be early, never late.
   [[nodiscard]] TimePoint next_deadline() const;
-  /// Reserve pool, login retries, min_pool_size, idle and lifetime limits that are due at `now`.
+  /// Reserve pool, login retries, min_pool_size, idle and lifetime limits that are due at `now`, and what has been
+  /// unused for too long.
   void on_time(TimePoint now, Actions& out);
 
   /// Aborts through std::abort if an internal rule is broken; for tests and the simulator. Walks everything.

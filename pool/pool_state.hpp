@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "pool/cancel_lane.hpp"
 #include "pool/deadline_heap.hpp"
 #include "pool/idle_servers.hpp"
 #include "pool/limits.hpp"
@@ -43,8 +44,7 @@ struct PoolState : DeadlineEntry {
   std::uint32_t moving_to_client = 0;  ///< Moving servers with a client; those clients wait
   std::uint32_t attached = 0;          ///< clients whose login is complete and whose pool this is
   std::uint32_t attached_waiting = 0;  ///< those of them that wait, here or in another pool
-  std::uint32_t cancels_pending = 0;
-  std::uint32_t cancels_sent = 0;
+  CancelLane cancels;
 
   bool ever_logged_in = false;
   bool last_login_failed = false;
@@ -54,6 +54,8 @@ struct PoolState : DeadlineEntry {
   bool closed_for_lifetime = false;  ///< last_lifetime_close is set
   TimePoint last_lifetime_close{};
   TimePoint min_pool_from{};  ///< not before this is min_pool_size restored
+  TimePoint last_used{};      ///< while it is unused: since when
+  std::uint64_t holders = 0;  ///< bit n: worker n keeps things of its own about this pool
   WorkerId next_worker = 0;   ///< for servers opened for nobody in particular
 
   Hook hungry_hook;  ///< linked while somebody waits
@@ -83,6 +85,10 @@ struct PoolState : DeadlineEntry {
   /// True if `server` is older than server_lifetime and its turn to be closed for that has come.
   [[nodiscard]] bool lifetime_over(const ServerSlot& server, TimePoint now) const;
   [[nodiscard]] bool needs_check(const ServerSlot& server, TimePoint now) const;
+  /// Nobody has anything of it, and nothing is to be kept warm.
+  [[nodiscard]] bool unused() const {
+    return attached == 0 && servers.total == 0 && nobody_waits() && cancels.empty() && min_servers() == 0;
+  }
   [[nodiscard]] std::uint32_t cancels_max() const {
     return settings.pool_size == 0 ? kUnlimitedPoolCancels : 2 * settings.pool_size;
   }

@@ -14,6 +14,7 @@ struct PoolState;
 struct DatabaseState;
 struct UserState;
 struct ServerSlot;
+struct CancelLane;
 
 using Hook = boost::intrusive::list_member_hook<>;
 
@@ -50,11 +51,15 @@ struct ClientSlot {
 
 struct CancelSlot {
   CancelId id{};
-  WorkerId worker = 0;
-  bool sent = false;             ///< confirmed: from now on the signal may reach the server
-  PoolState* pool = nullptr;     ///< whose cap it counts against
-  ServerSlot* server = nullptr;  ///< nullptr once the server is gone
-  Hook hook;
+  WorkerId worker = 0;           ///< who carries it out
+  bool sent = false;             ///< confirmed: from now on the signal may arrive
+  CancelLane* lane = nullptr;    ///< whose cap it counts against
+  PoolState* pool = nullptr;     ///< whose lane that is; nullptr for a request to a peer
+  ServerSlot* server = nullptr;  ///< nullptr once the server is gone, and for a peer
+  Hook hook, lane_hook;
+
+  /// It has no connection yet.
+  [[nodiscard]] bool waiting() const { return lane_hook.is_linked(); }
 };
 using CancelList =
     boost::intrusive::list<CancelSlot, boost::intrusive::member_hook<CancelSlot, Hook, &CancelSlot::hook>>;

@@ -1,5 +1,7 @@
 #include "proxy/core/cancel_connection.hpp"
 
+#include <fmt/format.h>
+
 #include "pool/mutation.hpp"
 #include "protocol/message_builder.hpp"
 #include "proxy/core/worker_core.hpp"
@@ -8,6 +10,10 @@ namespace pgweir::core {
 
 CancelConnection::CancelConnection(WorkerCore& core, std::uint64_t token, Job job)
     : Connection(core, nullptr), token_(token), job_(std::move(job)) {}
+
+void CancelConnection::connecting() {
+  state_ = State::Connecting;
+}
 
 void CancelConnection::connected(std::unique_ptr<Port> port) {
   attach_port(std::move(port));
@@ -62,8 +68,16 @@ void CancelConnection::on_hangup(const std::string& reason) {
   finish(state_ == State::Sent && !has_unsent());
 }
 
+void CancelConnection::log_peer(const std::string& reason) {
+  if (job_.peer == 0) return;
+  const HostPort& host = job_.target.host;
+  const std::string where = waiting() ? std::string() : fmt::format("@{}:{}", host.host, host.port);
+  core_->log(LogLevel::Warning, fmt::format("S: peer-{}{} closing because: {}", job_.peer, where, reason));
+}
+
 void CancelConnection::on_timer(TimePoint now) {
   (void)now;
+  log_peer("cancel_wait_timeout");
   finish(false);
 }
 
@@ -75,7 +89,7 @@ void CancelConnection::abandon() {
 
 void CancelConnection::finish(bool delivered) {
   if (state_ == State::Done) return;
-  const bool connecting = state_ == State::Connecting;
+  const bool waiting = state_ == State::Waiting, connecting = state_ == State::Connecting;
   state_ = State::Done;
   if (job_.cancel) {
     PoolLock pools(core_->host());
@@ -85,8 +99,8 @@ void CancelConnection::finish(bool delivered) {
     core_->host().post(job_.origin,
                        [requester = job_.requester](WorkerCore& there) { there.cancel_finished(requester); });
   }
-  if (connecting) {
-    core_->host().abandon_cancel(token_);
+  if (connecting) core_->host().abandon_cancel(token_);
+  if (waiting || connecting) {
     mark_closed();
   } else {
     close_port();

@@ -130,6 +130,7 @@ void ClientLogin::find_user() {
                                                : std::string_view(*config.auth_dbname));
     const std::string lookup_db = auth_db.empty() ? client_.database_ : auth_db;
     if (!auth_user.empty() && auth_user != client_.user_) {
+      core.register_database(lookup_db, client_.log_name());
       PoolContext* pool = lookup_db == kConsoleDatabase ? nullptr : core.context_for(lookup_db, auth_user);
       if (pool == nullptr) return fail("bouncer config error", "28000");
       bool disabled;
@@ -370,6 +371,7 @@ void ClientLogin::authenticated() {
   }
   if (disabled) return fail(fmt::format("database \"{}\" is disabled", client_.database_), "57P03");
   if (core.shutdown() != ShutdownMode::None) return fail("pooler is shutting down", "57P01");
+  core.register_database(client_.database_, client_.log_name());
   wanted_ = core.context_for(client_.database_, core.pool_user(client_.database_, client_.user_));
   if (wanted_ == nullptr) return fail(fmt::format("no such database: {}", client_.database_), "3D000");
   if (replication_ != Replication::None) return request_own_server();

@@ -41,6 +41,8 @@ class ClientLogin {
   bool rejected();
   /// The pool that the step under way wants a server of.
   [[nodiscard]] PoolContext* wanted_pool() const { return wanted_; }
+  /// It is no login but a cancel request, which lasts as long as it takes.
+  [[nodiscard]] bool is_cancel() const { return is_cancel_; }
   /// The socket was accepted beyond max_client_conn: only the console may go on.
   void set_over_limit() { over_limit_ = true; }
   /// Welcomes the client if what it waits for a server for is known by now.
@@ -94,6 +96,7 @@ class ClientLogin {
   bool over_limit_ = false;
   bool mock_ = false;  ///< the user does not exist: the exchange is for show
   bool startup_seen_ = false;
+  bool is_cancel_ = false;
   AuthType method_ = AuthType::Md5;                  ///< of this login: auth_type, or what a rule of auth_hba_file says
   const char* unknown_user_text_ = "";               ///< what a method without a password says to an unknown user
   std::optional<CertificatePart> certificate_part_;  ///< set if the certificate's name must allow the user

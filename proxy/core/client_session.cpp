@@ -358,6 +358,10 @@ void ClientSession::become_ready(PoolContext& context) {
   core_->schedule(*this, next_deadline());
 }
 
+bool ClientSession::refers_to(const PoolContext& context) const {
+  return context_ == &context || (login_ && login_->wanted_pool() == &context);
+}
+
 void ClientSession::settings_changed() {
   if (context_ == nullptr || context_->entry == nullptr) return;
   const Config& config = core_->config();
@@ -387,7 +391,9 @@ TimePoint ClientSession::next_deadline() const {
   if (state_ == State::Closing) return closing_at_ + kLinger;
   if (state_ == State::Console) return pool::kNever;
   TimePoint at = wait_deadline();
-  if (state_ == State::Login) return std::min(at, after(connected_at_, config.client_login_timeout));
+  if (state_ == State::Login) {
+    return login_->is_cancel() ? pool::kNever : std::min(at, after(connected_at_, config.client_login_timeout));
+  }
   if (waiting_) {
     if (!notified_) at = std::min(at, after(wait_start_, config.query_wait_notify));
   } else if (server_ == nullptr) {
@@ -412,6 +418,7 @@ void ClientSession::on_timer(TimePoint now) {
     return;
   }
   if (state_ == State::Login) {
+    if (login_->is_cancel()) return;
     if (now >= after(connected_at_, core_->config().client_login_timeout)) {
       fatal(waiting_ ? "client_login_timeout (server down)" : "client_login_timeout", core_->sqlstate("08006"));
       return;

@@ -67,6 +67,8 @@ class ClientSession final : public Connection {
   void retry_welcome(const PoolContext& pool);
   /// Accepted beyond max_client_conn.
   void set_over_limit();
+  /// Whether it has `context` or is about to.
+  [[nodiscard]] bool refers_to(const PoolContext& context) const;
   /// New settings are in force.
   void settings_changed();
   /// A cancel request for a client that waits in a queue, or for a console command.

@@ -93,6 +93,7 @@ void ClientLogin::take_cancel_request(ByteView body) {
     return;
   }
   step_ = Step::Done;
+  is_cancel_ = true;
   WorkerCore& core = *client_.core_;
   const std::uint64_t number = (std::uint64_t{key->pid} << 32) | protocol::load_u32(key->secret.data());
   pool::CancelResult result;
@@ -115,6 +116,8 @@ void ClientLogin::take_cancel_request(ByteView body) {
         there.host().post(origin, [requester](WorkerCore& here) { here.cancel_finished(requester); });
       });
       return;
+    case pool::CancelStatus::Peer:
+      return core.pass_cancel(result, requester);
     case pool::CancelStatus::NotFound:
     case pool::CancelStatus::LimitReached:
       break;

@@ -317,6 +317,8 @@ struct SettingRow {
 /// The entry of that name, else the fallback, else null; null also for the console's own name. The pointer lives as
 /// long as `config`.
 [[nodiscard]] const DatabaseConfig* find_database(const Config& config, std::string_view name);
+/// Whether `database`, found by find_database, is the entry `*`: what goes by it is an automatic database.
+[[nodiscard]] bool is_fallback(const Config& config, const DatabaseConfig& database);
 /// The database to ask the server for when a client asked for `requested` and found `database`. The view lives as long
 /// as both.
 [[nodiscard]] std::string_view effective_dbname(const DatabaseConfig& database, std::string_view requested);

@@ -33,6 +33,10 @@ const DatabaseConfig* find_database(const Config& config, std::string_view name)
   return possible && config.fallback ? &*config.fallback : nullptr;
 }
 
+bool is_fallback(const Config& config, const DatabaseConfig& database) {
+  return config.fallback && &*config.fallback == &database;
+}
+
 std::string_view effective_dbname(const DatabaseConfig& database, std::string_view requested) {
   return database.dbname ? std::string_view(*database.dbname) : requested;
 }

@@ -230,6 +230,7 @@ bool Console::check_database(const AdminCommand& command, const char* verb) {
     error(fmt::format("no such database: {}", command.argument));
     return false;
   }
+  core.register_database(command.argument, client_.log_name());
   PoolLock pools(core.host());
   pools->add_database(command.argument);
   return true;
@@ -344,7 +345,7 @@ void Console::set_disabled(const AdminCommand& command, bool disabled) {
   if (!check_database(command, disabled ? "disable" : "enable")) return;
   {
     PoolLock pools(core.host());
-    (void)pools->set_disabled(command.argument, disabled);
+    (void)pools->set_disabled(command.argument, disabled, core.now());
   }
   done(disabled ? "DISABLE" : "ENABLE");
 }

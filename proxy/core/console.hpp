@@ -56,6 +56,7 @@ class Console {
   void show_lists(std::string& out, const DnsReport& dns);
   void show_mem(std::string& out);
   void show_peers(std::string& out);
+  void show_peer_pools(std::string& out);
 
   ClientSession& client_;
   ConsoleStatements statements_;

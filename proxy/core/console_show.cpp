@@ -72,7 +72,7 @@ void Console::show(const AdminCommand& command) {
       show_peers(out);
       break;
     case ShowWhat::PeerPools:
-      append_show_peer_pools(out, {});
+      show_peer_pools(out);
       break;
     case ShowWhat::Config:
       append_show_config(out, show_config(core.config()));
@@ -225,11 +225,13 @@ void Console::show_lists(std::string& out, const DnsReport& dns) {
   WorkerCore& core = client_.core();
   const Config& config = core.config();
   pool::Totals totals;
+  std::size_t peer_pools;
   std::vector<pool::DatabaseSnapshot> databases;
   std::vector<pool::PoolSnapshot> snapshots;
   {
     PoolLock pools(core.host());
     totals = pools->totals();
+    peer_pools = pools->peer_snapshots().size();
     databases = pools->database_snapshots();
     snapshots = pools->pool_snapshots(core.now());
   }
@@ -243,6 +245,7 @@ void Console::show_lists(std::string& out, const DnsReport& dns) {
   }
   lists.users = core.settings()->users->size() + 1;
   lists.peers = config.peers.size();
+  lists.peer_pools = peer_pools;
   lists.used_clients = totals.clients;
   lists.login_clients = totals.login_clients;
   lists.used_servers = totals.servers;
@@ -281,6 +284,16 @@ void Console::show_peers(std::string& out) {
     rows.push_back(peer_row(config, peer));
   }
   append_show_peers(out, rows);
+}
+
+void Console::show_peer_pools(std::string& out) {
+  std::vector<PeerPoolRow> rows;
+  PoolLock pools(client_.core().host());
+  for (const pool::PeerSnapshot& peer : pools->peer_snapshots()) {
+    rows.push_back(
+        {peer.id, peer.cl_active_cancel_req, peer.cl_waiting_cancel_req, peer.sv_active_cancel, peer.sv_login});
+  }
+  append_show_peer_pools(out, rows);
 }
 
 }  // namespace pgweir::core

@@ -33,6 +33,8 @@ pool::PoolSettings pool_settings(const Config& config, const DatabaseConfig& ent
   result.server_check = !config.server_check_query.empty();
   result.server_round_robin = config.server_round_robin;
   result.forced_user = entry.user.has_value();
+  result.pool_idle_timeout = config.pool_idle_timeout;
+  result.server_fast_close = config.server_fast_close;
   return result;
 }
 
@@ -49,9 +51,29 @@ ServerTarget server_target(const PoolContext& context, std::size_t index) {
   return target;
 }
 
+ServerTarget peer_target(const Config& config, const PeerConfig& peer, std::size_t index) {
+  ServerTarget target;
+  target.host = peer.hosts[index % peer.hosts.size()];
+  if (target.host.host.empty()) target.host.host = config.unix_socket_dir;
+  return target;
+}
+
+std::vector<pool::PeerLimits> peer_limits(const Config& config) {
+  std::vector<pool::PeerLimits> all;
+  all.reserve(config.peers.size());
+  for (const auto& [id, peer] : config.peers) {
+    all.push_back({static_cast<std::uint16_t>(id), static_cast<std::uint32_t>(effective_pool_size(config, peer))});
+  }
+  return all;
+}
+
 pool::DatabaseLimits database_limits(const Config& config, const DatabaseConfig& entry) {
   return {static_cast<std::uint32_t>(effective_max_db_connections(config, entry)),
           static_cast<std::uint32_t>(effective_max_db_client_connections(config, entry))};
+}
+
+Duration autodb_idle_timeout(const Config& config, const DatabaseConfig& entry) {
+  return is_fallback(config, entry) ? config.autodb_idle_timeout : Duration::zero();
 }
 
 pool::UserLimits user_limits(const Config& config, std::string_view user) {

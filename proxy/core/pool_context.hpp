@@ -87,7 +87,15 @@ void resolve(PoolContext& context, std::shared_ptr<const Settings> settings);
 [[nodiscard]] pool::DatabaseLimits database_limits(const Config& config, const DatabaseConfig& entry);
 [[nodiscard]] pool::UserLimits user_limits(const Config& config, std::string_view user);
 
+/// autodb_idle_timeout for a database of this entry: 0 (never) unless it is `*`.
+[[nodiscard]] Duration autodb_idle_timeout(const Config& config, const DatabaseConfig& entry);
+
 /// Host number `index` (modulo the list) of the pool's database and how to connect to it.
 [[nodiscard]] ServerTarget server_target(const PoolContext& context, std::size_t index);
+/// The same of another process that cancel requests are passed on to: without TLS, as PgBouncer does.
+[[nodiscard]] ServerTarget peer_target(const Config& config, const PeerConfig& peer, std::size_t index);
+
+/// Process id and peers for PoolManager. The own entry is among them.
+[[nodiscard]] std::vector<pool::PeerLimits> peer_limits(const Config& config);
 
 }  // namespace pgweir::core

@@ -506,8 +506,13 @@ bool ServerSession::release_if_free() {
   }
   const bool settled = ledger_.idle() || PGWEIR_MUTANT(2);
   if (client_ == nullptr || !settled || status_ != 'I' || copy_both_ || has_unsent()) return false;
-  if (!client_->releases_server()) return false;
-  give_back();
+  if (client_->releases_server()) {
+    give_back();
+    return true;
+  }
+  // The setting is looked at again because it may have been taken back.
+  if (!fast_close_ || mid_request_ || !core_->config().server_fast_close) return false;
+  close("database configuration changed");
   return true;
 }
 

@@ -232,6 +232,11 @@ bool ServerSession::wants_flush() {
   return wanted;
 }
 
+void ServerSession::close_between_transactions() {
+  fast_close_ = true;
+  if (unread_size() == 0) (void)release_if_free();
+}
+
 void ServerSession::drop_client(std::string_view reason) {
   client_ = nullptr;
   close(reason);

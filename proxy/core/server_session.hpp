@@ -88,6 +88,9 @@ class ServerSession final : public Connection {
   void finish_after_input();
   /// Closes for good. `reason` goes to the log. `kind` says what it means for the pool.
   void close(std::string_view reason, pool::CloseKind kind = pool::CloseKind::Normal, std::string_view message = {});
+  /// server_fast_close: closes as soon as the linked client, which keeps it, is between transactions. The client goes
+  /// too, unless nothing of it has reached the server.
+  void close_between_transactions();
   /// The linked client is being closed for `reason`; the server goes with it, whatever it is doing.
   void drop_client(std::string_view reason);
   /// As close(), for a server that works on something nobody waits for any more. `interrupt` makes it stop; otherwise
@@ -214,6 +217,7 @@ class ServerSession final : public Connection {
   bool flush_wanted_ = true;
   bool finish_when_done_ = false;  ///< closing, but what runs may finish
   bool finish_ = false;            ///< give it back once the input is read
+  bool fast_close_ = false;        ///< close between two transactions of the client
   bool hung_up_ = false;           ///< the socket is dead: nothing can be sent
   bool session_used_ = false;      ///< ... of a client in session mode
   bool used_ = false;              ///< a client's messages went to it since the last reset

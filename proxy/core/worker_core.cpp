@@ -176,22 +176,6 @@ ServerSession* WorkerCore::find_server(pool::ServerId id) {
   return it == servers_.end() ? nullptr : it->second.get();
 }
 
-void WorkerCore::cancel_waiting(pool::ClientId client) {
-  if (ClientSession* session = find_client(client)) session->on_cancel_while_waiting();
-}
-
-std::uint64_t WorkerCore::new_cancel_key(pool::ClientId client, bool console) {
-  for (;;) {
-    unsigned char bytes[8];
-    host_.crypto().random_bytes(bytes);
-    std::uint64_t key = 0;
-    for (const unsigned char byte : bytes) key = (key << 8) | byte;
-    key &= ~(std::uint64_t{1} << 63);  // some drivers keep the pid in a signed integer
-    PoolLock pools(host_);
-    if (pools->set_cancel_key(client, key, console)) return key;
-  }
-}
-
 void WorkerCore::drop_clients_of(const std::string& database, const std::string& reason) {
   std::vector<ClientSession*> found;
   for (const auto& [id, client] : clients_) {
@@ -237,13 +221,50 @@ PoolContext* WorkerCore::context_for(const std::string& database, const std::str
   {
     PoolLock pools(host_);
     context->id = pools->set_pool(database, pool_user, pool_settings(config(), *entry, pool_user), now_, actions_);
+    pools->hold_pool(context->id, id_);
     pools->set_database_limits(database, database_limits(config(), *entry));
+    pools->set_autodb_idle_timeout(database, autodb_idle_timeout(config(), *entry), now_);
     pools->set_user_limits(pool_user, user_limits(config(), pool_user));
   }
   PoolContext* result = context.get();
   context_by_name_.emplace(key, result);
   contexts_.emplace(result->id, std::move(context));
   return result;
+}
+
+void WorkerCore::register_database(const std::string& database, const std::string& log_name) {
+  const DatabaseConfig* entry = find_database(config(), database);
+  if (entry == nullptr || !is_fallback(config(), *entry)) return;
+  bool fresh;
+  {
+    PoolLock pools(host_);
+    fresh = pools->add_database(database);
+    pools->set_database_limits(database, database_limits(config(), *entry));
+    pools->set_autodb_idle_timeout(database, autodb_idle_timeout(config(), *entry), now_);
+  }
+  if (fresh) log(LogLevel::Log, log_name + "registered new auto-database: " + database);
+}
+
+bool WorkerCore::in_use(const PoolContext& context) const {
+  return std::any_of(clients_.begin(), clients_.end(),
+                     [&](const auto& client) { return client.second->refers_to(context); }) ||
+         std::any_of(servers_.begin(), servers_.end(),
+                     [&](const auto& server) { return &server.second->context() == &context; });
+}
+
+// A session that is about to end may still have the context although the pools know nothing of it any more. Then we say
+// nothing, and are asked again.
+void WorkerCore::forget_pool(pool::PoolId pool) {
+  const auto it = contexts_.find(pool);
+  if (it != contexts_.end() && in_use(*it->second)) return;
+  bool forgotten;
+  {
+    PoolLock pools(host_);
+    forgotten = pools->pool_forgotten(pool, id_, now_, actions_);
+  }
+  if (!forgotten || it == contexts_.end()) return;
+  context_by_name_.erase(pool_key(it->second->database, it->second->user));
+  contexts_.erase(it);
 }
 
 PoolContext* WorkerCore::find_context(pool::PoolId pool) {
@@ -387,13 +408,19 @@ void WorkerCore::perform_local(const pool::Action& action) {
     case pool::ActionKind::DropClient:
       if (ClientSession* client = find_client(action.client)) client->on_dropped(action.reason);
       return;
-    case pool::ActionKind::AbandonCancel:
-      for (const auto& [token, cancel] : cancels_) {
-        if (cancel->job().cancel != action.cancel) continue;
-        cancel->abandon();
-        break;
+    case pool::ActionKind::FastClose:
+      if (ServerSession* server = find_server(action.server)) server->close_between_transactions();
+      return;
+    case pool::ActionKind::StartCancel:
+      if (CancelConnection* cancel = find_cancel(action.cancel); cancel != nullptr && cancel->waiting()) {
+        connect_cancel(*cancel);
       }
       return;
+    case pool::ActionKind::AbandonCancel:
+      if (CancelConnection* cancel = find_cancel(action.cancel)) cancel->abandon();
+      return;
+    case pool::ActionKind::ForgetPool:
+      return forget_pool(action.pool);
     case pool::ActionKind::WaitOver:
       for (const auto& [id, client] : clients_) {
         if (client->console() != nullptr && client->console()->wait_over(action.token)) return;
@@ -517,55 +544,6 @@ void WorkerCore::adopt_server(std::unique_ptr<ServerSession> server, pool::Serve
   session.arrive(*this, *context);
   PoolLock pools(host_);
   pools->server_arrived(id, now_, actions_);
-}
-
-// ---- cancel requests ----
-
-void WorkerCore::start_cancel(pool::CancelId cancel, pool::ServerId server, pool::WorkerId origin,
-                              pool::ClientId requester) {
-  ServerSession* session = find_server(server);
-  if (session == nullptr || session->key().secret.empty()) {
-    {
-      PoolLock pools(host_);
-      pools->end_cancel(cancel, false, now_, actions_);
-    }
-    host_.post(origin, [requester](WorkerCore& there) { there.cancel_finished(requester); });
-    return;
-  }
-  open_cancel({cancel, session->key(), session->target(), origin, requester});
-}
-
-void WorkerCore::interrupt_server(const ServerSession& server) {
-  if (server.key().secret.empty()) return;
-  open_cancel({{}, server.key(), server.target(), id_, {}});
-}
-
-void WorkerCore::open_cancel(CancelConnection::Job job) {
-  const std::uint64_t token = next_token_++;
-  auto connection = std::make_unique<CancelConnection>(*this, token, std::move(job));
-  if (const Duration limit = config().cancel_wait_timeout; limit > Duration::zero()) {
-    schedule(*connection, now_ + limit);
-  }
-  const CancelConnection& opened = *cancels_.emplace(token, std::move(connection)).first->second;
-  host_.open_cancel(token, opened.job().target);
-}
-
-void WorkerCore::cancel_connected(std::uint64_t token, std::unique_ptr<Port> port) {
-  const auto it = cancels_.find(token);
-  if (it == cancels_.end()) {
-    port->close();
-    return;
-  }
-  it->second->connected(std::move(port));
-}
-
-void WorkerCore::cancel_connect_failed(std::uint64_t token) {
-  const auto it = cancels_.find(token);
-  if (it != cancels_.end()) it->second->finish(false);
-}
-
-void WorkerCore::cancel_finished(pool::ClientId requester) {
-  if (ClientSession* client = find_client(requester)) client->disconnect("cancel request");
 }
 
 void WorkerCore::process_command_done(pool::ClientId client, const std::string& error) {

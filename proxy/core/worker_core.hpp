@@ -49,7 +49,8 @@ class WorkerCore {
   /// `detail` is for the log: the operating system's or the resolver's reason; may be empty.
   void server_connect_failed(pool::ServerId server, const std::string& text, const std::string& detail);
   void cancel_connected(std::uint64_t token, std::unique_ptr<Port> port);
-  void cancel_connect_failed(std::uint64_t token);
+  /// As server_connect_failed.
+  void cancel_connect_failed(std::uint64_t token, const std::string& text, const std::string& detail);
   [[nodiscard]] TimePoint next_deadline() const;
   void on_time(TimePoint now);
   void set_settings(std::shared_ptr<const Settings> settings);
@@ -60,6 +61,8 @@ class WorkerCore {
   void adopt_server(std::unique_ptr<ServerSession> server, pool::ServerId id);
   void cancel_waiting(pool::ClientId client);
   void start_cancel(pool::CancelId cancel, pool::ServerId server, pool::WorkerId origin, pool::ClientId requester);
+  /// Passes a request on to another process, as begin_cancel has decided. On the worker where it came in.
+  void pass_cancel(const pool::CancelResult& decided, pool::ClientId requester);
   void cancel_finished(pool::ClientId requester);
   void learn_credentials(const std::string& database, const std::string& user, const Credentials& what);
   /// The outcome of Host::process_command for the console `client`; `error` is empty on success.
@@ -96,6 +99,8 @@ class WorkerCore {
   /// The context of pool (database, pool_user); created, also in PoolManager, if new. Null if the database does not
   /// exist.
   PoolContext* context_for(const std::string& database, const std::string& pool_user);
+  /// Makes a database that came by `*` known for good; on behalf of `log_name`. Nothing if it is no such or not new.
+  void register_database(const std::string& database, const std::string& log_name);
   /// The user that servers of `database` are used as: the forced one or the client's.
   [[nodiscard]] std::string pool_user(const std::string& database, const std::string& login_user) const;
   /// Draws and registers a cancel key.
@@ -148,6 +153,10 @@ class WorkerCore {
 
   void connect_timeout(pool::ServerId server, TimePoint due);
   void open_cancel(CancelConnection::Job job);
+  void connect_cancel(CancelConnection& connection);
+  [[nodiscard]] CancelConnection* find_cancel(pool::CancelId cancel);
+  void forget_pool(pool::PoolId pool);
+  [[nodiscard]] bool in_use(const PoolContext& context) const;
   void perform_local(const pool::Action& action);
   void open_server(const pool::Action& action);
   void grant(const pool::Action& action);
@@ -184,6 +193,7 @@ class WorkerCore {
   std::unordered_map<std::string, Credentials> credentials_;  ///< by "database\0user"
   std::unordered_map<std::uint64_t, std::unique_ptr<CancelConnection>> cancels_;
   std::uint64_t next_token_ = 1;
+  std::size_t next_peer_host_ = 0;
   std::vector<std::unique_ptr<Connection>> graveyard_;
   std::priority_queue<Timer, std::vector<Timer>, std::greater<>> timers_;
 };

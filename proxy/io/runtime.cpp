@@ -147,6 +147,7 @@ void Runtime::start_workers() {
   {
     pool::PoolManager& pools = pools_.lock();
     pool::Actions actions;
+    pools.set_peers(static_cast<std::uint16_t>(config().peer_id), core::peer_limits(config()), actions);
     for (const auto& [name, entry] : config().databases) {
       pools.add_database(name);
       pools.set_database_limits(name, database_limits(config(), entry));
@@ -371,6 +372,7 @@ void Runtime::apply_to_pools(const core::Config& before, const core::Config& now
     core::PoolLock pools(*workers_[0]);
     pool::Actions& actions = core.actions();
     pools->set_limits(static_cast<std::uint32_t>(now.max_client_conn));
+    pools->set_peers(static_cast<std::uint16_t>(now.peer_id), core::peer_limits(now), actions);
     for (const auto& [name, entry] : now.databases) pools->add_database(name);
     for (const auto& row : pools->database_snapshots()) {
       const core::DatabaseConfig* entry = find_database(now, row.name);
@@ -380,6 +382,7 @@ void Runtime::apply_to_pools(const core::Config& before, const core::Config& now
         continue;
       }
       pools->set_database_limits(row.name, database_limits(now, *entry));
+      pools->set_autodb_idle_timeout(row.name, autodb_idle_timeout(now, *entry), core.now());
       const bool automatic = !now.databases.contains(row.name);
       const auto& changed = changes.changed_databases;
       const std::string key = automatic ? "*" : row.name;

@@ -152,7 +152,7 @@ void Worker::open_cancel(std::uint64_t token, const core::ServerTarget& target) 
     canceling_.erase(token);
     begin_batch();
     if (result.fd < 0) {
-      core_->cancel_connect_failed(token);
+      core_->cancel_connect_failed(token, result.error, result.detail);
     } else {
       core_->cancel_connected(token, std::make_unique<SocketPort>(*this, result.fd));
     }

@@ -202,7 +202,7 @@ void RelayWorld::connect_cancel(bool succeeds) {
     wires_.push_back(wire);
     core_.cancel_connected(token, std::make_unique<WirePort>(wire, plan_.pipe_max));
   } else {
-    core_.cancel_connect_failed(token);
+    core_.cancel_connect_failed(token, "connect failed", {});
   }
   settle();
 }

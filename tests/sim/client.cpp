@@ -189,6 +189,13 @@ void Client::check_parameters() {
   }
 }
 
+/// server_fast_close ends sessions, but only between two transactions.
+bool Client::closed_between_transactions(std::string_view text) const {
+  if (text != "database configuration changed" || plan_.database != "se") return false;
+  if (!world_.plan().settings->config->server_fast_close) return false;
+  return got_.empty() ? model_.status() == 'I' : got_.back().type == 'Z' && got_.back().body == "I";
+}
+
 void Client::fatal(const Message& message) {
   const auto fields = protocol::parse_error_fields(message.body);
   const std::string text(fields->message);
@@ -202,7 +209,7 @@ void Client::fatal(const Message& message) {
     // RECONNECT ends it at once.
   } else if (plan_.replicates && text == "login failed" && world_.disturbed()) {
     // Nobody tries again for it.
-  } else {
+  } else if (!closed_between_transactions(text)) {
     const bool known = std::any_of(kAllowedEnds.begin(), kAllowedEnds.end(),
                                    [&](const char* end) { return text.find(end) != std::string::npos; }) ||
                        text.find("server login has been failing") != std::string::npos;

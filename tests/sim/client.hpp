@@ -60,6 +60,7 @@ class Client final : public Far {
   [[nodiscard]] bool matches(const std::vector<Message>& expected, bool complete) const;
   void request_done();
   void fatal(const Message& message);
+  [[nodiscard]] bool closed_between_transactions(std::string_view text) const;
   void leave(bool terminate);
   void end_life();
   void cancel_later();

@@ -117,6 +117,9 @@ Drawn draw(std::uint64_t seed) {
     if (client.replicates) client.transactions = client.prepared = true;
     drawn.clients.push_back(client);
   }
+  // Drawn last, so that what was drawn before stays as it was when these came.
+  if (rng.chance(30)) config->pool_idle_timeout = std::chrono::milliseconds(rng.between(1, 100));
+  config->server_fast_close = rng.chance(50);
   return drawn;
 }
 

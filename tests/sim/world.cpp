@@ -369,6 +369,11 @@ void World::check_end() {
   for (const auto& [pid, backend] : by_pid_) {
     if (!backend->owner().empty()) fail("at the end: a server for replication is left of " + backend->owner());
   }
+  const bool forgets = plan_.settings->config->pool_idle_timeout > Duration::zero() && sessions == 0;
+  for (const auto& core : cores_) {
+    if (forgets && !core->contexts().empty()) fail("at the end: a worker has not forgotten a pool");
+  }
+  if (forgets && totals.pools != 0) fail(fmt::format("at the end: {} pools are not forgotten", totals.pools));
   if (totals.servers != open_[""]) {
     fail(fmt::format("at the end: {} permits, {} backends", totals.servers, open_[""]));
   }

@@ -81,6 +81,7 @@ class FakeHost final : public Host {
   std::deque<std::pair<pool::ServerId, ServerTarget>> connects;
   std::vector<pool::ServerId> abandoned;
   std::deque<std::uint64_t> cancel_connects;
+  std::deque<ServerTarget> cancel_targets;
   std::vector<std::uint64_t> abandoned_cancels;
   std::deque<Task> tasks;
   std::vector<ProcessCommand> commands;
@@ -98,7 +99,10 @@ class FakeHost final : public Host {
     connects.emplace_back(server, target);
   }
   void abandon_server(pool::ServerId server) override { abandoned.push_back(server); }
-  void open_cancel(std::uint64_t token, const ServerTarget&) override { cancel_connects.push_back(token); }
+  void open_cancel(std::uint64_t token, const ServerTarget& target) override {
+    cancel_connects.push_back(token);
+    cancel_targets.push_back(target);
+  }
   void abandon_cancel(std::uint64_t token) override { abandoned_cancels.push_back(token); }
   void detach(Port&) override {}
   void attach(Port&) override {}
@@ -156,6 +160,7 @@ class World {
                  const std::string& hba = {}, const std::string& ident = {})
       : settings_(make_settings(text, std::move(users), hba, ident)), core(0, host, settings_, keys()) {
     core.set_now(now);
+    host.pools.set_peers(static_cast<std::uint16_t>(core.config().peer_id), peer_limits(core.config()), core.actions());
   }
   ~World() {
     // Sessions use the host while they end.
@@ -373,6 +378,22 @@ inline std::string fatal(std::string_view sqlstate, std::string_view text) {
   return made([](std::string& out, std::string_view state,
                  std::string_view message) { protocol::append_error(out, "FATAL", state, message); },
               sqlstate, text);
+}
+/// The key in a client's welcome, as it is counted in pool/cancel_key.hpp.
+inline std::uint64_t key_in(std::string_view welcome) {
+  while (!welcome.empty() && welcome[0] != 'K') welcome.remove_prefix(1 + protocol::load_u32(welcome.data() + 1));
+  REQUIRE(welcome.size() >= 13);
+  return (std::uint64_t{protocol::load_u32(welcome.data() + 5)} << 32) | protocol::load_u32(welcome.data() + 9);
+}
+inline std::string cancel_request(std::uint64_t key) {
+  char secret[4];
+  protocol::store_u32(secret, static_cast<std::uint32_t>(key));
+  return made(protocol::append_cancel_request, static_cast<std::uint32_t>(key >> 32),
+              std::string_view(secret, sizeof secret));
+}
+/// The CancelRequest for the client whose welcome this was.
+inline std::string cancel_for(std::string_view welcome) {
+  return cancel_request(key_in(welcome));
 }
 /// The types of the messages in `bytes`, in order; '!' for a torn one.
 inline std::string types(std::string_view bytes) {

@@ -9,13 +9,6 @@ using namespace pgweir::core::test;
 
 namespace {
 
-/// The CancelRequest for the client whose welcome this was.
-std::string cancel_for(std::string_view welcome) {
-  while (!welcome.empty() && welcome[0] != 'K') welcome.remove_prefix(1 + protocol::load_u32(welcome.data() + 1));
-  REQUIRE(welcome.size() > 13);
-  return made(protocol::append_cancel_request, protocol::load_u32(welcome.data() + 5), welcome.substr(9, 4));
-}
-
 WirePtr console(World& world, const std::string& user = "admin") {
   const WirePtr wire = world.connect();
   world.feed(wire, World::startup({{"user", user}, {"database", "pgbouncer"}}));
@@ -78,7 +71,7 @@ TEST_CASE("a cancel request whose connect fails or takes too long ends", "[sessi
   world.feed(asking, cancel_for(world.welcome));
   REQUIRE(world.host.cancel_connects.size() == 1);
   SECTION("fails") {
-    world.core.cancel_connect_failed(world.host.cancel_connects.front());
+    world.core.cancel_connect_failed(world.host.cancel_connects.front(), "connect failed", "");
     world.settle();
   }
   SECTION("too long") {

@@ -1,6 +1,7 @@
 // The random events of the model: what clients, servers, the console and the clock may do at any moment.
 #include <algorithm>
 
+#include "pool/cancel_key.hpp"
 #include "random_world.hpp"
 
 namespace pgweir::pool::test {
@@ -22,6 +23,7 @@ void World::configure() {
   for (std::uint64_t u = 0; u < users; ++u) users_.push_back("user" + std::to_string(u));
   own_percent_ = chance(50) ? 25 : 0;
   configure_limits();
+  configure_peers();
   for (const std::string& db : databases_) {
     for (const std::string& user : users_) {
       call(any_worker(), [&](Actions& out) { pools_.push_back(m_.set_pool(db, user, {}, now_, out)); });
@@ -41,6 +43,18 @@ void World::configure_limits() {
   }
 }
 
+void World::configure_peers() {
+  std::vector<PeerLimits> peers;
+  peer_max_.clear();
+  for (std::uint16_t id = 1; id <= 3; ++id) {
+    if (chance(30)) continue;
+    const auto size = static_cast<std::uint32_t>(1 + below(3));
+    peers.push_back({id, size});
+    peer_max_[id] = size;
+  }
+  call(any_worker(), [&](Actions& out) { m_.set_peers(static_cast<std::uint16_t>(99), peers, out); });
+}
+
 void World::configure_pool(PoolId pool) {
   PoolSettings s;
   s.pool_size = chance(5) ? 0 : static_cast<std::uint32_t>(1 + below(4));
@@ -54,6 +68,7 @@ void World::configure_pool(PoolId pool) {
   s.server_check_delay = milliseconds(below(20));
   s.server_round_robin = chance(30);
   s.forced_user = chance(20);
+  s.server_fast_close = chance(30);
   settings_[pool] = s;
   const auto [db, user] = m_.pool_name(pool);
   call(any_worker(), [&, d = db, u = user](Actions& out) { (void)m_.set_pool(d, u, s, now_, out); });
@@ -81,7 +96,7 @@ void World::step() {
   } else if (dice < 955) {
     configure_pool(any_pool());
   } else if (dice < 958) {
-    configure_limits();
+    chance(50) ? configure_limits() : configure_peers();
   } else {
     pass_time(chance(20) ? milliseconds(below(100)) : Duration(below(1000)));
   }
@@ -223,37 +238,65 @@ void World::server_fails() {
   if (clients_.at(user).mood == Mood::Idle && chance(60)) acquire(user, true);
 }
 
-void World::cancel_acts() {
-  if (!calm_ && chance(50)) {
-    const bool busy = chance(80);
-    const auto found = any_of(clients_, [&](const Client& c) { return !busy || c.mood == Mood::Running; });
-    if (found == clients_.end()) return;
-    const Client& c = found->second;
-    const WorkerId worker = any_worker();
-    const CancelResult r = m_.begin_cancel(c.key, worker, now_);
-    if (r.status == CancelStatus::Forward) {
-      must(c.mood == Mood::Running && r.server == c.server, "a cancel for another server");
-      cancels_[r.cancel] = {worker, found->first, r.server, c.run, false};
-    } else {
-      const bool right = c.mood == Mood::Running ? r.status == CancelStatus::LimitReached
-                         : c.mood == Mood::Waiting
-                             ? r.status == CancelStatus::Waiting || r.status == CancelStatus::NotFound
-                             : r.status == CancelStatus::NotFound;
-      must(right, "wrong answer to a cancel request");
-    }
+void World::cancel_arrives() {
+  const bool busy = chance(80);
+  const auto found = any_of(clients_, [&](const Client& c) { return !busy || c.mood == Mood::Running; });
+  if (found == clients_.end()) return;
+  const Client& c = found->second;
+  const CancelResult r = m_.begin_cancel(c.key, any_worker(), now_);
+  if (r.status == CancelStatus::Forward) {
+    must(c.mood == Mood::Running && r.server == c.server && r.worker == c.worker, "a cancel for another server");
+    cancels_[r.cancel] = {.worker = c.worker,
+                          .client = found->first,
+                          .server = r.server,
+                          .run = c.run,
+                          .waiting = m_.cancel_turn(r.cancel) == CancelTurn::Wait};
     return;
   }
+  const bool right = c.mood == Mood::Running   ? r.status == CancelStatus::LimitReached
+                     : c.mood == Mood::Waiting ? r.status == CancelStatus::Waiting || r.status == CancelStatus::NotFound
+                                               : r.status == CancelStatus::NotFound;
+  must(right, "wrong answer to a cancel request");
+}
+
+void World::peer_cancel_arrives() {
+  const auto peer = static_cast<std::uint16_t>(1 + below(4));
+  const WorkerId worker = any_worker();
+  // Made by the peer, and passed on some times already.
+  const std::uint64_t hops = below(4);
+  const std::uint64_t key = cancel_key::make(random_(), peer) - (3 - hops);
+  const CancelResult r = m_.begin_cancel(key, worker, now_);
+  must((r.status != CancelStatus::NotFound) == (peer_max_.contains(peer) && hops > 0), "wrong answer about a peer");
+  if (r.status != CancelStatus::Peer) return;
+  must(r.peer == peer && r.peer_key == key - 1 && r.worker == worker, "passed on wrongly");
+  Cancel& cancel = cancels_[r.cancel] = {.worker = worker, .peer = peer};
+  cancel.waiting = m_.cancel_turn(r.cancel) == CancelTurn::Wait;
+  if (!cancel.waiting) check_peer(peer, peer_max_.at(peer));
+}
+
+/// After one more request has got a connection to `peer`.
+void World::check_peer(std::uint16_t peer, std::uint32_t most) const {
+  std::uint32_t open = 0;
+  for (const auto& [id, cancel] : cancels_) open += cancel.peer == peer && !cancel.waiting ? 1 : 0;
+  must(open <= most, "a peer's pool_size exceeded");
+}
+
+void World::cancel_acts() {
+  if (!calm_ && chance(50)) return chance(70) ? cancel_arrives() : peer_cancel_arrives();
   const auto found = any_of(cancels_, [](const Cancel&) { return true; });
   if (found == cancels_.end()) return;
   const CancelId id = found->first;
   Cancel& cancel = found->second;
-  if (!cancel.sent && chance(70)) {
+  const CancelTurn turn = m_.cancel_turn(id);
+  must(turn == CancelTurn::Over || (turn == CancelTurn::Wait) == cancel.waiting, "a request missed its turn");
+  if (!cancel.sent && turn != CancelTurn::Wait && chance(70)) {
     cancel.sent = m_.confirm_cancel(id);
     if (!cancel.sent) {
       cancels_.erase(id);
       return;
     }
     ++cancels_sent_;
+    if (cancel.peer != 0) return;
     const auto c = clients_.find(cancel.client);
     must(c != clients_.end() && c->second.mood == Mood::Running && c->second.server == cancel.server &&
              c->second.run == cancel.run,

@@ -60,8 +60,24 @@ void World::note(const Action& a) {
     case ActionKind::DropClient:
       forget_wait(a.client);
       break;
-    case ActionKind::OfferIdle:
+    case ActionKind::StartCancel: {
+      Cancel& cancel = cancels_.at(a.cancel);
+      must(cancel.waiting && cancel.worker == a.worker, "StartCancel for the wrong request or worker");
+      cancel.waiting = false;
+      if (cancel.peer != 0) check_peer(cancel.peer, peer_max_.at(cancel.peer));
+      break;
+    }
+    case ActionKind::FastClose:
+      must(servers_.at(a.server).at == a.worker, "FastClose for the wrong worker");
+      break;
     case ActionKind::AbandonCancel:
+      if (const auto c = cancels_.find(a.cancel); c != cancels_.end()) {
+        must(c->second.worker == a.worker, "AbandonCancel for the wrong worker");
+        must(c->second.peer == 0 || c->second.waiting, "a request on its way to a peer was abandoned");
+      }
+      break;
+    case ActionKind::OfferIdle:
+    case ActionKind::ForgetPool:
     case ActionKind::WaitOver:
       break;
   }
@@ -207,6 +223,9 @@ void World::carry_out(WorkerId at, const Message& message) {
         cancels_.erase(c);
       }
       break;
+    case ActionKind::StartCancel:
+    case ActionKind::FastClose:
+    case ActionKind::ForgetPool:
     case ActionKind::WaitOver:
       break;
   }

@@ -65,6 +65,8 @@ class World {
     ServerId server{};
     std::uint64_t run = 0;
     bool sent = false;
+    bool waiting = false;    ///< it may have no connection yet
+    std::uint16_t peer = 0;  ///< where it is passed on to; 0: it is for a server
   };
   struct Message {
     Action action{};
@@ -106,6 +108,10 @@ class World {
   void server_acts();
   void server_fails();
   void cancel_acts();
+  void cancel_arrives();
+  void peer_cancel_arrives();
+  void configure_peers();
+  void check_peer(std::uint16_t peer, std::uint32_t most) const;
   void console_acts();
   void stale_message();
   void deliver_any();
@@ -129,6 +135,7 @@ class World {
   std::vector<PoolId> pools_;
   std::map<PoolId, PoolSettings> settings_;
   std::map<std::string, std::uint32_t> database_max_, user_max_;
+  std::map<std::uint16_t, std::uint32_t> peer_max_;
   std::map<std::pair<WorkerId, WorkerId>, std::deque<Message>> mailboxes_;  ///< (from, to)
   std::map<ServerId, Server> servers_;
   std::map<ClientId, Client> clients_;

@@ -116,7 +116,7 @@ TEST_CASE("a cancel that was not confirmed ends with the query", "[cancel]") {
     r.release(r.l.server);
     const Action a = r.only(ActionKind::AbandonCancel);
     CHECK(a.cancel == c.cancel);
-    CHECK(a.worker == 1);
+    CHECK(a.worker == 0);  // where the client is, and so the connection that carries it
     CHECK(r.snap(r.p).sv_idle == 1);
     SECTION("even if the same client gets the same server again") {
       REQUIRE(r.acquire(r.l.client, r.p).server == r.l.server);
@@ -215,27 +215,80 @@ TEST_CASE("an undelivered cancel during the query recycles the server at release
   CHECK(r.only(ActionKind::CloseServer).reason == "close_needed");
 }
 
-TEST_CASE("cancel requests in flight are limited to twice pool_size", "[cancel]") {
-  const auto pool_size = GENERATE(1U, 3U);
-  CancelRig r(pool_size);
+namespace {
+
+/// Requests until one has to wait, every other one of them sent; that one is the last.
+std::vector<CancelResult> fill(CancelRig& r) {
   std::vector<CancelResult> all;
   for (;;) {
-    CancelResult c = r.begin();
-    if (c.status != CancelStatus::Forward) {
-      CHECK(c.status == CancelStatus::LimitReached);
-      break;
-    }
-    if (all.size() % 2 == 1) REQUIRE(r.m.confirm_cancel(c.cancel));
-    all.push_back(c);
+    all.push_back(r.begin());
+    REQUIRE(all.back().status == CancelStatus::Forward);
+    if (r.m.cancel_turn(all.back().cancel) == CancelTurn::Wait) return all;
+    if (all.size() % 2 == 0) REQUIRE(r.m.confirm_cancel(all.back().cancel));
   }
-  CHECK(all.size() == 2 * pool_size);
-  r.end(all.back(), true);
-  CHECK(r.begin().status == CancelStatus::Forward);
 }
 
-TEST_CASE("a pool without a size limit takes 100 cancel requests", "[cancel]") {
+}  // namespace
+
+TEST_CASE("cancel requests in flight are limited to twice pool_size, the others wait", "[cancel]") {
+  const auto pool_size = GENERATE(1U, 3U);
+  CancelRig r(pool_size);
+  const std::vector<CancelResult> all = fill(r);
+  CHECK(all.size() == 2 * pool_size + 1);
+  CHECK(r.snap(r.p).cl_waiting_cancel_req == pool_size + 1);
+  CHECK(r.snap(r.p).cl_active_cancel_req == pool_size);
+  CHECK_FALSE(r.m.confirm_cancel(all.back().cancel));  // not its turn
+  const CancelResult next = r.begin();
+  CHECK(r.m.cancel_turn(next.cancel) == CancelTurn::Wait);
+  r.end(all.front(), true);
+  CHECK(r.only(ActionKind::StartCancel).cancel == all.back().cancel);
+  CHECK(r.m.cancel_turn(all.back().cancel) == CancelTurn::Now);
+  CHECK(r.m.confirm_cancel(all.back().cancel));
+  SECTION("one that gives up waiting changes nothing for the others") {
+    r.end(next, false);
+    CHECK(r.out.empty());
+    CHECK_FALSE(r.m.close_needed(r.l.server));
+    CHECK(r.m.cancel_turn(next.cancel) == CancelTurn::Over);
+  }
+  SECTION("a larger pool has room at once") {
+    r.pool("db", "u", Rig::size(pool_size + 1));
+    CHECK(r.only(ActionKind::StartCancel).cancel == next.cancel);
+  }
+  SECTION("with the query its waiting requests end too") {
+    r.release(r.l.server);
+    CHECK(r.count(ActionKind::StartCancel) == 0);
+    CHECK(r.count(ActionKind::AbandonCancel) == pool_size);  // those that were not sent
+    CHECK(r.m.cancel_turn(next.cancel) == CancelTurn::Over);
+    CHECK(r.snap(r.p).cl_waiting_cancel_req == 0);
+    CHECK(r.snap(r.p).sv_being_canceled == 1);
+  }
+}
+
+TEST_CASE("a request of another query gets the place of one that has ended", "[cancel]") {
+  CancelRig r(2);
+  const auto other = r.linked(r.p, 1);
+  REQUIRE(r.m.set_cancel_key(other.client, 43, false));
+  const std::vector<CancelResult> all = fill(r);
+  r.end(all.back(), false);
+  const CancelResult waits = r.m.begin_cancel(43, 0, r.now);
+  REQUIRE(r.m.cancel_turn(waits.cancel) == CancelTurn::Wait);
+  CHECK(waits.worker == 1);
+  r.release(r.l.server);  // ends the requests for it that were not sent
+  CHECK(r.count(ActionKind::AbandonCancel) == 2);
+  CHECK(r.out.back().kind == ActionKind::StartCancel);
+  CHECK(r.out.back().cancel == waits.cancel);
+  CHECK(r.out.back().worker == 1);
+}
+
+TEST_CASE("a pool without a size limit takes 100 cancel requests at once", "[cancel]") {
   CancelRig r(0);
-  for (int i = 0; i < 100; ++i) REQUIRE(r.m.begin_cancel(42, 0, r.now).status == CancelStatus::Forward);
+  CHECK(fill(r).size() == 101);
+}
+
+TEST_CASE("too many waiting cancel requests are dropped", "[cancel]") {
+  CancelRig r(1);
+  fill(r);
+  for (int i = 1; i < 1000; ++i) REQUIRE(r.m.begin_cancel(42, 0, r.now).status == CancelStatus::Forward);
   CHECK(r.begin().status == CancelStatus::LimitReached);
 }
 

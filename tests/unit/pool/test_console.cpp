@@ -53,11 +53,11 @@ TEST_CASE("pausing what nobody knows", "[pause]") {
   Rig r;
   CHECK(r.m.pause("db", r.now, r.out) == Result::NotFound);
   CHECK(r.m.resume("db", r.now, r.out) == Result::NotFound);
-  CHECK(r.m.set_disabled("db", true) == Result::NotFound);
+  CHECK(r.m.set_disabled("db", true, r.now) == Result::NotFound);
   r.m.add_database("db");
   CHECK(r.m.pause("db", r.now, r.out) == Result::Ok);
-  CHECK(r.m.set_disabled("db", true) == Result::Ok);
-  CHECK(r.m.set_disabled("db", true) == Result::Already);
+  CHECK(r.m.set_disabled("db", true, r.now) == Result::Ok);
+  CHECK(r.m.set_disabled("db", true, r.now) == Result::Already);
   CHECK(r.m.is_disabled("db"));
   CHECK_FALSE(r.m.is_disabled("other"));
   const auto dbs = r.m.database_snapshots();
