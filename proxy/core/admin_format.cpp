@@ -30,7 +30,7 @@ constexpr std::pair<std::string_view, std::string_view> kWelcomeParameters[] = {
 
 constexpr std::string_view kHelp =
     "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION|STATE"
-    "\n\tSHOW PEERS|PEER_POOLS|LISTS|MEM|SOCKETS|ACTIVE_SOCKETS"
+    "\n\tSHOW PEERS|PEER_POOLS|LISTS|MEM|SOCKETS|ACTIVE_SOCKETS|DNS_HOSTS|DNS_ZONES"
     "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS|LATENCY"
     "\n\tSET key = value"
     "\n\tRELOAD"
