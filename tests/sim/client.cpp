@@ -193,7 +193,7 @@ void Client::check_parameters() {
 bool Client::closed_between_transactions(std::string_view text) const {
   if (text != "database configuration changed" || plan_.database != "se") return false;
   if (!world_.plan().settings->config->server_fast_close) return false;
-  return got_.empty() ? model_.status() == 'I' : got_.back().type == 'Z' && got_.back().body == "I";
+  return got_.empty() ? asked_in_ == 'I' : got_.back().type == 'Z' && got_.back().body == "I";
 }
 
 void Client::fatal(const Message& message) {
@@ -301,6 +301,7 @@ void Client::leave(bool terminate) {
 // Sends `bytes` and notes what a server of our own answers to them.
 void Client::expect_from(PgSession& model, const std::string& bytes) {
   Alternative usual;
+  asked_in_ = model.status();
   model.input(bytes);
   std::string out;
   for (;;) {

@@ -95,6 +95,7 @@ class Client final : public Far {
   std::vector<Message> got_;
   std::string in_;
   std::string request_;  ///< for people
+  char asked_in_ = 'I';  ///< transaction status that the last request met
   std::string owner_;    ///< names this connection, if it replicates
   Parameters startup_, told_;
   std::string key_;
