@@ -193,6 +193,7 @@ void Client::check_parameters() {
 bool Client::closed_between_transactions(std::string_view text) const {
   if (text != "database configuration changed" || plan_.database != "se") return false;
   if (!world_.plan().settings->config->server_fast_close) return false;
+  if (!busy_) return model_.status() == 'I';
   return got_.empty() ? asked_in_ == 'I' : got_.back().type == 'Z' && got_.back().body == "I";
 }
 
