@@ -17,6 +17,11 @@ bool PoolManager::set_cancel_key(ClientId client, std::uint64_t key, bool consol
   return true;
 }
 
+std::uint64_t PoolManager::cancel_key(ClientId client) const {
+  const ClientSlot* c = std::as_const(impl_->clients).find(client);
+  return c != nullptr && c->has_key ? c->key : 0;
+}
+
 CancelResult PoolManager::begin_cancel(std::uint64_t key, WorkerId worker, TimePoint now) {
   Impl& m = *impl_;
   m.tick(now);

@@ -80,7 +80,7 @@ void PoolManager::Impl::check_pool(const PoolState& pool, TimePoint now) const {
   if (paused(pool)) {
     PROXY_INVARIANT(pool.idle.empty() && counts.of(ServerState::Login) == 0);
   } else if (permits_free(pool) && deadlines.next() > now) {
-    PROXY_INVARIANT(pool.openable(now) == 0);
+    PROXY_INVARIANT(openable(pool, now) == 0);
   }
   // Nor does a server that nobody else was promised keep anybody from a connection of his own.
   if (!paused(pool) && !pool.login_paused(now) && pool.lacks_room() && deadlines.next() > now) {

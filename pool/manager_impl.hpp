@@ -5,7 +5,8 @@
 //   manager_clients.cpp   clients, acquire, leaving                  manager_cancel.cpp   cancel requests
 //   manager_servers.cpp   life of a server, handing it on            manager_console.cpp  PAUSE, KILL, waits
 //   manager_time.cpp      deadlines                                  manager_report.cpp   snapshots
-//   manager_unused.cpp    forgetting pools and databases             manager_check.cpp    check_invariants
+//   manager_unused.cpp    forgetting pools and databases             manager_restart.cpp  online restart
+//   manager_check.cpp     check_invariants
 //
 // Rules that hold between public calls, unless the database is paused: no pool has a waiter and an idle server; no
 // waiter that a new connection could serve lacks one that is logging in, but for limits, the login cap and the retry
@@ -89,6 +90,7 @@ struct PoolManager::Impl {
   std::uint32_t attached_clients = 0;
   std::uint32_t waiting_clients = 0;
   bool all_paused = false;
+  bool adopting = false;  ///< connections of another process are still to come: none is opened
   TimePoint last_now{};
   std::uint64_t last_seq = 0;
 
@@ -165,6 +167,8 @@ struct PoolManager::Impl {
   [[nodiscard]] std::uint32_t openable(const PoolState& pool, TimePoint now) const;
   static bool permits_free(const PoolState& pool) { return !pool.database.full() && !pool.user.full(); }
   /// `own`: the client (in no queue) for which it is opened alone; nullptr: for anybody.
+  /// A permit, taken for a connection whose login is about to begin.
+  ServerSlot& add_server(PoolState& pool, WorkerId worker, TimePoint created);
   void open(PoolState& pool, WorkerId worker, ClientSlot* own, TimePoint now, Actions& out);
   /// Opens what the first uncovered waiter needs; there must be one.
   void open_for_first(PoolState& pool, TimePoint now, Actions& out);

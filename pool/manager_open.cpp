@@ -18,7 +18,21 @@ bool shares_limit(const PoolState& pool, const PoolState& around) {
 }  // namespace
 
 std::uint32_t PoolManager::Impl::openable(const PoolState& pool, TimePoint now) const {
-  return paused(pool) ? 0 : pool.openable(now);
+  return paused(pool) || adopting ? 0 : pool.openable(now);
+}
+
+ServerSlot& PoolManager::Impl::add_server(PoolState& pool, WorkerId worker, TimePoint created) {
+  ServerSlot& server = server_slots.add();
+  server.pool = &pool;
+  server.worker = worker;
+  server.created = created;
+  pool.all_servers.push_back(server);
+  pool.servers.enter(ServerState::Login);
+  pool.database.servers.enter(ServerState::Login);
+  pool.user.servers.enter(ServerState::Login);
+  servers.enter(ServerState::Login);
+  ++pool.logins;
+  return server;
 }
 
 void PoolManager::Impl::open(PoolState& pool, WorkerId worker, ClientSlot* own, TimePoint now, Actions& out) {
@@ -27,18 +41,11 @@ void PoolManager::Impl::open(PoolState& pool, WorkerId worker, ClientSlot* own, 
   PROXY_INVARIANT(limits.pool_size == 0 || pool.servers.total < limits.pool_size ||
                   pool.servers.total - limits.pool_size < limits.reserve_pool_size);
   const std::string_view notice = pool.uses_reserve() ? kReserveNotice : std::string_view{};
-  ServerSlot& server = server_slots.add();
-  server.pool = &pool;
-  server.worker = worker;
-  server.created = now;
-  pool.all_servers.push_back(server);
-  server.dedicated = own != nullptr;
-  ++(own != nullptr ? pool.dedicated_logins : pool.logins);
-  pool.servers.enter(ServerState::Login);
-  pool.database.servers.enter(ServerState::Login);
-  pool.user.servers.enter(ServerState::Login);
-  servers.enter(ServerState::Login);
+  ServerSlot& server = add_server(pool, worker, now);
   if (own != nullptr) {
+    server.dedicated = true;
+    --pool.logins;
+    ++pool.dedicated_logins;
     link(*own, server);
     set_waiting(*own, true);
   }
@@ -153,7 +160,8 @@ void PoolManager::Impl::offer_to_other_pools(PoolState& pool, TimePoint now, Act
 
 void PoolManager::Impl::keep_min_pool(PoolState& pool, TimePoint now, Actions& out) {
   const std::uint32_t wanted = pool.min_servers();
-  if (pool.servers.alive() >= wanted || pool.all_logins() > 0 || paused(pool) || !permits_free(pool)) return;
+  if (pool.servers.alive() >= wanted || pool.all_logins() > 0 || paused(pool) || adopting || !permits_free(pool))
+    return;
   if (pool.settings.pool_size != 0 && pool.servers.total >= pool.settings.pool_size) return;
   if (pool.login_paused(now)) {
     arm(pool, pool.retry_at);

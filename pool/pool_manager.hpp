@@ -138,6 +138,14 @@ struct CancelResult {
   std::uint64_t peer_key = 0;  ///< Peer: what to send
 };
 
+/// A server connection that another process has opened and logged in, and hands over with what it knows about it.
+struct AdoptedServer {
+  WorkerId worker = 0;
+  BackendKey key{};
+  TimePoint created{}, last_active{};
+  bool close_needed = false;
+};
+
 /// Another process to which cancel requests are passed on.
 struct PeerLimits {
   std::uint16_t id = 0;
@@ -269,9 +277,23 @@ class PoolManager {
   [[nodiscard]] bool close_needed(ServerId server) const;
   [[nodiscard]] WorkerId server_worker(ServerId server) const;
 
+  // ---- online restart ----
+  /// Takes over a connection, Active for `client` (waiting in no queue, holding no server; on the same worker) or, with
+  /// none, free. It counts against the limits without asking them: it did so in the other process. What does not fit
+  /// the limits of this one is closed when it becomes free.
+  ServerId adopt_server(PoolId pool, AdoptedServer server, ClientId client, TimePoint now, Actions& out);
+  /// Between set_adopting(true) and false, while servers are adopted, none is opened.
+  void set_adopting(bool on, TimePoint now, Actions& out);
+  /// What another process is to know about a server.
+  [[nodiscard]] AdoptedServer state_of(ServerId server) const;
+  /// Nothing is on its way that ends by itself: no login, move, test, close, grant or cancel request.
+  [[nodiscard]] bool at_rest() const;
+
   // ---- cancel requests ----
   /// Registers the client's cancel key (8 bytes as sent in BackendKeyData). False: the key is taken, draw another.
   [[nodiscard]] bool set_cancel_key(ClientId client, std::uint64_t key, bool console);
+  /// The key of a client; 0: it has none.
+  [[nodiscard]] std::uint64_t cancel_key(ClientId client) const;
   /// A cancel request came in on any worker. Forward counts it against 2 x pool_size of the pool, Peer against the
   /// pool_size of the peer; those beyond wait for their turn.
   [[nodiscard]] CancelResult begin_cancel(std::uint64_t key, WorkerId worker, TimePoint now);

@@ -38,12 +38,16 @@ StatementTable::~StatementTable() {
   for (auto& [key, statement] : statements_) statement->table_ = nullptr;
 }
 
-StatementPtr StatementTable::intern(std::string_view query, std::string_view parameter_types) {
+Hash128 StatementTable::base_of(std::string_view query, std::string_view parameter_types) const {
   SipHash128 hash(hash_key_);
   hash.add_number(query.size());
   hash.add(query);
   hash.add(parameter_types);
-  const Hash128 base = hash.finish();
+  return hash.finish();
+}
+
+StatementPtr StatementTable::intern(std::string_view query, std::string_view parameter_types) {
+  const Hash128 base = base_of(query, parameter_types);
   Hash128 key = base;
   if (!generations_.empty()) {
     if (const auto it = generations_.find(base); it != generations_.end()) {
@@ -149,6 +153,70 @@ std::optional<Hash128> ServerStatements::evict_over(std::size_t limit) {
 void ServerStatements::clear() {
   order_.clear();
   index_.clear();
+}
+
+// ---- for another process ----
+
+void StatementTable::transfer(StateArchive& archive, StatementPtr& statement) {
+  bool there = statement != nullptr;
+  archive(there);
+  if (!there) return;
+  Hash128 key;
+  std::string query, types;
+  if (!archive.reading()) {
+    key = statement->key();
+    query = statement->query();
+    types = statement->parameter_types();
+  }
+  archive(key.low, key.high, query, types);
+  if (!archive.reading()) return;
+  if (const auto it = statements_.find(key); it != statements_.end()) {
+    statement = StatementPtr(it->second);
+    return;
+  }
+  statement = StatementPtr(new Statement(this, base_of(query, types), key, query, types));
+  statements_.emplace(key, statement.get());
+}
+
+void ClientStatements::Registration::transfer(StateArchive& archive, StatementTable& table) {
+  table.transfer(archive, statement);
+  archive(serial, confirmed);
+  if (archive.reading() && statement == nullptr) serial = 0;
+}
+
+void ClientStatements::transfer(StateArchive& archive, StatementTable& table) {
+  archive(next_serial_);
+  const std::size_t size = archive.count(names_.size());
+  if (!archive.reading()) {
+    for (auto& [name, registration] : names_) {
+      std::string copy = name;
+      archive(copy);
+      registration.transfer(archive, table);
+    }
+    return;
+  }
+  for (std::size_t i = 0; i < size && !archive.failed(); ++i) {
+    std::string name;
+    Registration registration;
+    archive(name);
+    registration.transfer(archive, table);
+    if (registration.statement == nullptr) return archive.fail();
+    names_.insert_or_assign(std::move(name), std::move(registration));
+  }
+}
+
+void ServerStatements::transfer(StateArchive& archive) {
+  const std::size_t size = archive.count(order_.size());
+  if (!archive.reading()) {
+    for (Hash128& key : order_) archive(key.low, key.high);
+    return;
+  }
+  clear();
+  for (std::size_t i = 0; i < size && !archive.failed(); ++i) {
+    Hash128 key;
+    archive(key.low, key.high);
+    add_oldest(key);
+  }
 }
 
 }  // namespace pgweir::protocol

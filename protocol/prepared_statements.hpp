@@ -17,6 +17,7 @@
 #include <boost/smart_ptr/intrusive_ref_counter.hpp>
 
 #include "protocol/siphash.hpp"
+#include "protocol/state_archive.hpp"
 #include "protocol/wire.hpp"
 
 namespace pgweir::protocol {
@@ -70,9 +71,13 @@ class StatementTable {
 
   [[nodiscard]] std::size_t size() const { return statements_.size(); }
 
+  /// A statement (or none) for another process: under the name that the servers know it by.
+  void transfer(StateArchive& archive, StatementPtr& statement);
+
  private:
   friend class Statement;
   void forget(const Statement& statement);
+  [[nodiscard]] Hash128 base_of(std::string_view query, std::string_view parameter_types) const;
 
   HashKey hash_key_;
   std::unordered_map<Hash128, Statement*, Hash128Hasher> statements_;
@@ -88,6 +93,7 @@ class ClientStatements {
     StatementPtr statement;
     std::uint64_t serial = 0;  ///< distinguishes this registration of the name from earlier and later ones
     bool confirmed = false;    ///< ParseComplete was seen
+    void transfer(StateArchive& archive, StatementTable& table);
   };
 
   [[nodiscard]] Registration* find(std::string_view name);
@@ -103,6 +109,8 @@ class ClientStatements {
   /// DISCARD ALL or DEALLOCATE ALL ran: forgets all names but those whose Parse is still under way behind it.
   void clear_confirmed();
   [[nodiscard]] std::size_t size() const { return names_.size(); }
+  /// All of it for another process; `table` is the one the statements are, or will be, in.
+  void transfer(StateArchive& archive, StatementTable& table);
 
  private:
   struct NameHash {
@@ -127,6 +135,7 @@ class ServerStatements {
   [[nodiscard]] std::optional<Hash128> evict_over(std::size_t limit);
   void clear();
   [[nodiscard]] std::size_t size() const { return index_.size(); }
+  void transfer(StateArchive& archive);
 
  private:
   std::list<Hash128> order_;  ///< newest at the front

@@ -1,5 +1,7 @@
 #include "protocol/reply_ledger.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <utility>
 
 namespace pgweir::protocol {
@@ -106,6 +108,40 @@ std::size_t ReplyLedger::begin_copy_in() {
 void ReplyLedger::clear() {
   while (size_ > 0) drop_front();
   unsynced_ = skip_to_sync_ = copy_in_ = sync_ignored_ = uncertain_ = false;
+}
+
+// ---- for another process ----
+
+namespace {
+
+void transfer_change(StateArchive& archive, StatementChange& change, StatementTable& table) {
+  archive(change.client_name, change.added_serial);
+  change.removed.transfer(archive, table);
+  archive(change.key.low, change.key.high, change.server_added, change.server_removed, change.sqlstate, change.error);
+}
+
+void transfer_entry(StateArchive& archive, ReplyEntry& entry, StatementTable& table) {
+  bool changes = entry.change != nullptr;
+  archive(entry.kind, entry.purpose, entry.quiet, entry.unnamed_serial, changes);
+  if (archive.reading()) {
+    if (entry.kind > ReplyKind::Mistake) archive.fail();
+    if (changes) entry.change = std::make_unique<StatementChange>();
+  }
+  if (changes) transfer_change(archive, *entry.change, table);
+  table.transfer(archive, entry.statement);
+}
+
+}  // namespace
+
+void ReplyLedger::transfer(StateArchive& archive, StatementTable& table) {
+  const std::size_t size = archive.count(size_);
+  if (archive.reading()) {
+    ring_ = std::vector<ReplyEntry>(std::bit_ceil(std::max<std::size_t>(size, 8)));
+    head_ = 0;
+    size_ = size;
+  }
+  for (std::size_t i = 0; i < size; ++i) transfer_entry(archive, nth(i), table);
+  archive(unsynced_, skip_to_sync_, copy_in_, sync_ignored_, uncertain_);
 }
 
 }  // namespace pgweir::protocol

@@ -122,6 +122,8 @@ class ReplyLedger {
   /// A message was forwarded that has no reply but needs a Sync (Flush).
   void note_unsynced() { unsynced_ = true; }
   void clear();
+  /// All of it for another process; `table` as for ClientStatements::transfer.
+  void transfer(StateArchive& archive, StatementTable& table);
   /// Calls `visit(const ReplyEntry&)` for each entry, oldest first.
   template <class Visit>
   void for_each(Visit visit) const {

@@ -165,4 +165,42 @@ std::string clean_application_name(std::string_view value) {
   return result;
 }
 
+// ---- for another process ----
+
+void transfer(StateArchive& archive, ParameterSetPtr& set, const TrackedNames& names) {
+  bool there = set != nullptr;
+  archive(there);
+  if (!there) return;
+  const std::size_t size = archive.count(set == nullptr ? 0 : std::min(set->values.size(), names.size()));
+  if (!archive.reading()) {
+    for (std::size_t i = 0; i < size; ++i) {
+      std::string name = names.name(i);
+      std::optional<std::string> value = set->values[i];
+      archive(name, value);
+    }
+    return;
+  }
+  auto made = std::make_shared<ParameterSet>();
+  made->values.resize(names.size());
+  for (std::size_t i = 0; i < size && !archive.failed(); ++i) {
+    std::string name;
+    std::optional<std::string> value;
+    archive(name, value);
+    if (const auto index = names.find(name)) made->values[*index] = std::move(value);
+  }
+  set = std::move(made);
+}
+
+void transfer(StateArchive& archive, ExtraParametersPtr& extras) {
+  bool there = extras != nullptr;
+  archive(there);
+  if (!there) return;
+  ExtraParameters all;
+  if (extras != nullptr) all = *extras;
+  const std::size_t size = archive.count(all.size());
+  if (archive.reading()) all.resize(size);
+  for (auto& [name, value] : all) archive(name, value);
+  if (archive.reading()) extras = std::make_shared<const ExtraParameters>(std::move(all));
+}
+
 }  // namespace pgweir::protocol

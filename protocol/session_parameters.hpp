@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "protocol/state_archive.hpp"
 #include "protocol/wire.hpp"
 
 namespace pgweir::protocol {
@@ -58,6 +59,10 @@ struct ServerParameters : SessionParameters {
   /// Some client may have changed untracked parameters by SET; only matters where extras are compared.
   bool extras_unknown = false;
 };
+
+/// For another process, whose configuration may track other parameters: by name. Those it does not track are dropped.
+void transfer(StateArchive& archive, ParameterSetPtr& set, const TrackedNames& names);
+void transfer(StateArchive& archive, ExtraParametersPtr& extras);
 
 /// True if nothing has to be set on the server. Cheap when the pointers agree.
 [[nodiscard]] bool aligned(const SessionParameters& client, const ServerParameters& server);

@@ -179,6 +179,7 @@ constexpr ShowName kShows[] = {
     {"dns_zones", ShowWhat::DnsZones},
     {"config", ShowWhat::Config},
     {"fds", ShowWhat::Fds},
+    {"handover", ShowWhat::Handover},
 };
 
 const FakeSetting* find_fake_setting(std::string_view name) {
@@ -299,7 +300,7 @@ AdminCommand parse_admin_command(std::string_view sql) {
 bool needs_admin(const AdminCommand& command) {
   switch (command.verb) {
     case AdminVerb::Show:
-      return command.what == ShowWhat::Fds;
+      return command.what == ShowWhat::Fds || command.what == ShowWhat::Handover;
     case AdminVerb::FakeShow:
     case AdminVerb::SetIgnored:
     case AdminVerb::Invalid:

@@ -59,6 +59,7 @@ enum class ShowWhat : std::uint8_t {
   DnsZones,
   Config,
   Fds,
+  Handover,  ///< ours: SHOW FDS with all that another pgweir needs to go on
 };
 
 enum class AdminShutdown : std::uint8_t { Now, WaitForServers, WaitForClients };

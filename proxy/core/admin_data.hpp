@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -164,6 +165,8 @@ struct FdRow {
   int link = 0;              ///< descriptor of the partner; 0: none
   std::optional<std::string> client_encoding, std_strings, datestyle, timezone, password;
   std::optional<std::string> scram_client_key, scram_server_key;  ///< raw bytes
+  std::optional<std::string> state{};                             ///< ours, see handover.hpp; raw bytes
+  std::shared_ptr<const int> descriptor{};  ///< the socket itself under another number, sent along; null: it is not
 };
 
 }  // namespace pgweir::core

@@ -30,7 +30,7 @@ constexpr std::pair<std::string_view, std::string_view> kWelcomeParameters[] = {
 
 constexpr std::string_view kHelp =
     "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION|STATE"
-    "\n\tSHOW PEERS|PEER_POOLS|LISTS|MEM|SOCKETS|ACTIVE_SOCKETS|DNS_HOSTS|DNS_ZONES"
+    "\n\tSHOW PEERS|PEER_POOLS|LISTS|MEM|FDS|SOCKETS|ACTIVE_SOCKETS|DNS_HOSTS|DNS_ZONES"
     "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS|LATENCY"
     "\n\tSET key = value"
     "\n\tRELOAD"
@@ -41,6 +41,7 @@ constexpr std::string_view kHelp =
     "\n\tRECONNECT [<db>]"
     "\n\tKILL [<db>]"
     "\n\tKILL_CLIENT <client_id>"
+    "\n\tSUSPEND"
     "\n\tWAIT_CLOSE [<db>]"
     "\n\tSHUTDOWN"
     "\n\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS";
@@ -258,17 +259,31 @@ void append_show_config(std::string& out, std::span<const SettingRow> rows) {
   result.finish();
 }
 
-void append_show_fds(std::string& out, std::span<const FdRow> rows) {
-  AdminResult result(
-      out, {int4_column("fd"), text_column("task"), text_column("user"), text_column("database"), text_column("addr"),
-            int4_column("port"), int8_column("cancel"), int4_column("link"), text_column("client_encoding"),
-            text_column("std_strings"), text_column("datestyle"), text_column("timezone"), text_column("password"),
-            bytea_column("scram_client_key"), bytea_column("scram_server_key")});
+void append_show_fds(std::string& out, std::span<const FdRow> rows, FdColumns columns) {
+  std::vector<protocol::Column> all{int4_column("fd"),
+                                    text_column("task"),
+                                    text_column("user"),
+                                    text_column("database"),
+                                    text_column("addr"),
+                                    int4_column("port"),
+                                    int8_column("cancel"),
+                                    int4_column("link"),
+                                    text_column("client_encoding"),
+                                    text_column("std_strings"),
+                                    text_column("datestyle"),
+                                    text_column("timezone"),
+                                    text_column("password"),
+                                    bytea_column("scram_client_key"),
+                                    bytea_column("scram_server_key")};
+  if (columns == FdColumns::WithState) all.push_back(bytea_column("state"));
+  AdminResult result(out, all);
   for (const FdRow& row : rows) {
     result.int4(row.fd).text(row.task).text(row.user).text(row.database).text(row.addr).int4(row.port);
     result.number(static_cast<std::int64_t>(row.cancel)).int4(row.link);
     result.text(row.client_encoding).text(row.std_strings).text(row.datestyle).text(row.timezone);
-    result.text(row.password).bytes(row.scram_client_key).bytes(row.scram_server_key).end_row();
+    result.text(row.password).bytes(row.scram_client_key).bytes(row.scram_server_key);
+    if (columns == FdColumns::WithState) result.bytes(row.state);
+    result.end_row();
   }
   result.finish();
 }

@@ -48,7 +48,8 @@ void append_show_mem(std::string& out, std::span<const MemRow> rows);
 void append_show_dns_hosts(std::string& out, std::span<const DnsHostRow> rows);
 void append_show_dns_zones(std::string& out, std::span<const DnsZoneRow> rows);
 void append_show_config(std::string& out, std::span<const SettingRow> rows);
-void append_show_fds(std::string& out, std::span<const FdRow> rows);
+enum class FdColumns : std::uint8_t { Pgbouncer, WithState };
+void append_show_fds(std::string& out, std::span<const FdRow> rows, FdColumns columns = FdColumns::Pgbouncer);
 
 // The same rows, of clients and servers mixed, may be given to all four: each picks those it lists.
 void append_show_clients(std::string& out, std::span<const SocketRow> rows, const FormatTime& format_time);

@@ -42,6 +42,7 @@ bool ClientLogin::console_login() const {
 }
 
 std::size_t ClientLogin::consume(ByteView in) {
+  heard_ = true;
   std::size_t pos = 0;
   while (pos < in.size() && client_.state_ == ClientSession::State::Login) {
     const ByteView rest = in.substr(pos);

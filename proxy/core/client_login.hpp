@@ -41,6 +41,8 @@ class ClientLogin {
   bool rejected();
   /// The pool that the step under way wants a server of.
   [[nodiscard]] PoolContext* wanted_pool() const { return wanted_; }
+  /// The client has sent something.
+  [[nodiscard]] bool heard() const { return heard_; }
   /// It is no login but a cancel request, which lasts as long as it takes.
   [[nodiscard]] bool is_cancel() const { return is_cancel_; }
   /// The socket was accepted beyond max_client_conn: only the console may go on.
@@ -95,6 +97,7 @@ class ClientLogin {
   Step step_ = Step::FirstPacket;
   bool over_limit_ = false;
   bool mock_ = false;  ///< the user does not exist: the exchange is for show
+  bool heard_ = false;
   bool startup_seen_ = false;
   bool is_cancel_ = false;
   AuthType method_ = AuthType::Md5;                  ///< of this login: auth_type, or what a rule of auth_hba_file says

@@ -74,7 +74,7 @@ std::size_t ClientSession::consume(ByteView in) {
 }
 
 bool ClientSession::wants_input() const {
-  if (state_ == State::Closing) return false;
+  if (state_ == State::Closing || (core_->suspending() && state_ == State::Ready)) return false;
   if (state_ == State::Ready && server_ != nullptr && server_->has_unsent()) return false;
   // Answers of our own pile up if the client does not read them: it may send on when it has. A stream has no answers,
   // and the server would end it if it heard nothing from a client that is only slow.

@@ -74,6 +74,24 @@ class ClientSession final : public Connection {
   /// A cancel request for a client that waits in a queue, or for a console command.
   void on_cancel_while_waiting();
 
+  // ---- online restart (client_handover.cpp) ----
+  /// Everything of a Ready client but its server, for another process or from one.
+  void transfer(protocol::StateArchive& archive);
+  /// Who it is; before transfer().
+  void set_names(std::string database, std::string user) {
+    database_ = std::move(database);
+    user_ = std::move(user);
+  }
+  /// It has connected and said nothing yet.
+  [[nodiscard]] bool silent() const;
+  /// Its id in the other process.
+  [[nodiscard]] pool::ClientId id_before() const { return id_before_; }
+  /// Instead of transfer(), for one of whom no more than its names and parameters is known: it is idle.
+  void begin_anew();
+  /// Goes on, in `context`, as it did in the other process; `server` is the one it was linked to. Its buffers are
+  /// looked at when set_suspending() wakes it.
+  void take_up(PoolContext& context, ServerSession* server);
+
   /// Sends a FATAL error and closes.
   void fatal(std::string_view text, std::string_view sqlstate = "08P01");
   /// Closes without a message.
@@ -180,6 +198,7 @@ class ClientSession final : public Connection {
   static constexpr std::size_t kStatementsMax = 100'000;
 
   pool::ClientId id_;
+  pool::ClientId id_before_{};
   State state_ = State::Login;
   bool waiting_ = false;  ///< in the pool's queue
   bool left_ = false;     ///< the pools know that it is gone

@@ -115,6 +115,15 @@ void Connection::update_interest() {
   port_->set_interest(read, has_unsent(), wants_hangup());
 }
 
+void Connection::transfer_buffers(protocol::StateArchive& archive) {
+  std::string unsent = out_.substr(out_sent_);
+  archive(in_, unsent);
+  if (archive.reading()) {
+    out_ = std::move(unsent);
+    out_sent_ = 0;
+  }
+}
+
 void Connection::close_port() {
   if (closed_) return;
   closed_ = true;

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 
+#include "protocol/state_archive.hpp"
 #include "proxy/core/port.hpp"
 
 namespace pgweir::core {
@@ -98,6 +99,11 @@ class Connection {
   [[nodiscard]] const Port& port() const { return *port_; }
   /// Tells the Port what is wanted now; after changes made from outside.
   void update_interest();
+  /// Another process has the socket: the object is over, without anything being done.
+  void give_away() {
+    closed_ = true;
+    port_->give_away();
+  }
 
  protected:
   /// Looks at `in` and says how many bytes are done with; the rest is kept and given again, with more behind it.
@@ -117,6 +123,8 @@ class Connection {
   void end_output();
   [[nodiscard]] ByteView unread() const { return in_; }
   void mark_closed() { closed_ = true; }
+  /// What was read and not yet dealt with, and what was not sent yet, for another process.
+  void transfer_buffers(protocol::StateArchive& archive);
   void attach_port(std::unique_ptr<Port> port) {
     port_ = std::move(port);
     port_->bind(*this);

@@ -24,6 +24,8 @@ constexpr std::size_t kCommandMax = 65536;
 Console::Console(ClientSession& client, bool admin) : client_(client), admin_(admin) {}
 
 Console::~Console() {
+  WorkerCore& core = client_.core();
+  if (suspended_) core.host().process_command({ProcessCommand::Kind::AbandonSuspend, {}, {}, core.id(), client_.id()});
   if (token_ == 0) return;
   PoolLock pools(client_.core().host());
   pools->stop_wait(token_);
@@ -172,6 +174,8 @@ void Console::act(const AdminCommand& command) {
       return wait_close(command);
     case AdminVerb::Shutdown:
       return shut_down(command);
+    case AdminVerb::Suspend:
+      return suspend(command);
     case AdminVerb::Reload:
     case AdminVerb::Set: {
       hold(command);
@@ -193,6 +197,7 @@ void Console::hold(const AdminCommand& command) {
 void Console::process_command_done(const std::string& text) {
   if (!busy_) return;
   if (text.empty()) return done(held_tag_);
+  if (held_tag_ == "SUSPEND") suspended_ = false;
   error(text, held_tag_ == "RELOAD" ? "F0000" : "08P01");
 }
 
@@ -203,9 +208,13 @@ bool Console::wait_over(std::uint64_t token) {
 }
 
 void Console::interrupt() {
-  if (!busy_ || token_ == 0) return;
+  const bool suspending = suspended_ && busy_;
+  if (!suspending && (!busy_ || token_ == 0)) return;
   WorkerCore& core = client_.core();
-  {
+  if (suspending) {
+    suspended_ = false;
+    core.host().process_command({ProcessCommand::Kind::AbandonSuspend, {}, {}, core.id(), client_.id()});
+  } else {
     PoolLock pools(core.host());
     pools->stop_wait(token_);
     if (pausing_) (void)pools->resume_all(core.now(), core.actions());
@@ -240,6 +249,7 @@ void Console::pause(const AdminCommand& command) {
   WorkerCore& core = client_.core();
   if (!command.argument.empty() && !check_database(command, "pause")) return;
   pool::PoolManager::DatabaseResult result;
+  if (core.suspending()) return error("already suspended/paused");
   {
     PoolLock pools(core.host());
     if (!command.argument.empty() && pools->all_paused()) {
@@ -275,6 +285,11 @@ void Console::resume(const AdminCommand& command) {
     return done("RESUME");
   }
   if (core.shutdown() != ShutdownMode::None) return error("pooler is shutting down");
+  if (core.suspending()) {
+    hold(command);
+    core.host().process_command({ProcessCommand::Kind::Resume, {}, {}, core.id(), client_.id()});
+    return;
+  }
   pool::PoolManager::DatabaseResult result;
   {
     PoolLock pools(core.host());
@@ -289,7 +304,7 @@ void Console::kill(const AdminCommand& command) {
   std::vector<std::string> databases;
   if (command.argument.empty()) {
     PoolLock pools(core.host());
-    if (pools->all_paused()) databases.emplace_back();  // told below
+    if (pools->all_paused() || core.suspending()) databases.emplace_back();  // told below
     for (const auto& [name, entry] : core.config().databases) databases.push_back(name);
     for (const auto& row : pools->database_snapshots()) databases.push_back(row.name);
   } else {
@@ -361,6 +376,23 @@ void Console::wait_close(const AdminCommand& command) {
   PoolLock pools(core.host());
   pools->wait_for(pool::PoolManager::WaitFor::NoCloseNeeded, command.argument, core.id(), token_, core.now(),
                   core.actions());
+}
+
+void Console::suspend(const AdminCommand& command) {
+  WorkerCore& core = client_.core();
+  bool paused, database_paused;
+  {
+    PoolLock pools(core.host());
+    paused = pools->all_paused() || core.suspending();
+    const auto databases = pools->database_snapshots();
+    database_paused = std::any_of(databases.begin(), databases.end(), [](const auto& one) { return one.paused; });
+  }
+  if (paused) return error("already suspended/paused");
+  if (database_paused) return error("cannot suspend with paused databases");
+  if (core.shutdown() != ShutdownMode::None) return error("pooler is shutting down");
+  hold(command);
+  suspended_ = true;
+  core.host().process_command({ProcessCommand::Kind::Suspend, {}, {}, core.id(), client_.id()});
 }
 
 void Console::shut_down(const AdminCommand& command) {

@@ -41,6 +41,9 @@ class Console {
   void reconnect(const AdminCommand& command);
   void set_disabled(const AdminCommand& command, bool disabled);
   void wait_close(const AdminCommand& command);
+  void suspend(const AdminCommand& command);
+  void show_fds(bool with_state);
+  void send_fds(std::vector<FdRow> rows, bool with_state);
   void shut_down(const AdminCommand& command);
   [[nodiscard]] bool check_database(const AdminCommand& command, const char* verb);
   void hold(const AdminCommand& command);
@@ -63,6 +66,7 @@ class Console {
   bool admin_;
   bool busy_ = false;        ///< a command's answer is pending
   bool pausing_ = false;     ///< ... and it is a PAUSE, which a cancel request resumes
+  bool suspended_ = false;   ///< this console has asked for SUSPEND; without it all goes on
   std::string held_tag_;     ///< tag of the pending answer
   std::uint64_t token_ = 0;  ///< of the pending wait
   std::uint64_t request_ = 0;

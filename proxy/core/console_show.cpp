@@ -56,7 +56,9 @@ void Console::show(const AdminCommand& command) {
       break;
     case ShowWhat::State: {
       PoolLock pools(core.host());
-      append_show_state(out, {pools->all_paused() ? PauseMode::Paused : PauseMode::Active});
+      append_show_state(out, {core.frozen()         ? PauseMode::Suspended
+                              : pools->all_paused() ? PauseMode::Paused
+                                                    : PauseMode::Active});
       break;
     }
     case ShowWhat::Databases:
@@ -102,8 +104,13 @@ void Console::show(const AdminCommand& command) {
     case ShowWhat::Mem:
       show_mem(out);
       break;
-    default:
-      return error("this command is not supported by this version of pgweir");
+    case ShowWhat::Fds:
+      return show_fds(false);
+    case ShowWhat::Handover:
+      if (!core.frozen()) return error("SHOW HANDOVER needs SUSPEND first");
+      return show_fds(true);
+    case ShowWhat::None:
+      break;
   }
   protocol::append_ready_for_query(out, 'I');
   answer(out);

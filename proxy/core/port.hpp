@@ -44,6 +44,7 @@ struct ServerTarget {
 
 class Connection;
 struct DnsReport;  // admin_data.hpp
+struct FdRow;      // handover.hpp
 
 /// One socket. All calls from the owning worker; none of them calls back into the session.
 class Port {
@@ -69,6 +70,19 @@ class Port {
   /// The names in the certificate that the peer showed in its TLS handshake. None unless it showed one that the CAs of
   /// client_tls_ca_file, as it was then, vouch for.
   [[nodiscard]] virtual std::optional<CertificateNames> verified_certificate() const { return std::nullopt; }
+  /// Its number, for people and for SHOW FDS; -1: none.
+  [[nodiscard]] virtual int descriptor() const { return -1; }
+  /// The same socket under another number, for another process; null if that fails.
+  [[nodiscard]] virtual std::shared_ptr<const int> duplicate() const { return nullptr; }
+  /// Sends the messages, each with its descriptor (may be null), and waits until they have left. Only for the console
+  /// of the own user on a Unix socket. False: the connection is broken.
+  [[nodiscard]] virtual bool send_descriptors(
+      const std::vector<std::pair<std::string, std::shared_ptr<const int>>>& messages) {
+    (void)messages;
+    return false;
+  }
+  /// Another process has it now: nothing that is done here may be noticed at the other end.
+  virtual void give_away() { close(); }
   /// Ends our direction; the end of the peer's is still reported. Nothing is written afterwards.
   virtual void shutdown_write() {}
   /// Ends the connection; nothing is reported afterwards. What was written is still delivered.
@@ -83,11 +97,21 @@ using Task = std::function<void(WorkerCore&)>;
 
 /// A console command that concerns the whole process rather than the pools.
 struct ProcessCommand {
-  enum class Kind : std::uint8_t { Reload, Set, ShutdownNow, ShutdownWaitForServers, ShutdownWaitForClients };
+  enum class Kind : std::uint8_t {
+    Reload,
+    Set,
+    Suspend,
+    Resume,           ///< of a SUSPEND
+    AbandonSuspend,   ///< the console that suspended is gone, or was interrupted
+    DescriptorsSent,  ///< SHOW FDS has reached another process
+    ShutdownNow,
+    ShutdownWaitForServers,
+    ShutdownWaitForClients,
+  };
   Kind kind{};
   std::string key, value;     ///< Set
   pool::WorkerId worker = 0;  ///< where the console that waits for the outcome lives
-  pool::ClientId client{};    ///< answered through WorkerCore::process_command_done (Reload, Set)
+  pool::ClientId client{};    ///< answered through WorkerCore::process_command_done (Reload, Set, Suspend, Resume)
 };
 
 /// The worker around the machines.
@@ -134,6 +158,8 @@ class Host {
   [[nodiscard]] virtual DnsReport dns_report() = 0;
   /// The machine's own.
   [[nodiscard]] virtual std::string host_name() = 0;
+  /// The listening sockets, for SHOW FDS; all of them on one worker, none on the others.
+  [[nodiscard]] virtual std::vector<FdRow> listening_sockets() = 0;
   /// True if TLS can be offered to clients.
   [[nodiscard]] virtual bool tls_available() const = 0;
 };

@@ -100,6 +100,15 @@ class ServerSession final : public Connection {
   void prepare_move();
   void arrive(WorkerCore& core, PoolContext& context);
 
+  // ---- online restart (server_handover.cpp) ----
+  /// Everything of a server that has logged in but its client, for another process or from one.
+  void transfer(protocol::StateArchive& archive);
+  /// Logged in by another process.
+  void take_up(pool::ServerId id, ClientSession* client, pool::ClientId client_before);
+  /// Nothing of ours is under way on it, and it is not being given back or closed.
+  [[nodiscard]] bool at_rest() const;
+  [[nodiscard]] bool hung_up() const { return hung_up_; }
+
   [[nodiscard]] bool needs_alignment() const { return needs_alignment_; }
   void set_aligned() { needs_alignment_ = false; }
   void mark_used(bool in_session_mode) {

@@ -101,12 +101,12 @@ void WorkerCore::schedule(CancelConnection& session, TimePoint at) {
 }
 
 TimePoint WorkerCore::next_deadline() const {
-  return timers_.empty() ? pool::kNever : timers_.top().at;
+  return timers_.empty() || frozen_ ? pool::kNever : timers_.top().at;
 }
 
 void WorkerCore::on_time(TimePoint now) {
   now_ = now;
-  while (!timers_.empty() && timers_.top().at <= now) {
+  while (!frozen_ && !timers_.empty() && timers_.top().at <= now) {
     const Timer timer = timers_.top();
     timers_.pop();
     fire(timer);

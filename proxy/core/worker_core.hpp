@@ -14,6 +14,7 @@
 #include "protocol/salted_password_cache.hpp"
 #include "proxy/core/cancel_connection.hpp"
 #include "proxy/core/client_session.hpp"
+#include "proxy/core/handover.hpp"
 #include "proxy/core/pool_context.hpp"
 #include "proxy/core/port.hpp"
 #include "proxy/core/server_session.hpp"
@@ -71,6 +72,22 @@ class WorkerCore {
   bool kill_client(std::uint64_t number);
   /// Ends the statistics period of all pools.
   void end_stats_period(Duration length);
+  // ---- online restart (worker_restart.cpp, handover.cpp) ----
+  /// SUSPEND begins: logged-in clients are not read any more, so that what is under way comes to rest.
+  void set_suspending(bool on);
+  /// No login, hidden query, move or cancel request is under way, and nobody is being closed.
+  [[nodiscard]] bool at_rest() const;
+  /// Closes whatever keeps it from that.
+  void drop_restless(std::string_view reason);
+  /// No socket is looked at and no time passes any more, or they are again.
+  void set_frozen(bool on);
+  /// Other processes have the sockets that can change over, and this one forgets them.
+  void forget_changed_over();
+  /// Takes in those who come from another process; set_suspending(true) before and false after all of them, so that no
+  /// client asks for a server while those that are there are not known yet. What cannot go on, for instance because its
+  /// database is gone, is closed with a word to the client.
+  void take_over(Newcomers newcomers);
+
   /// Drops every client at once, as for a removed database; reason as PgBouncer's.
   void drop_clients_of(const std::string& database, const std::string& reason);
 
@@ -84,6 +101,8 @@ class WorkerCore {
   [[nodiscard]] protocol::SaltedPasswordCache& password_cache() { return password_cache_; }
   [[nodiscard]] const ProcessKeys& keys() const { return keys_; }
   [[nodiscard]] ShutdownMode shutdown() const { return shutdown_; }
+  [[nodiscard]] bool suspending() const { return suspending_; }
+  [[nodiscard]] bool frozen() const { return frozen_; }
   [[nodiscard]] OutBatch& batch() { return batch_; }
   [[nodiscard]] pool::Actions& actions() { return actions_; }
   /// Resumes the input of a session after the current event.
@@ -151,6 +170,8 @@ class WorkerCore {
     friend bool operator>(const Timer& a, const Timer& b) { return a.at > b.at; }
   };
 
+  ClientSession* add_newcomer(Newcomer& newcomer);
+  ServerSession* add_newcomer(Newcomer& newcomer, ClientSession* client);
   void connect_timeout(pool::ServerId server, TimePoint due);
   void open_cancel(CancelConnection::Job job);
   void connect_cancel(CancelConnection& connection);
@@ -169,6 +190,7 @@ class WorkerCore {
   std::shared_ptr<const Settings> settings_;
   ProcessKeys keys_;
   ShutdownMode shutdown_ = ShutdownMode::None;
+  bool suspending_ = false, frozen_ = false;
   TimePoint now_{};
   protocol::StatementTable statement_table_;
   protocol::SaltedPasswordCache password_cache_;

@@ -198,6 +198,15 @@ void check_unix_socket_unused(const ListenSpec& spec) {
   if (result == 0 || errno == EAGAIN) throw std::runtime_error("unix socket is in use, cannot continue");
 }
 
+int connect_unix_socket(const ListenSpec& spec) {
+  if (spec.unix_socket_dir.empty()) return -1;
+  sockaddr_storage address{};
+  const socklen_t length = checked_unix_address(unix_socket_path(spec.unix_socket_dir, spec.port), address);
+  FdGuard fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (fd.get() < 0 || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0) return -1;
+  return fd.release();
+}
+
 std::vector<ListenSocket> open_tcp_listeners(const ListenSpec& spec, const TellProblem& tell) {
   std::vector<ListenSocket> sockets;
   for (const auto& name : split_list(spec.listen_addr)) open_tcp_name(name, spec, sockets, tell);
@@ -255,6 +264,19 @@ std::vector<ListenSocket> take_systemd_listeners() {
     sockets.emplace_back(fd, address.ss_family == AF_UNIX, address_text(address, length), std::string());
   }
   return sockets;
+}
+
+ListenSocket adopt_listener(int fd, const ListenSpec& spec) {
+  FdGuard guard(fd);
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) {
+    throw std::runtime_error(fmt::format("cannot take over a listening socket: {}", std::strerror(errno)));
+  }
+  const bool local = address.ss_family == AF_UNIX;
+  const std::string path = unix_socket_path(spec.unix_socket_dir, spec.port);
+  const bool file = local && !spec.unix_socket_dir.empty() && path[0] != '@';
+  return {guard.release(), local, address_text(address, length), file ? path : std::string()};
 }
 
 }  // namespace pgweir::io

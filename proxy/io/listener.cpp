@@ -68,6 +68,13 @@ void Listener::close() {
   socket_.close();
 }
 
+void Listener::give_away() {
+  pause();
+  if (!descriptor_.is_open()) return;
+  descriptor_.release();
+  ::close(socket_.release());
+}
+
 void Listener::arm() {
   if (armed_ || retrying_ || !accepting_) return;
   armed_ = true;

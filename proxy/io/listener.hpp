@@ -61,6 +61,9 @@ class ListenSocket {
 /// `spec`, and "unix port N is in use" if PATH.lock exists. To be called before daemonising.
 void check_unix_socket_unused(const ListenSpec& spec);
 
+/// A blocking connection to the Unix socket of `spec`; -1 if nobody answers there.
+[[nodiscard]] int connect_unix_socket(const ListenSpec& spec);
+
 /// Is told of each address that cannot be listened on, at once.
 using TellProblem = std::function<void(const std::string& text)>;
 
@@ -72,6 +75,9 @@ using TellProblem = std::function<void(const std::string& text)>;
 [[nodiscard]] std::vector<ListenSocket> open_listeners(const ListenSpec& spec, const TellProblem& tell);
 /// Sockets passed by systemd (LISTEN_PID, LISTEN_FDS), whose variables are then removed; empty if there are none.
 [[nodiscard]] std::vector<ListenSocket> take_systemd_listeners();
+
+/// A listening socket that comes from another process of this program, which has left its file to us. Owns `fd`.
+[[nodiscard]] ListenSocket adopt_listener(int fd, const ListenSpec& spec);
 
 /// Accepts on one socket. All calls and the callback on the thread of the io_context.
 class Listener {
@@ -90,6 +96,8 @@ class Listener {
   void pause();
   /// Closes the socket and removes its file. Idempotent. The callback may call it.
   void close();
+  /// As close(), but the file stays: another process has the socket too.
+  void give_away();
 
   [[nodiscard]] const ListenSocket& socket() const noexcept { return socket_; }
   /// Hook for the log: called with errno when accepting failed and the listener pauses.

@@ -24,6 +24,7 @@ void print_usage(const char* program) {
       "Options:\n"
       "  -d, --daemon         run in background (as a daemon)\n"
       "  -q, --quiet          log nothing to stderr\n"
+      "  -R, --reboot         take over clients and servers from the process that runs\n"
       "  -u, --user=USERNAME  assume identity of USERNAME\n"
       "  -v, --verbose        increase verbosity\n"
       "      --check          check the configuration and the files it names, start nothing\n"
@@ -40,7 +41,6 @@ void print_version() {
 struct CommandLine {
   pgweir::io::Options options;
   bool check = false;
-  bool reboot = false;
 };
 
 // Exits for --help, --version and mistakes.
@@ -65,7 +65,7 @@ CommandLine parse_command_line(int argc, char** argv) {
         result.options.quiet = true;
         break;
       case 'R':
-        result.reboot = true;
+        result.options.reboot = true;
         break;
       case 'u':
         result.options.user = optarg;
@@ -129,10 +129,6 @@ int start(const CommandLine& line) {
 
 int main(int argc, char** argv) {
   const CommandLine line = parse_command_line(argc, argv);
-  if (line.reboot) {
-    log().fatal("online restart (-R) is not supported by this version");
-    return 1;
-  }
   try {
     return start(line);
   } catch (const std::exception& e) {

@@ -15,6 +15,7 @@
 #include "proxy/io/clock.hpp"
 #include "proxy/io/logger.hpp"
 #include "proxy/io/service_manager.hpp"
+#include "proxy/io/takeover.hpp"
 
 namespace pgweir::io {
 
@@ -99,23 +100,31 @@ Runtime::~Runtime() {
 int Runtime::run() {
   block_signals();
   const ListenSpec spec = listen_spec(config());
-  if (!config().pidfile.empty()) PidFile::check(config().pidfile);
+  const int wanted = config().max_client_conn + 1000;
+  const FdLimit limit = raise_fd_limit(static_cast<std::size_t>(wanted));
+  keys_ = draw_keys();
+  std::unique_ptr<Takeover> before;
+  if (options_.reboot) before = Takeover::begin(spec, config().suspend_timeout);
+  if (!config().pidfile.empty() && !before) PidFile::check(config().pidfile);
   std::vector<ListenSocket> sockets = take_systemd_listeners();
-  if (sockets.empty()) {
+  if (!sockets.empty()) {
+    log().warning("sockets passed from service manager, listen_addr and unix_socket_dir are ignored");
+  } else if (before) {
+    sockets = take_listeners(before->rows(), spec);
+  } else {
     check_unix_socket_unused(spec);
     sockets = open_listeners(spec, [](const std::string& problem) { log().warning("{}", problem); });
-  } else {
-    log().warning("sockets passed from service manager, listen_addr and unix_socket_dir are ignored");
   }
   if (options_.daemon) daemonise();
   block_sigpipe();
-  const int wanted = config().max_client_conn + 1000;
-  const FdLimit limit = raise_fd_limit(static_cast<std::size_t>(wanted));
+  if (before) before->finish(config().pidfile);
   log().info("kernel file descriptor limit: {} (hard: {}); max_client_conn: {}, max expected fd use: {}", limit.soft,
              limit.hard, config().max_client_conn, wanted);
   for (const ListenSocket& socket : sockets) log().info("listening on {}", socket.text());
   if (!config().pidfile.empty()) pidfile_ = PidFile::create(config().pidfile);
-  start_workers();
+  start_workers(keys_);
+  if (before) take_over_sessions(before->rows());
+  before.reset();
   start_listeners(std::move(sockets));
   log().info("process up: PgWeir {}, {} workers (epoll), tls: {}", PGWEIR_VERSION, worker_count_,
              OpenSSL_version(OPENSSL_VERSION));
@@ -139,8 +148,7 @@ void Runtime::unblock_signals() {
   ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
 }
 
-void Runtime::start_workers() {
-  const core::ProcessKeys keys = draw_keys();
+void Runtime::start_workers(const core::ProcessKeys& keys) {
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {
     workers_.push_back(std::make_unique<Worker>(id, *this, settings_, keys));
   }
@@ -293,8 +301,23 @@ void Runtime::process_command(const core::ProcessCommand& command) {
       return answer(command, reload());
     case Kind::Set:
       return answer(command, set(command.key, command.value));
+    case Kind::Suspend:
+      log().info("SUSPEND command issued");
+      return suspend(command);
+    case Kind::Resume:
+      log().info("RESUME command issued");
+      go_on();
+      return answer(command, {});
+    case Kind::AbandonSuspend:
+      if (suspend_ == Suspend::No) return;
+      log().info("suspending console is gone, continuing");
+      return go_on();
+    case Kind::DescriptorsSent:
+      descriptors_sent_ = suspend_ == Suspend::Yes;
+      return;
     case Kind::ShutdownNow:
       log().info("SHUTDOWN command issued");
+      if (descriptors_sent_) return leave_to_successor(command);
       return stop();
     case Kind::ShutdownWaitForServers:
       return shut_down(core::ShutdownMode::WaitForServers);
@@ -426,8 +449,9 @@ std::string Runtime::set(const std::string& key, const std::string& value) {
 // ---- shutdown ----
 
 void Runtime::shut_down(core::ShutdownMode mode) {
-  if (shutdown_ != core::ShutdownMode::None) {
-    log().info("already shutting down, exiting at once");
+  if (shutdown_ != core::ShutdownMode::None || suspend_ != Suspend::No) {
+    log().info("{}", suspend_ != Suspend::No ? "suspend was in progress, going down immediately"
+                                             : "already shutting down, exiting at once");
     return stop();
   }
   shutdown_ = mode;

@@ -4,6 +4,8 @@
 
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,6 +27,7 @@ struct Options {
   std::string user;
   bool daemon = false;
   bool quiet = false;
+  bool reboot = false;  ///< takes over from the process that runs already
   int verbose = 0;
 };
 
@@ -67,9 +70,11 @@ class Runtime {
 
   /// Worker 0.
   void process_command(const core::ProcessCommand& command);
+  /// Worker 0: rows of SHOW FDS.
+  [[nodiscard]] std::vector<core::FdRow> listening_sockets() const;
 
  private:
-  void start_workers();
+  void start_workers(const core::ProcessKeys& keys);
   void start_resolver();
   void start_listeners(std::vector<ListenSocket> sockets);
   void place(int fd, const sockaddr_storage& peer, bool is_unix);
@@ -85,6 +90,20 @@ class Runtime {
   void apply_to_pools(const core::Config& before, const core::Config& now);
   [[nodiscard]] std::string set(const std::string& key, const std::string& value);
   void answer(const core::ProcessCommand& command, const std::string& error);
+  // runtime_restart.cpp
+  void ask_workers(std::function<bool(core::WorkerCore&)> question, std::function<void(bool)> done);
+  void suspend(const core::ProcessCommand& command);
+  void try_to_freeze();
+  void frozen(bool at_rest);
+  void try_to_freeze_later();
+  void suspended();
+  void go_on();
+  void leave_to_successor(const core::ProcessCommand& command);
+  void serve_what_is_left(const core::ProcessCommand& command);
+  [[nodiscard]] std::vector<ListenSocket> take_listeners(const std::vector<core::FdRow>& rows, const ListenSpec& spec);
+  void take_over_sessions(const std::vector<core::FdRow>& rows);
+  void serve_newcomers();
+  void set_adopting(bool on);
   void shut_down(core::ShutdownMode mode);
   void stop();
   void arm_stats();
@@ -104,6 +123,16 @@ class Runtime {
   std::unique_ptr<boost::asio::steady_timer> stats_timer_;
   PidFile pidfile_;
   core::ShutdownMode shutdown_ = core::ShutdownMode::None;
+  core::ProcessKeys keys_;
+
+  enum class Suspend : std::uint8_t { No, Coming, Yes };
+  Suspend suspend_ = Suspend::No;
+  core::ProcessCommand suspend_command_;
+  std::unique_ptr<boost::asio::steady_timer> suspend_timer_;
+  std::chrono::steady_clock::time_point suspend_until_{};
+  std::uint64_t suspend_round_ = 0;  ///< answers to earlier questions do not count
+  bool dropped_restless_ = false;
+  bool descriptors_sent_ = false;
 };
 
 /// Settings of the log as the configuration and the command line say.

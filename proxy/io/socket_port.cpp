@@ -1,8 +1,13 @@
 #include "proxy/io/socket_port.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <array>
 #include <cstring>
 
+#include "proxy/io/descriptors.hpp"
 #include "proxy/io/worker.hpp"
 
 namespace pgweir::io {
@@ -28,9 +33,11 @@ SocketPort::~SocketPort() {
 
 void SocketPort::close() {
   if (!stream_.is_open()) return;
-  worker_->forget(*this);
-  worker_->events().remove(stream_.fd(), this);
-  if (!stream_.is_tls() && !broken_) {
+  if (worker_ != nullptr) {
+    worker_->forget(*this);
+    worker_->events().remove(stream_.fd(), this);
+  }
+  if (!stream_.is_tls() && !broken_ && worker_ != nullptr) {
     // Unread input would turn the close into a reset, which may overtake our last message.
     stream_.shutdown_write();
     for (int i = 0; i < kReadRounds; ++i) {
@@ -62,7 +69,7 @@ std::size_t SocketPort::write(std::span<const core::ByteView> pieces) {
     if (result.status != IoStatus::Ok) {
       broken_ = true;
       failure_ = stream_.is_tls() ? stream_.tls_error() : std::strerror(result.error);
-      worker_->look_again(*this);
+      if (worker_ != nullptr) worker_->look_again(*this);  // otherwise enter_worker does
       return total;
     }
     accepted += result.bytes;
@@ -78,7 +85,7 @@ void SocketPort::set_interest(bool read, bool write, bool hangup) {
   want_hangup_ = hangup;
   update_events();
   // Decrypted bytes may wait inside OpenSSL while the socket itself is silent.
-  if (read && stream_.has_buffered_input()) worker_->look_again(*this);
+  if (read && stream_.has_buffered_input() && worker_ != nullptr) worker_->look_again(*this);
 }
 
 void SocketPort::update_events() {
@@ -89,6 +96,7 @@ void SocketPort::update_events() {
   if (want_hangup_ && !want_read_) events |= EPOLLRDHUP;
   if (events == events_) return;
   events_ = events;
+  if (worker_ == nullptr) return;
   if (!worker_->events().modify(stream_.fd(), events, this)) broken_ = true;
 }
 
@@ -199,15 +207,36 @@ void SocketPort::read() {
 }
 
 void SocketPort::leave_worker() {
+  if (worker_ == nullptr) return;
   worker_->forget(*this);
   worker_->events().remove(stream_.fd(), this);
   worker_ = nullptr;
 }
 
 void SocketPort::enter_worker(Worker& worker) {
+  if (worker_ != nullptr) return;
   worker_ = &worker;
   if (!worker_->events().add(stream_.fd(), events_, this)) broken_ = true;
   if (broken_ || stream_.has_buffered_input()) worker_->look_again(*this);
+}
+
+// ---- online restart ----
+
+std::shared_ptr<const int> SocketPort::duplicate() const {
+  const int copy = ::fcntl(stream_.fd(), F_DUPFD_CLOEXEC, 0);
+  return copy < 0 ? nullptr : share_descriptor(copy);
+}
+
+bool SocketPort::send_descriptors(const std::vector<std::pair<std::string, std::shared_ptr<const int>>>& messages) {
+  return std::all_of(messages.begin(), messages.end(), [&](const auto& message) {
+    return send_with_descriptor(stream_.fd(), message.first, message.second ? *message.second : -1);
+  });
+}
+
+void SocketPort::give_away() {
+  if (!stream_.is_open()) return;
+  if (worker_ != nullptr) leave_worker();
+  ::close(stream_.detach_fd());
 }
 
 }  // namespace pgweir::io

@@ -36,6 +36,11 @@ class SocketPort final : public core::Port, public EventHandler {
   }
   void shutdown_write() override { stream_.shutdown_write(); }
   void close() override;
+  [[nodiscard]] int descriptor() const override { return stream_.fd(); }
+  [[nodiscard]] std::shared_ptr<const int> duplicate() const override;
+  [[nodiscard]] bool send_descriptors(
+      const std::vector<std::pair<std::string, std::shared_ptr<const int>>>& messages) override;
+  void give_away() override;
 
   // EventHandler
   void on_event(std::uint32_t events) override;
@@ -51,7 +56,7 @@ class SocketPort final : public core::Port, public EventHandler {
   void hang_up(const std::string& reason);
   void update_events();
 
-  Worker* worker_;
+  Worker* worker_;  ///< null between leave_worker and enter_worker
   Stream stream_;
   core::Connection* session_ = nullptr;
   bool want_read_ = true, want_write_ = false, want_hangup_ = false;

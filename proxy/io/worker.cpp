@@ -1,5 +1,6 @@
 #include "proxy/io/worker.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <pwd.h>
 #include <sys/time.h>
@@ -113,6 +114,32 @@ void Worker::adopt_socket(int fd, const sockaddr_storage& peer, bool is_unix) {
   if (!is_unix) apply_socket_options(fd, tcp_);
   core::PeerAddress address = address_of(fd, peer, is_unix);
   core_->client_accepted(std::make_unique<SocketPort>(*this, fd), std::move(address));
+}
+
+void Worker::take_over(std::optional<core::FdRow> client, std::optional<core::FdRow> server) {
+  if (client) client_count_.fetch_add(1, std::memory_order_relaxed);
+  post_function([this, client = std::move(client), server = std::move(server)]() mutable {
+    core::Newcomers newcomers;
+    if (client) newcomers.client = newcomer(std::move(*client));
+    if (server) newcomers.server = newcomer(std::move(*server));
+    core_->take_over(std::move(newcomers));
+    core_->run_pending();
+  });
+}
+
+core::Newcomer Worker::newcomer(core::FdRow row) {
+  const int fd = ::fcntl(*row.descriptor, F_DUPFD_CLOEXEC, 0);
+  if (fd < 0) throw std::system_error(errno, std::generic_category(), "cannot take over a socket");
+  row.descriptor.reset();
+  sockaddr_storage peer{};
+  socklen_t length = sizeof peer;
+  (void)::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &length);  // of a broken one: nobody knows any more
+  core::PeerAddress address = address_of(fd, peer, peer.ss_family == AF_UNIX);
+  return {std::move(row), std::make_unique<SocketPort>(*this, fd), std::move(address)};
+}
+
+std::vector<core::FdRow> Worker::listening_sockets() {
+  return id_ == 0 ? runtime_.listening_sockets() : std::vector<core::FdRow>();
 }
 
 // ---- core::Host ----
@@ -301,6 +328,7 @@ void Worker::pools_deadline_moved() {
 }
 
 void Worker::arm_timer() {
+  if (core_->frozen()) return;
   pool::TimePoint next = core_->next_deadline();
   if (id_ == 0) next = std::min(next, runtime_.pools().known());
   if (next >= armed_ || next == pool::kNever) return;
@@ -313,6 +341,7 @@ void Worker::arm_timer() {
 
 void Worker::on_timer() {
   armed_ = pool::kNever;
+  if (core_->frozen()) return;
   const pool::TimePoint now = monotonic_now();
   core_->on_time(now);
   if (id_ == 0) {

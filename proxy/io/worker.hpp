@@ -9,6 +9,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <map>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -64,6 +65,7 @@ class Worker final : public core::Host {
   [[nodiscard]] std::string user_name(std::int64_t uid) override;
   [[nodiscard]] core::DnsReport dns_report() override;
   [[nodiscard]] std::string host_name() override;
+  [[nodiscard]] std::vector<core::FdRow> listening_sockets() override;
   [[nodiscard]] bool tls_available() const override { return client_tls_ != nullptr; }
 
   // for SocketPort and Runtime
@@ -80,6 +82,8 @@ class Worker final : public core::Host {
   [[nodiscard]] TlsContext server_tls(const core::ServerTarget& target);
   /// New settings from a reload, on this worker's thread.
   void apply(std::shared_ptr<const core::Settings> settings, TlsContext client_tls);
+  /// Any thread: takes over sockets from another process. The descriptors are copied.
+  void take_over(std::optional<core::FdRow> client, std::optional<core::FdRow> server);
   /// Runs `function` on this worker, which need not be the calling one.
   void post_function(UniqueFunction function);
   /// The pools' earliest deadline has moved (worker 0 serves them).
@@ -88,6 +92,7 @@ class Worker final : public core::Host {
  private:
   void begin_batch();
   void finish_batch();
+  [[nodiscard]] core::Newcomer newcomer(core::FdRow row);
   void adopt_socket(int fd, const sockaddr_storage& peer, bool is_unix);
   void arm_timer();
   void on_timer();

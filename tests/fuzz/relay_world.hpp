@@ -86,6 +86,7 @@ class RelayHost final : public core::Host {
   [[nodiscard]] core::DnsReport dns_report() override { return {}; }
   [[nodiscard]] std::string user_name(std::int64_t) override { return {}; }
   [[nodiscard]] std::string host_name() override { return {}; }
+  [[nodiscard]] std::vector<core::FdRow> listening_sockets() override { return {}; }
   [[nodiscard]] bool tls_available() const override { return false; }
   [[nodiscard]] bool locked() const { return locked_; }
 

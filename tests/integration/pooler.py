@@ -65,7 +65,7 @@ class Pooler:
             text += "\n[users]\n" + lines(self.users)
         if self.peers:
             text += "\n[peers]\n" + lines(self.peers)
-        if not harness.IS_PGBOUNCER:
+        if not harness.IS_PGBOUNCER and self.pgweir is not None:
             text += "\n[pgweir]\n" + lines(self.pgweir)
         return text
 
@@ -80,13 +80,13 @@ class Pooler:
 
     # -- process ------------------------------------------------------------------------------------------
 
-    def spawn(self):
+    def spawn(self, *more, binary=None):
         """Starts the process without waiting for it."""
         self.write_config()
         stderr = open(self.stderr_file, "ab")
         environment = {**os.environ, "HOME": str(self.home), "UBSAN_OPTIONS": "print_stacktrace=1",
                        "TSAN_OPTIONS": "second_deadlock_stack=1"}
-        self.process = subprocess.Popen([harness.BINARY, "-q", *self.arguments, self.ini], stdin=subprocess.DEVNULL, stdout=stderr,
+        self.process = subprocess.Popen([binary or harness.BINARY, "-q", *self.arguments, *more, self.ini], stdin=subprocess.DEVNULL, stdout=stderr,
                                         stderr=stderr, cwd=self.home, env=environment, **harness.as_run_user())
         stderr.close()
 
@@ -94,6 +94,24 @@ class Pooler:
         self.spawn()
         wait_until(self._listening, 15, f"the pooler listens; log:\n{self.log()}")
         return self
+
+    def restart_online(self, seconds=20, old_stays=False):
+        """A new process takes over (-R) from the running one, which ends by itself unless `old_stays`; returns it."""
+        old = self.process
+        self.spawn("-R")
+        wait_until(self._has_pidfile, seconds, f"the new process is up; log:\n{self.log()}")
+        if not old_stays:
+            old.wait(seconds * harness.PATIENCE)
+            assert old.returncode == 0, f"exit code {old.returncode}:\n{self.log()}"
+        return old
+
+    def _has_pidfile(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"the pooler ended with {self.process.returncode}:\n{self.log()}")
+        try:
+            return self.pidfile.read_text() == f"{self.pid}\n"
+        except FileNotFoundError:
+            return False
 
     def _listening(self):
         if self.process.poll() is not None:

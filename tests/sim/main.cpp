@@ -120,6 +120,7 @@ Drawn draw(std::uint64_t seed) {
   // Drawn last, so that what was drawn before stays as it was when these came.
   if (rng.chance(30)) config->pool_idle_timeout = std::chrono::milliseconds(rng.between(1, 100));
   config->server_fast_close = rng.chance(50);
+  drawn.plan.restarts = kinds.chance(35) ? static_cast<int>(kinds.between(1, 6)) : 0;
   return drawn;
 }
 
@@ -132,6 +133,7 @@ void run_world(World& world, const Drawn& drawn) {
     clients.back()->start();
   }
   world.operate(drawn.plan.operations);
+  world.restart(drawn.plan.restarts);
   std::uint64_t events = 0;
   const pool::Duration stuck = stuck_after(drawn.plan);
   const auto all_done = [&] {

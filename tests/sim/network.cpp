@@ -13,6 +13,7 @@ namespace pgweir::sim {
 
 Link::Link(World& world, pool::WorkerId worker)
     : world_(world),
+      number_(++world.last_link_),
       worker_(worker),
       capacity_(static_cast<std::size_t>(world.rng().between(16, static_cast<std::int64_t>(world.plan().pipe_max)))) {}
 

@@ -102,19 +102,25 @@ protocol::Crypto& SimHost::crypto() {
 
 World::World(std::uint64_t seed, Plan plan) : rng_(seed), plan_(std::move(plan)) {
   crypto_ = std::make_unique<SimCrypto>(seed);
+  keys_.statement_hash = {rng_.next(), rng_.next()};
+  keys_.mock_auth_key = "mock";
+  start_process();
+}
+
+void World::start_process() {
   pool::ManagerSettings manager;
   manager.workers = plan_.workers;
   manager.fifo_slack = plan_.fifo_slack;
   manager.max_client_conn = 1000;
+  cores_.clear();
+  hosts_.clear();
   pools_ = std::make_unique<pool::PoolManager>(manager);
-  core::ProcessKeys keys;
-  keys.statement_hash = {rng_.next(), rng_.next()};
-  keys.mock_auth_key = "mock";
+  pools_armed_ = pool::kNever;
+  armed_.assign(plan_.workers, pool::kNever);
   for (pool::WorkerId id = 0; id < plan_.workers; ++id) {
     hosts_.push_back(std::make_unique<SimHost>(*this, id));
-    cores_.push_back(std::make_unique<core::WorkerCore>(id, *hosts_.back(), plan_.settings, keys));
+    cores_.push_back(std::make_unique<core::WorkerCore>(id, *hosts_.back(), plan_.settings, keys_));
     cores_.back()->set_now(now_);
-    armed_.push_back(pool::kNever);
   }
 }
 
@@ -177,7 +183,9 @@ void World::arm_pools() {
 void World::deliver(pool::WorkerId from, pool::WorkerId to, core::Task task) {
   TimePoint& last = last_delivery_[{from, to}];
   last = std::max(last + Duration(1), now_ + Duration(rng_.between(1, plan_.mailbox_max.count())));
+  ++tasks_under_way_;
   at(last - now_, [this, to, task = std::move(task)] {
+    --tasks_under_way_;
     task(*cores_[to]);
     settle(to);
   });

@@ -56,6 +56,8 @@ class Link : public std::enable_shared_from_this<Link> {
   void bind(core::Connection& session) { session_ = &session; }
   void set_worker(pool::WorkerId worker);
   void leave() { attached_ = false; }
+  /// What the process knows it by.
+  [[nodiscard]] int number() const { return number_; }
 
  private:
   void deliver_to_proxy();
@@ -67,6 +69,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void tell_end();
 
   World& world_;
+  int number_;
   pool::WorkerId worker_;
   core::Connection* session_ = nullptr;
   Far* far_ = nullptr;
@@ -81,7 +84,9 @@ class Link : public std::enable_shared_from_this<Link> {
 class SimPort final : public core::Port {
  public:
   explicit SimPort(std::shared_ptr<Link> link) : link_(std::move(link)) {}
-  ~SimPort() override { link_->close(); }
+  ~SimPort() override {
+    if (!given_away_) link_->close();
+  }
   void bind(core::Connection& session) override { link_->bind(session); }
   std::size_t write(std::span<const core::ByteView> pieces) override { return link_->write(pieces); }
   void set_interest(bool read, bool write, bool hangup) override { link_->set_interest(read, write, hangup); }
@@ -92,10 +97,14 @@ class SimPort final : public core::Port {
   [[nodiscard]] std::string tls_server_end_point() const override { return {}; }
   void shutdown_write() override { link_->shutdown_write(); }
   void close() override { link_->close(); }
+  [[nodiscard]] int descriptor() const override { return link_->number(); }
+  void give_away() override { given_away_ = true; }
   [[nodiscard]] Link& link() { return *link_; }
+  [[nodiscard]] const std::shared_ptr<Link>& shared_link() const { return link_; }
 
  private:
   std::shared_ptr<Link> link_;
+  bool given_away_ = false;
 };
 
 class SimHost final : public core::Host {
@@ -120,6 +129,7 @@ class SimHost final : public core::Host {
   [[nodiscard]] core::DnsReport dns_report() override { return {}; }
   [[nodiscard]] std::string user_name(std::int64_t) override { return {}; }
   [[nodiscard]] std::string host_name() override { return {}; }
+  [[nodiscard]] std::vector<core::FdRow> listening_sockets() override { return {}; }
   [[nodiscard]] bool tls_available() const override { return false; }
 
  private:
@@ -175,6 +185,7 @@ struct Plan {
   unsigned connect_failure = 0;  ///< per cent
   unsigned backend_death = 0;    ///< per mille of backend steps
   int operations = 0;            ///< how often somebody pauses, resumes or reconnects a database
+  int restarts = 0;              ///< how often another process takes over
 };
 
 class World {
@@ -194,6 +205,8 @@ class World {
   void stop_faults() { faults_ = false; }
   /// An operator at work: PAUSE, RESUME and RECONNECT by chance, `times` times and then RESUME.
   void operate(int times);
+  /// Online restarts by chance, `times` times (restart.cpp).
+  void restart(int times);
   [[nodiscard]] bool disturbed() const { return plan_.connect_failure > 0 || plan_.backend_death > 0; }
 
   /// A client connects to the proxy.
@@ -232,6 +245,12 @@ class World {
   };
   void arm(pool::WorkerId worker);
   void arm_pools();
+  void start_process();
+  void settle_all();
+  void set_suspending(bool on);
+  [[nodiscard]] bool at_rest();
+  void change_over_when_at_rest(TimePoint give_up, std::function<void()> then);
+  void change_over();
   void operator_step();
   void resume_everything();
   [[nodiscard]] std::uint32_t limit_of(const std::string& database) const;
@@ -251,6 +270,9 @@ class World {
   std::map<std::uint32_t, Backend*> by_pid_;
   std::map<std::string, std::uint32_t> open_;  ///< backends by database and in all ("")
   std::uint32_t last_pid_ = 100;
+  int last_link_ = 0;
+  core::ProcessKeys keys_;
+  std::size_t tasks_under_way_ = 0;                    ///< from worker to worker
   std::map<std::string, std::string> sent_;            ///< by owner
   std::map<std::string, std::uint32_t> used_backend_;  ///< by owner
   std::deque<std::string> tail_;
@@ -259,6 +281,7 @@ class World {
   pool::WorkerId next_worker_ = 0;
 
   friend class SimHost;
+  friend class Link;
 };
 
 }  // namespace pgweir::sim

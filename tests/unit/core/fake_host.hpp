@@ -120,6 +120,7 @@ class FakeHost final : public Host {
   [[nodiscard]] core::DnsReport dns_report() override { return {}; }
   [[nodiscard]] std::string user_name(std::int64_t uid) override { return uid == 1001 ? "carol" : ""; }
   [[nodiscard]] std::string host_name() override { return "box"; }
+  [[nodiscard]] std::vector<FdRow> listening_sockets() override { return {}; }
   [[nodiscard]] bool tls_available() const override { return tls; }
 
   [[nodiscard]] bool logged(std::string_view part) const {

@@ -1,0 +1,79 @@
+// A client that changes from one process to another (online restart).
+#include "proxy/core/client_login.hpp"
+#include "proxy/core/client_session.hpp"
+#include "proxy/core/console.hpp"
+#include "proxy/core/worker_core.hpp"
+
+namespace pgweir::core {
+
+namespace {
+
+void transfer_overrides(protocol::StateArchive& archive, std::unique_ptr<StartupOverrides>& overrides,
+                        const protocol::TrackedNames& names) {
+  const std::size_t size = archive.count(overrides == nullptr ? 0 : overrides->size());
+  if (!archive.reading()) {
+    for (std::size_t i = 0; i < size; ++i) {
+      auto [index, value] = (*overrides)[i];
+      std::string name = names.name(index);
+      archive(name, value);
+    }
+    return;
+  }
+  StartupOverrides all;
+  for (std::size_t i = 0; i < size && !archive.failed(); ++i) {
+    std::string name, value;
+    archive(name, value);
+    if (const auto index = names.find(name)) all.emplace_back(*index, std::move(value));
+  }
+  if (!all.empty()) overrides = std::make_unique<StartupOverrides>(std::move(all));
+}
+
+}  // namespace
+
+void ClientSession::transfer(protocol::StateArchive& archive) {
+  const protocol::TrackedNames& names = *core_->settings()->tracked;
+  pool::ClientId id = id_;
+  archive(id.index, id.generation);
+  if (archive.reading()) id_before_ = id;
+  archive(in_query_, in_transaction_, sent_to_server_, stream_forward_, stream_left_, counted_unread_);
+  archive(cancel_pending_, skip_to_sync_, output_cut_, mode_, tracks_);
+  archive(segment_, segments_done_, changing_segment_, names_changing_);
+  archive(connected_at_, last_request_, wait_start_, query_start_, transaction_start_, connect_wall_us_);
+  protocol::transfer(archive, parameters_.tracked, names);
+  protocol::transfer(archive, parameters_.extras);
+  transfer_overrides(archive, overrides_, names);
+  if (archive.reading() && tracks_) statements_ = std::make_unique<protocol::ClientStatements>();
+  if (tracks_) statements_->transfer(archive, core_->statement_table());
+  archive(next_unnamed_serial_, unnamed_hidden_, unnamed_hidden_segment_);
+  const std::size_t unnamed = archive.count(unnamed_.size());
+  if (archive.reading()) unnamed_.resize(unnamed);
+  for (Unnamed& one : unnamed_) {
+    archive(one.query, one.parameter_types, one.segment, one.serial, one.kept, one.parsed);
+  }
+  transfer_buffers(archive);
+  if (archive.reading() && (!parameters_.tracked || mode_ > PoolMode::Statement)) archive.fail();
+}
+
+bool ClientSession::silent() const {
+  return state_ == State::Login && !login_->heard();
+}
+
+void ClientSession::begin_anew() {
+  const PoolContext* context = core_->context_for(database_, core_->pool_user(database_, user_));
+  if (context == nullptr) return;  // take_over() finds out too
+  mode_ = context->mode;
+  tracks_ = context->tracks_statements();
+  if (tracks_) statements_ = std::make_unique<protocol::ClientStatements>();
+}
+
+void ClientSession::take_up(PoolContext& context, ServerSession* server) {
+  login_.reset();
+  context_ = &context;
+  server_ = server;
+  state_ = State::Ready;
+  pinned_ = mode_ == PoolMode::Session ? PinReason::SessionMode : PinReason::None;
+  settings_changed();
+  core_->schedule(*this, next_deadline());
+}
+
+}  // namespace pgweir::core

@@ -1,0 +1,103 @@
+// SUSPEND on one worker: coming to rest, freezing, and forgetting what another process has taken over.
+#include <algorithm>
+
+#include "proxy/core/worker_core.hpp"
+
+namespace pgweir::core {
+
+namespace {
+
+bool at_rest(const ClientSession& client) {
+  if (client.closed()) return true;
+  switch (client.state()) {
+    case ClientSession::State::Login:
+      return client.silent();  // for instance somebody who only looks whether the port is open
+    case ClientSession::State::Closing:
+      return false;
+    case ClientSession::State::Ready:
+    case ClientSession::State::Console:
+      return true;
+  }
+  return true;
+}
+
+}  // namespace
+
+void WorkerCore::set_suspending(bool on) {
+  suspending_ = on;
+  for (const auto& [id, client] : clients_) {
+    if (client->closed()) continue;
+    client->update_interest();
+    if (!on) wake(*client);
+  }
+}
+
+bool WorkerCore::at_rest() const {
+  return connecting_.empty() && cancels_.empty() && woken_.empty() &&
+         std::all_of(clients_.begin(), clients_.end(), [](const auto& one) { return core::at_rest(*one.second); }) &&
+         std::all_of(servers_.begin(), servers_.end(),
+                     [](const auto& one) { return one.second->closed() || one.second->at_rest(); });
+}
+
+void WorkerCore::drop_restless(std::string_view reason) {
+  std::vector<ClientSession*> clients;
+  for (const auto& [id, client] : clients_) {
+    if (!core::at_rest(*client)) clients.push_back(client.get());
+  }
+  for (ClientSession* client : clients) {
+    if (client->state() == ClientSession::State::Login) {
+      client->fatal(reason, sqlstate("57P01"));
+    } else {
+      client->disconnect(reason);
+    }
+  }
+  std::vector<ServerSession*> servers;
+  for (const auto& [id, server] : servers_) {
+    if (!server->at_rest()) servers.push_back(server.get());
+  }
+  for (ServerSession* server : servers) server->close(reason);
+}
+
+void WorkerCore::set_frozen(bool on) {
+  if (frozen_ == on) return;
+  frozen_ = on;
+  const auto each = [&](auto& session) {
+    if (session.closed()) return;
+    if (on) {
+      host_.detach(session.port());
+    } else {
+      host_.attach(session.port());
+    }
+  };
+  for (const auto& [id, client] : clients_) {
+    if (client->state() != ClientSession::State::Console) each(*client);
+  }
+  for (const auto& [id, server] : servers_) each(*server);
+}
+
+void WorkerCore::forget_changed_over() {
+  std::vector<pool::ClientId> waiting, linked;
+  std::vector<pool::ServerId> servers;
+  for (const auto& [id, client] : clients_) {
+    if (can_change_over(*client)) (client->server() == nullptr ? waiting : linked).push_back(id);
+  }
+  for (const auto& [id, server] : servers_) {
+    if (can_change_over(*server)) servers.push_back(id);
+  }
+  const auto forget = [](auto& sessions, const auto& ids) {
+    for (const auto& id : ids) {
+      sessions.at(id)->give_away();
+      sessions.erase(id);
+    }
+  };
+  forget(clients_, waiting);
+  forget(clients_, linked);
+  forget(servers_, servers);
+  // Those in a queue leave it before a permit becomes free that they might get.
+  PoolLock pools(host_);
+  for (const pool::ClientId id : waiting) pools->remove_client(id, now_, actions_);
+  for (const pool::ServerId id : servers) pools->server_closed(id, pool::CloseKind::Normal, {}, now_, actions_);
+  for (const pool::ClientId id : linked) pools->remove_client(id, now_, actions_);
+}
+
+}  // namespace pgweir::core

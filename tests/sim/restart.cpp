@@ -1,0 +1,109 @@
+// Online restart in the simulated world: when the process is at rest, everything its sessions know goes through the
+// bytes of the handover into workers and pools made anew, on the same connections. Clients and backends are to notice
+// nothing.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "proxy/core/handover.hpp"
+#include "tests/sim/world.hpp"
+
+namespace pgweir::sim {
+
+namespace {
+/// For coming to rest; if faults or long queries are in the way, it goes on as it was.
+constexpr Duration kPatience = std::chrono::seconds(2);
+}  // namespace
+
+void World::restart(int times) {
+  if (times == 0) return;
+  at(Duration(rng_.between(1, 300'000)), [this, times] {
+    trace("SUSPEND");
+    set_suspending(true);
+    change_over_when_at_rest(now_ + kPatience, [this, times] { restart(times - 1); });
+  });
+}
+
+void World::settle_all() {
+  for (pool::WorkerId id = 0; id < plan_.workers; ++id) settle(id);
+}
+
+void World::set_suspending(bool on) {
+  for (const auto& core : cores_) core->set_suspending(on);
+  settle_all();
+}
+
+// Stricter than the process: there, who has not said a word yet is cut off, and replication stays behind.
+bool World::at_rest() {
+  if (tasks_under_way_ > 0 || !pools_->at_rest()) return false;
+  return std::all_of(cores_.begin(), cores_.end(), [](const auto& core) {
+    core->end_batch();
+    return core->at_rest() && std::all_of(core->clients().begin(), core->clients().end(),
+                                          [](const auto& one) { return core::can_change_over(*one.second); });
+  });
+}
+
+void World::change_over_when_at_rest(TimePoint give_up, std::function<void()> then) {
+  at(Duration(rng_.between(1, 1'000)), [this, give_up, then = std::move(then)] {
+    if (at_rest()) {
+      change_over();
+    } else if (now_ >= give_up) {
+      trace("RESUME of a SUSPEND");
+      set_suspending(false);
+    } else {
+      return change_over_when_at_rest(give_up, then);
+    }
+    then();
+  });
+}
+
+void World::change_over() {
+  std::map<int, std::shared_ptr<Link>> links;
+  std::vector<core::FdRow> rows;
+  const auto keep = [&](auto& session) {
+    const auto& link = static_cast<SimPort&>(session.port()).shared_link();
+    links[link->number()] = link;
+  };
+  for (const auto& core : cores_) {
+    core->set_frozen(true);
+    for (const auto& [id, client] : core->clients()) keep(*client);
+    for (const auto& [id, server] : core->servers()) keep(*server);
+    auto own = core::handover_rows(*core, true);
+    std::move(own.begin(), own.end(), std::back_inserter(rows));
+    core->forget_changed_over();
+    if (!core->clients().empty() || !core->servers().empty()) fail("something at rest cannot change over");
+  }
+  trace(fmt::format("another process takes over {} sockets", rows.size()));
+  start_process();
+  for (const auto& core : cores_) core->set_suspending(true);
+  pools_->set_adopting(true, now_, cores_[0]->actions());
+  std::map<int, core::FdRow*> servers;
+  for (core::FdRow& row : rows) {
+    if (row.task == "server") servers[row.fd] = &row;
+  }
+  const auto newcomer = [&](core::FdRow& row, pool::WorkerId worker) {
+    const std::shared_ptr<Link>& link = links.at(row.fd);
+    link->set_interest(true, false, false);
+    link->set_worker(worker);
+    core::PeerAddress address;
+    address.host = "127.0.0.1";
+    return core::Newcomer{std::move(row), std::make_unique<SimPort>(link), std::move(address)};
+  };
+  for (core::FdRow& row : rows) {
+    const bool comes_with_client = servers.contains(row.fd) && row.link != 0;
+    if (comes_with_client) continue;
+    const auto worker = static_cast<pool::WorkerId>(rng_.below(plan_.workers));
+    core::Newcomers newcomers;
+    const int partner = row.link;
+    auto& place = row.task == "client" ? newcomers.client : newcomers.server;
+    place = newcomer(row, worker);
+    if (partner != 0) newcomers.server = newcomer(*servers.at(partner), worker);
+    cores_[worker]->take_over(std::move(newcomers));
+    settle(worker);
+  }
+  pools_->set_adopting(false, now_, cores_[0]->actions());
+  set_suspending(false);
+  arm_pools();
+}
+
+}  // namespace pgweir::sim
