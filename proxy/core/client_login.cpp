@@ -116,7 +116,15 @@ void ClientLogin::find_user() {
     if (entry != nullptr && !entry->user) return fail("bouncer config error", "28000");
     return authenticated();
   }
-  if (!choose_method()) return;
+  if (choose_method() == Choice::Made) find_secret();
+}
+
+/// Unless the method needs none, from auth_file or by auth_query.
+void ClientLogin::find_secret() {
+  if (others_judge()) return start_authentication();
+  WorkerCore& core = *client_.core_;
+  const Config& config = core.config();
+  const DatabaseConfig* entry = console_login() ? nullptr : find_database(config, client_.database_);
   const auto& users = *core.settings()->users;
   const auto it = users.find(client_.user_);
   const bool listed = it != users.end();
@@ -231,8 +239,12 @@ void ClientLogin::lookup_done(const HiddenResult& result) {
     credentials.secret = secret_;
     core.share_credentials(client_.database_, client_.user_, credentials);
   }
-  if (!choose_method()) return;
-  mock_ = secret_.empty() && method_ != AuthType::Cert;
+  secret_known_ = true;
+  if (choose_method() == Choice::Made) secret_found();
+}
+
+void ClientLogin::secret_found() {
+  mock_ = secret_.empty() && method_ != AuthType::Cert && !others_judge();
   start_authentication();
 }
 
@@ -248,6 +260,8 @@ void ClientLogin::start_authentication() {
       if (mock_) return fail(unknown_user_text_, "28000");
       return authenticated();
     case AuthType::Plain:
+    case AuthType::Pam:
+    case AuthType::Ldap:
       step_ = Step::Password;
       protocol::append_authentication_cleartext(message);
       break;
@@ -321,6 +335,7 @@ void ClientLogin::check_password(ByteView body) {
   protocol::Crypto& crypto = client_.core_->host().crypto();
   const auto password = protocol::parse_password(body);
   if (!password || password->empty()) return fail("empty password returned by client", "28P01");
+  if (others_judge()) return ask_about_password(*password);
   bool ok;
   if (method_ == AuthType::Plain) {
     ok = protocol::check_plain_password(crypto, secret_, client_.user_, *password);

@@ -10,12 +10,15 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "protocol/auth_scram.hpp"
 #include "protocol/auth_secret.hpp"
 #include "protocol/startup.hpp"
 #include "proxy/core/certificate_names.hpp"
+#include "proxy/core/hba.hpp"
+#include "proxy/core/ldap_options.hpp"
 #include "proxy/core/pool_context.hpp"
 #include "proxy/core/port.hpp"
 #include "proxy/core/replication.hpp"
@@ -47,11 +50,32 @@ class ClientLogin {
   [[nodiscard]] bool is_cancel() const { return is_cancel_; }
   /// The socket was accepted beyond max_client_conn: only the console may go on.
   void set_over_limit() { over_limit_ = true; }
+  /// The answer to a question of check_password or find_host_name; late ones are ignored.
+  void password_checked(const PasswordVerdict& verdict);
+  void host_name_found(const std::string& name);
+  /// It waits for one of these.
+  [[nodiscard]] bool waits_for_host() const { return step_ == Step::Check || step_ == Step::HostName; }
+  /// The client has left: nobody is to judge its password any more.
+  void abandon();
   /// Welcomes the client if what it waits for a server for is known by now.
   void retry_welcome(const PoolContext& pool);
 
  private:
-  enum class Step : std::uint8_t { FirstPacket, Handshake, Password, SaslInitial, SaslResponse, Lookup, Welcome, Done };
+  enum class Step : std::uint8_t {
+    FirstPacket,
+    Handshake,
+    HostName,  ///< the rule depends on the name of the client's host, which is being looked up
+    Lookup,
+    Password,
+    SaslInitial,
+    SaslResponse,
+    Check,  ///< somebody else judges the password
+    Welcome,
+    Done,
+  };
+  /// What choosing a method came to. In the other two cases nothing is left to do: the client was told, or the login
+  /// goes on when the name of its host is known.
+  enum class Choice : std::uint8_t { Made, Refused, Postponed };
 
   std::size_t take_first_packet(ByteView in);
   std::size_t start_tls(ByteView in);
@@ -65,17 +89,28 @@ class ClientLogin {
   void negotiate(std::uint16_t minor);
   void check_limits();
   void find_user();
-  // These tell the client and give false if it is refused. choose_method is asked again after an auth_query.
-  [[nodiscard]] bool choose_method();
-  [[nodiscard]] bool choose_method_by_rule();
+  void find_secret();
+  // These tell the client and give false if it is refused. choose_method is asked again after an auth_query, and when
+  // the name of the client's host is known.
+  [[nodiscard]] Choice choose_method();
+  [[nodiscard]] Choice choose_method_by_rule();
+  [[nodiscard]] Choice ask_for_host_name();
+  [[nodiscard]] bool take_rule(const HbaRule& rule);
+  [[nodiscard]] bool choose_pam(const std::string& service, bool use_hostname);
+  [[nodiscard]] bool choose_ldap(const OptionValues& options);
+  [[nodiscard]] bool refuse_auth_user();
   [[nodiscard]] bool demand_certificate();
   [[nodiscard]] bool check_certificate_name();
   void start_lookup(PoolContext& pool);
   void lookup_done(const HiddenResult& result);
+  void secret_found();
   void start_authentication();
   void offer_scram(const protocol::ScramSecret& secret, bool mock);
   std::size_t take_password(ByteView in);
   void check_password(ByteView body);
+  void ask_about_password(std::string_view password);
+  void refuse_password(std::string_view reason);
+  [[nodiscard]] bool others_judge() const { return method_ == AuthType::Pam || method_ == AuthType::Ldap; }
   void take_sasl(ByteView body);
   void authenticated();
   void start_console();
@@ -104,6 +139,10 @@ class ClientLogin {
   const char* unknown_user_text_ = "";               ///< what a method without a password says to an unknown user
   std::optional<CertificatePart> certificate_part_;  ///< set if the certificate's name must allow the user
   std::string certificate_map_;                      ///< of auth_ident_file; empty: the names must be equal
+  std::variant<PamQuestion, LdapSettings> judge_;    ///< who is asked, for the methods pam and ldap
+  std::string asked_password_;                       ///< while it is being judged
+  std::optional<std::string> host_name_;             ///< of the client, once it was needed; empty: none that counts
+  bool secret_known_ = false;                        ///< auth_query was asked: only the method is still open
   bool console_admin_ = false;
   std::optional<HiddenResult> found_;  ///< by auth_query, looked at when its server has been given back
   std::string secret_;                 ///< as stored; of the login user

@@ -83,7 +83,7 @@ bool ClientSession::wants_input() const {
 }
 
 bool ClientSession::wants_hangup() const {
-  return waiting_;
+  return waiting_ || (state_ == State::Login && login_->waits_for_host());
 }
 
 void ClientSession::on_woken() {
@@ -110,6 +110,18 @@ void ClientSession::deliver(std::span<const ByteView> pieces) {
 
 void ClientSession::retry_welcome(const PoolContext& pool) {
   if (state_ == State::Login && waiting_) login_->retry_welcome(pool);
+}
+
+void ClientSession::on_password_checked(const PasswordVerdict& verdict) {
+  if (state_ != State::Login) return;
+  login_->password_checked(verdict);
+  core_->wake(*this);
+}
+
+void ClientSession::on_host_name(const std::string& name) {
+  if (state_ != State::Login) return;
+  login_->host_name_found(name);
+  core_->wake(*this);
 }
 
 void ClientSession::set_over_limit() {
@@ -291,6 +303,7 @@ void ClientSession::leave() {
   if (left_) return;
   left_ = true;
   console_.reset();
+  if (login_) login_->abandon();
   if (server_ != nullptr) {
     ServerSession* server = server_;
     server_ = nullptr;

@@ -65,6 +65,9 @@ class ClientSession final : public Connection {
   void on_dropped(std::string_view reason);
   /// Something was learned about a pool: a login that waits for just that may be complete.
   void retry_welcome(const PoolContext& pool);
+  /// Answers that its login has asked the Host for.
+  void on_password_checked(const PasswordVerdict& verdict);
+  void on_host_name(const std::string& name);
   /// Accepted beyond max_client_conn.
   void set_over_limit();
   /// Whether it has `context` or is about to.

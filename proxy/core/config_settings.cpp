@@ -6,6 +6,9 @@
 #include <array>
 #include <concepts>
 #include <type_traits>
+#include <utility>
+
+#include "proxy/core/ldap_options.hpp"
 
 namespace pgweir::core {
 namespace {
@@ -307,6 +310,10 @@ const Setting* find_setting(Section section, std::string_view name) {
 std::optional<std::string> assign_setting(Config& config, const Setting& setting, std::string_view text) {
   if (setting.name == "auth_dbname" && text == kConsoleDatabase) {
     return "expected a real database; \"pgbouncer\" is the console";
+  }
+  if (setting.name == "auth_ldap_options" && !text.empty()) {
+    auto parsed = parse_ldap_options(text);
+    if (parsed.has_error()) return std::move(parsed.error());
   }
   return std::visit([&](auto field) { return assign(config, field, setting, text); }, setting.field);
 }

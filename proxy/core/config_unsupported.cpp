@@ -19,23 +19,6 @@ void check_database(const DatabaseConfig& database, std::vector<Unsupported>& fo
 
 std::vector<Unsupported> find_unsupported(const Config& config) {
   std::vector<Unsupported> found;
-  switch (config.auth_type) {
-    case AuthType::Ldap:
-    case AuthType::Pam:
-      found.push_back(
-          {Section::Pgbouncer, "auth_type",
-           fmt::format("{} is not supported yet; expected any, trust, plain, md5, cert, scram-sha-256 or hba",
-                       to_string(config.auth_type))});
-      break;
-    case AuthType::Cert:
-    case AuthType::Hba:
-    case AuthType::Any:
-    case AuthType::Trust:
-    case AuthType::Plain:
-    case AuthType::Md5:
-    case AuthType::ScramSha256:
-      break;
-  }
   if (!config.patroni_urls.items.empty()) {
     found.push_back({Section::Pgweir, "patroni_urls", "not supported yet; expected no value"});
   }

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "proxy/core/config_values.hpp"
+#include "proxy/core/ldap_options.hpp"
 
 namespace pgweir::core {
 namespace {
@@ -33,17 +34,6 @@ constexpr std::array<std::string_view, 17> kNames{"map",
                                                   "ldapurl"};
 
 using Reasons = std::vector<std::string>;
-
-const std::string* find_option(const HbaRule& rule, std::string_view name) {
-  for (const auto& [key, value] : rule.options) {
-    if (key == name) return &value;
-  }
-  return nullptr;
-}
-
-bool has_any(const HbaRule& rule, std::initializer_list<std::string_view> names) {
-  return std::any_of(names.begin(), names.end(), [&](auto name) { return find_option(rule, name) != nullptr; });
-}
 
 void read_client_cert(HbaRule& rule, std::string_view value, Reasons& reasons) {
   if (rule.type != HbaType::HostSsl) return reasons.push_back("clientcert is for hostssl lines only");
@@ -77,8 +67,6 @@ std::optional<std::string> value_problem(std::string_view name, std::string_view
     return fmt::format("expected ldap or ldaps, got {}", quoted(value));
   } else if ((name == "ldaptls" || name == "pam_use_hostname") && value != "0" && value != "1") {
     return fmt::format("expected 0 or 1, got {}", quoted(value));
-  } else if (name == "ldapurl" && !value.starts_with("ldap://") && !value.starts_with("ldaps://")) {
-    return "expected a URL that starts with ldap:// or ldaps://";
   } else if ((name == "ldapserver" || name == "pamservice") && value.empty()) {
     return "expected a name";
   }
@@ -105,7 +93,7 @@ void read_option(HbaRule& rule, std::string_view name, std::string_view value, R
   rule.options.emplace_back(name, value);
 }
 
-// Two ways to find the user in the directory, which exclude each other. Without any option, auth_ldap_options applies.
+// Without any option, auth_ldap_options applies.
 void check_ldap(const HbaRule& rule, Reasons& reasons) {
   if (rule.method != HbaMethod::Ldap || rule.options.empty()) return;
   std::size_t length = 0;
@@ -113,16 +101,7 @@ void check_ldap(const HbaRule& rule, Reasons& reasons) {
   if (length >= kMaxLdapOptions) {
     reasons.push_back(fmt::format("expected less than {} bytes of ldap options", kMaxLdapOptions));
   }
-  if (has_any(rule, {"ldapprefix", "ldapsuffix"})) {
-    if (has_any(rule, {"ldapbasedn", "ldapbinddn", "ldapbindpasswd", "ldapsearchattribute", "ldapsearchfilter"})) {
-      reasons.push_back("expected either ldapprefix and ldapsuffix or the options of a search, not both");
-    }
-  } else if (!has_any(rule, {"ldapbasedn", "ldapurl"})) {
-    reasons.push_back("the method ldap needs ldapbasedn, ldapprefix, ldapsuffix or ldapurl");
-  }
-  if (has_any(rule, {"ldapsearchattribute"}) && has_any(rule, {"ldapsearchfilter"})) {
-    reasons.push_back("expected either ldapsearchattribute or ldapsearchfilter, not both");
-  }
+  (void)read_ldap_settings(rule.options, reasons);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // The name=value options at the end of a line of pg_hba.conf: which there are, what values they take, and which of them
-// go together. Used by parse_hba() only.
+// go together. For parse_hba() and for auth_ldap_options.
 #pragma once
 
 #include <string>

@@ -1,9 +1,7 @@
-// The limits of what hba.hpp can say and a login can carry out.
+// What of a file of rules only the other settings can tell: rules that let nobody in.
 #include "proxy/core/hba_settings.hpp"
 
 #include <fmt/format.h>
-
-#include <algorithm>
 
 namespace pgweir::core {
 
@@ -15,28 +13,6 @@ Problem at(const HbaRule& rule, std::string text) {
 
 }  // namespace
 
-std::vector<Problem> restrict_to_supported(HbaRules& rules) {
-  std::vector<Problem> refused;
-  std::erase_if(rules.rules, [&](const HbaRule& rule) {
-    const bool by_name = rule.type != HbaType::Local && (rule.address.kind == HbaAddress::Kind::HostName ||
-                                                         rule.address.kind == HbaAddress::Kind::HostSuffix);
-    if (by_name) {
-      rules.problems.push_back(at(rule, "host names are not supported yet; expected an address with its mask"));
-      return true;
-    }
-    if (rule.method == HbaMethod::Pam) {
-      rules.problems.push_back(at(rule, "the method pam is not supported in this file"));
-      return true;
-    }
-    if (rule.method == HbaMethod::Ldap) {
-      refused.push_back(at(rule, fmt::format("the method {} is not supported yet", to_string(rule.method))));
-    }
-    return false;
-  });
-  sort_problems(rules.problems);
-  return refused;
-}
-
 void warn_of_unchecked_certificates(HbaRules& rules, const Config& config) {
   const bool tls = config.client_tls_sslmode != SslMode::Disable;
   if (tls && !config.client_tls_ca_file.empty()) return;
@@ -46,6 +22,15 @@ void warn_of_unchecked_certificates(HbaRules& rules, const Config& config) {
     rules.warnings.push_back(
         at(rule, fmt::format("lets nobody in: client certificates need {}",
                              tls ? "client_tls_ca_file" : "client_tls_sslmode other than disable")));
+  }
+  sort_problems(rules.warnings);
+}
+
+void warn_of_missing_ldap_options(HbaRules& rules, const Config& config) {
+  if (config.auth_ldap_options && !config.auth_ldap_options->empty()) return;
+  for (const auto& rule : rules.rules) {
+    if (rule.method != HbaMethod::Ldap || !rule.options.empty()) continue;
+    rules.warnings.push_back(at(rule, "lets nobody in: the method ldap needs options here or in auth_ldap_options"));
   }
   sort_problems(rules.warnings);
 }

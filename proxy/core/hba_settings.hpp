@@ -18,13 +18,11 @@ struct HbaSettings {
   std::vector<IpNetwork> interfaces;  ///< for samehost and samenet
 };
 
-/// Takes out of `rules` what a login cannot be decided by here. Lines that PgBouncer does not know either (host names,
-/// pam) become problems of the rules, which are skipped as there. Returns the others: a file with one must not be used,
-/// since a later rule would decide in its place.
-[[nodiscard]] std::vector<Problem> restrict_to_supported(HbaRules& rules);
-
 /// Adds a warning for each rule that asks for a client's certificate where the TLS settings let none be checked: such a
 /// rule refuses everyone who meets it.
 void warn_of_unchecked_certificates(HbaRules& rules, const Config& config);
+
+/// The same for each rule with the method ldap that has no options, where auth_ldap_options says nothing either.
+void warn_of_missing_ldap_options(HbaRules& rules, const Config& config);
 
 }  // namespace pgweir::core

@@ -33,6 +33,7 @@ struct Settings {
 struct Credentials {
   std::optional<std::string> secret;              ///< from auth_query
   std::optional<protocol::ScramKeys> scram_keys;  ///< of a client that proved its password by SCRAM
+  std::optional<std::string> password;            ///< of a client for whom PAM or a directory server has said yes
 };
 
 using ParameterList = std::vector<std::pair<std::string, std::string>>;

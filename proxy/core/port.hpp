@@ -18,6 +18,7 @@
 #include "protocol/wire.hpp"
 #include "proxy/core/certificate_names.hpp"
 #include "proxy/core/config.hpp"
+#include "proxy/core/password_check.hpp"
 
 namespace pgweir::core {
 
@@ -130,6 +131,14 @@ class Host {
   /// cancel_connect_failed, unless abandoned.
   virtual void open_cancel(std::uint64_t token, const ServerTarget& target) = 0;
   virtual void abandon_cancel(std::uint64_t token) = 0;
+
+  /// Has a password judged by somebody else, which takes its time. Ends in WorkerCore::password_checked, unless
+  /// abandoned; a client has one question at a time. False: too many wait already, and there will be no answer.
+  [[nodiscard]] virtual bool check_password(pool::ClientId client, PasswordQuestion question) = 0;
+  virtual void abandon_password(pool::ClientId client) = 0;
+  /// Looks up the name of a client's address and whether that name has the address too. Ends in
+  /// WorkerCore::host_name_found, which finds nobody if the client is gone by then. False as above.
+  [[nodiscard]] virtual bool find_host_name(pool::ClientId client, const std::string& address) = 0;
 
   /// A server's port leaves this worker's event set, and enters the one of the worker that calls attach.
   virtual void detach(Port& port) = 0;

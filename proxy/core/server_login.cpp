@@ -158,6 +158,10 @@ void ServerLogin::take_message(char type, ByteView body) {
 std::optional<std::string> ServerLogin::secret() const {
   const PoolContext& context = *server_.context_;
   if (context.entry != nullptr && context.forced_user && context.entry->password) return context.entry->password;
+  // What was found right last goes before what a file says; a forced user has its own.
+  const AuthType type = context.settings->config->auth_type;
+  const bool others_judge = type == AuthType::Pam || type == AuthType::Ldap || type == AuthType::Hba;
+  if (others_judge && !context.forced_user && context.credentials.password) return context.credentials.password;
   const auto& users = *context.settings->users;
   if (const auto it = users.find(context.user); it != users.end() && !it->second.empty()) return it->second;
   return context.credentials.secret;

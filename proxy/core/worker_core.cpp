@@ -176,6 +176,14 @@ ServerSession* WorkerCore::find_server(pool::ServerId id) {
   return it == servers_.end() ? nullptr : it->second.get();
 }
 
+void WorkerCore::password_checked(pool::ClientId client, const PasswordVerdict& verdict) {
+  if (ClientSession* session = find_client(client)) session->on_password_checked(verdict);
+}
+
+void WorkerCore::host_name_found(pool::ClientId client, const std::string& name) {
+  if (ClientSession* session = find_client(client)) session->on_host_name(name);
+}
+
 void WorkerCore::drop_clients_of(const std::string& database, const std::string& reason) {
   std::vector<ClientSession*> found;
   for (const auto& [id, client] : clients_) {
@@ -345,6 +353,7 @@ void WorkerCore::learn_credentials(const std::string& database, const std::strin
   Credentials& known = credentials_[key];
   if (what.secret) known.secret = what.secret;
   if (what.scram_keys) known.scram_keys = what.scram_keys;
+  if (what.password) known.password = what.password;
   if (const auto it = context_by_name_.find(key); it != context_by_name_.end()) it->second->credentials = known;
 }
 

@@ -52,6 +52,10 @@ class WorkerCore {
   void cancel_connected(std::uint64_t token, std::unique_ptr<Port> port);
   /// As server_connect_failed.
   void cancel_connect_failed(std::uint64_t token, const std::string& text, const std::string& detail);
+  /// Answers to Host::check_password and Host::find_host_name; `name` is empty if there is none that is confirmed.
+  /// Nothing happens if the client is gone.
+  void password_checked(pool::ClientId client, const PasswordVerdict& verdict);
+  void host_name_found(pool::ClientId client, const std::string& name);
   [[nodiscard]] TimePoint next_deadline() const;
   void on_time(TimePoint now);
   void set_settings(std::shared_ptr<const Settings> settings);

@@ -67,7 +67,7 @@ TlsSettings server_tls_settings(const core::Config& config, const core::Database
 void load_users(const core::Config& config, const core::Settings* running, core::Settings& settings,
                 LoadedConfig& result) {
   auto users = std::make_shared<std::map<std::string, std::string, std::less<>>>();
-  if (config.auth_file && config.auth_type != core::AuthType::Any) {
+  if (config.auth_file && config.auth_type != core::AuthType::Any && config.auth_type != core::AuthType::Pam) {
     const auto text = read_file(*config.auth_file);
     if (!text) {
       // As in PgBouncer this does not keep the process from starting; a reload keeps the users it has.
@@ -153,10 +153,8 @@ void load_hba(const core::Config& config, const core::Settings* running, core::S
   } else {
     hba->rules = core::parse_hba(read(config.auth_hba_file, "auth_hba_file"), config.auth_hba_file, auth_files());
   }
-  for (const core::Problem& problem : core::restrict_to_supported(hba->rules)) {
-    result.problems.push_back(core::to_string(problem));
-  }
   core::warn_of_unchecked_certificates(hba->rules, config);
+  core::warn_of_missing_ldap_options(hba->rules, config);
   for (const core::Problem& problem : hba->rules.problems) told.push_back(core::to_string(problem));
   for (const core::Problem& warning : hba->rules.warnings) result.warnings.push_back(core::to_string(warning));
   if (config.auth_ident_file && !config.auth_ident_file->empty()) {
@@ -222,6 +220,9 @@ LoadedConfig load_settings(const std::string& path, const core::Settings* runnin
                           ? running->tracked
                           : std::make_shared<const protocol::TrackedNames>(config->track_extra_parameters.items);
   load_users(*config, running, *settings, result);
+  if (config->auth_type == core::AuthType::Ldap && config->auth_ldap_options.value_or("").empty()) {
+    result.warnings.emplace_back("auth_type = ldap lets nobody in: expected auth_ldap_options to be set as well");
+  }
   try {
     load_hba(*config, running, *settings, result);
     result.client_tls = make_listener_context(client_tls_settings(*config));

@@ -121,8 +121,16 @@ int start(const CommandLine& line) {
   pgweir::io::switch_user(!line.options.user.empty() ? line.options.user : config.user.value_or(""));
   pgweir::io::refuse_root("PgWeir");
   pgweir::io::configure_log(config, line.options);
-  pgweir::io::Runtime runtime(line.options, std::move(loaded));
-  return runtime.run();
+  int code = 0;
+  bool all_ended = false;
+  {
+    pgweir::io::Runtime runtime(line.options, std::move(loaded));
+    code = runtime.run();
+    all_ended = runtime.finish();
+  }
+  // A thread that hangs in a module of PAM must not find what it uses taken down.
+  if (!all_ended) std::_Exit(code);
+  return code;
 }
 
 }  // namespace

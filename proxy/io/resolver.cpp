@@ -26,6 +26,18 @@ bool same_address(const sockaddr_storage& a, const sockaddr_storage& b) {
   return std::memcmp(&a, &b, sizeof a) == 0;
 }
 
+/// Without regard to ports and scopes.
+bool same_host(const sockaddr& a, const sockaddr_storage& b) {
+  if (a.sa_family != b.ss_family) return false;
+  if (a.sa_family == AF_INET) {
+    return std::memcmp(&reinterpret_cast<const sockaddr_in&>(a).sin_addr,
+                       &reinterpret_cast<const sockaddr_in&>(b).sin_addr, sizeof(in_addr)) == 0;
+  }
+  return a.sa_family == AF_INET6 &&
+         std::memcmp(&reinterpret_cast<const sockaddr_in6&>(a).sin6_addr,
+                     &reinterpret_cast<const sockaddr_in6&>(b).sin6_addr, sizeof(in6_addr)) == 0;
+}
+
 bool contains(const std::vector<sockaddr_storage>& addresses, const sockaddr_storage& one) {
   return std::any_of(addresses.begin(), addresses.end(), [&](const auto& other) { return same_address(one, other); });
 }
@@ -62,6 +74,14 @@ struct Resolver::Query {
   std::string name;
 };
 
+/// A lookup of an address' name and then of that name's addresses.
+struct Resolver::Reverse {
+  Resolver* resolver;
+  sockaddr_storage address;
+  std::function<void(std::string)> callback;
+  std::string name;
+};
+
 /// The C side: the channel, and the functions that it calls. None of them lets an exception through.
 struct Resolver::CAres {
   ares_channel channel = nullptr;
@@ -70,6 +90,8 @@ struct Resolver::CAres {
     if (channel != nullptr) ::ares_destroy(channel);
   }
   static void on_addresses(void* data, int status, int timeouts, ares_addrinfo* result) noexcept;
+  static void on_name(void* data, int status, int timeouts, char* node, char* service) noexcept;
+  static void on_confirmed(void* data, int status, int timeouts, ares_addrinfo* result) noexcept;
   static void on_soa(void* data, int status, int timeouts, unsigned char* answer, int length) noexcept;
   static void on_socket(void* data, ares_socket_t fd, int readable, int writable) noexcept {
     static_cast<Resolver*>(data)->watch(fd, readable != 0, writable != 0);
@@ -96,6 +118,29 @@ void Resolver::CAres::on_addresses(void* data, int status, int, ares_addrinfo* r
     if (!contains(addresses, address)) addresses.push_back(address);
   }
   query->resolver->on_resolved(query->name, status, std::move(addresses));
+}
+
+void Resolver::CAres::on_name(void* data, int status, int, char* node, char*) noexcept {
+  std::unique_ptr<Reverse> query(static_cast<Reverse*>(data));
+  if (abandoned(status)) return;
+  Resolver& owner = *query->resolver;
+  if (status != ARES_SUCCESS || node == nullptr) return owner.deliver_name(std::move(query));
+  query->name = node;
+  owner.confirm_name(std::move(query));
+}
+
+void Resolver::CAres::on_confirmed(void* data, int status, int, ares_addrinfo* result) noexcept {
+  std::unique_ptr<Reverse> query(static_cast<Reverse*>(data));
+  const std::unique_ptr<ares_addrinfo, void (*)(ares_addrinfo*)> owner(result, ::ares_freeaddrinfo);
+  if (abandoned(status)) return;
+  bool confirmed = false;
+  for (const ares_addrinfo_node* node = result != nullptr ? result->nodes : nullptr; node != nullptr;
+       node = node->ai_next) {
+    if (node->ai_addrlen <= sizeof(sockaddr_storage) && same_host(*node->ai_addr, query->address)) confirmed = true;
+  }
+  if (!confirmed) query->name.clear();
+  Resolver& resolver = *query->resolver;
+  resolver.deliver_name(std::move(query));
 }
 
 void Resolver::CAres::on_soa(void* data, int status, int, unsigned char* answer, int length) noexcept {
@@ -205,6 +250,32 @@ void Resolver::deliver(Name& name, Callback callback) {
   boost::asio::post(context_, [alive = alive_, callback = std::move(callback), answer = std::move(answer)]() mutable {
     if (*alive) callback(std::move(answer));
   });
+}
+
+void Resolver::lookup_name(const sockaddr_storage& address, std::function<void(std::string)> callback) {
+  const auto length =
+      static_cast<ares_socklen_t>(address.ss_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6));
+  auto query = std::make_unique<Reverse>(Reverse{this, address, std::move(callback), {}});
+  const auto* asked = reinterpret_cast<const sockaddr*>(&query->address);
+  ::ares_getnameinfo(cares_->channel, asked, length, ARES_NI_LOOKUPHOST | ARES_NI_NAMEREQD, CAres::on_name,
+                     query.release());
+  arm_timer();
+}
+
+void Resolver::confirm_name(std::unique_ptr<Reverse> query) {
+  ares_addrinfo_hints hints{};
+  hints.ai_family = query->address.ss_family;
+  hints.ai_socktype = SOCK_STREAM;
+  const std::string name = query->name;
+  ::ares_getaddrinfo(cares_->channel, name.c_str(), nullptr, &hints, CAres::on_confirmed, query.release());
+  arm_timer();
+}
+
+void Resolver::deliver_name(std::unique_ptr<Reverse> query) {
+  boost::asio::post(context_,
+                    [alive = alive_, callback = std::move(query->callback), name = std::move(query->name)]() mutable {
+                      if (*alive) callback(std::move(name));
+                    });
 }
 
 // ---- sockets and time of c-ares ----

@@ -67,6 +67,9 @@ class Resolver {
 
   /// `callback` is called exactly once, never from within lookup().
   void lookup(const std::string& name, Callback callback);
+  /// The name of an address, if looking that name up gives the address again; else empty. Not kept: the addresses are
+  /// clients', of which there are many. The callback as above.
+  void lookup_name(const sockaddr_storage& address, std::function<void(std::string name)> callback);
   void set_settings(const ResolverSettings& settings);
   /// Called after a repeated lookup whose answer lacks an address of the answer before.
   void on_addresses_changed(AddressesChanged hook) { addresses_changed_ = std::move(hook); }
@@ -81,11 +84,14 @@ class Resolver {
   struct Name;
   struct Socket;
   struct Query;
+  struct Reverse;
   struct CAres;
 
   void start_lookup(const std::string& name);
   void on_resolved(const std::string& name, int status, std::vector<sockaddr_storage> addresses);
   void deliver(Name& name, Callback callback);
+  void confirm_name(std::unique_ptr<Reverse> query);
+  void deliver_name(std::unique_ptr<Reverse> query);
   void watch(int fd, bool readable, bool writable);
   void arm_timer();
   void arm_zones();

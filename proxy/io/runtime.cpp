@@ -1,6 +1,7 @@
 #include "proxy/io/runtime.hpp"
 
 #include <fmt/format.h>
+#include <netinet/in.h>
 #include <openssl/crypto.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include <thread>
 
 #include "pgweir_version.hpp"
+#include "proxy/core/ip_address.hpp"
 #include "proxy/core/report.hpp"
 #include "proxy/io/clock.hpp"
 #include "proxy/io/logger.hpp"
@@ -24,6 +26,25 @@ namespace {
 /// Marks the waits of a shutdown among those of consoles, whose tokens are small numbers.
 constexpr std::uint64_t kShutdownToken = ~std::uint64_t{0};
 constexpr int kSignals[] = {SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2};
+
+/// Lookups of clients' host names at once; they are as many as there are logins that need one.
+constexpr int kHostNamesAskedMax = 1000;
+/// For passwords that are being checked when the process ends; nobody waits for the answers.
+constexpr auto kLastChecksPatience = std::chrono::milliseconds(500);
+
+sockaddr_storage as_sockaddr(const core::IpAddress& address) {
+  sockaddr_storage result{};
+  if (address.is_v6) {
+    auto& v6 = reinterpret_cast<sockaddr_in6&>(result);
+    v6.sin6_family = AF_INET6;
+    std::memcpy(&v6.sin6_addr, address.bytes.data(), sizeof v6.sin6_addr);
+  } else {
+    auto& v4 = reinterpret_cast<sockaddr_in&>(result);
+    v4.sin_family = AF_INET;
+    std::memcpy(&v4.sin_addr, address.bytes.data(), sizeof v4.sin_addr);
+  }
+  return result;
+}
 
 pool::WorkerId count_workers(const core::Config& config) {
   if (config.worker_threads > 0) return static_cast<pool::WorkerId>(config.worker_threads);
@@ -89,6 +110,7 @@ Runtime::Runtime(Options options, LoadedConfig loaded)
       pools_(manager_settings(*settings_->config)) {}
 
 Runtime::~Runtime() {
+  (void)finish();
   for (const auto& worker : workers_) worker->stop();
   for (const auto& worker : workers_) worker->join();
   listeners_.clear();
@@ -163,6 +185,7 @@ void Runtime::start_workers(const core::ProcessKeys& keys) {
     (void)pools_.unlock();
   }
   start_resolver();
+  start_password_checker();
   signals_ = std::make_unique<boost::asio::signal_set>(workers_[0]->context());
   for (const int number : kSignals) signals_->add(number);
   wait_for_signal();
@@ -198,6 +221,38 @@ void Runtime::lookup(const std::string& name, Worker& asker, Resolver::Callback 
                         [reply = std::move(reply), answer = std::move(answer)]() mutable { reply(std::move(answer)); });
     });
   });
+}
+
+bool Runtime::lookup_host_name(const std::string& address, std::function<void(std::string)> reply) {
+  if (names_asked_.fetch_add(1, std::memory_order_relaxed) >= kHostNamesAskedMax) {
+    names_asked_.fetch_sub(1, std::memory_order_relaxed);
+    return false;
+  }
+  boost::asio::post(workers_[0]->context(), [this, address, reply = std::move(reply)]() mutable {
+    const auto answer = [this, reply = std::move(reply)](std::string name) {
+      names_asked_.fetch_sub(1, std::memory_order_relaxed);
+      reply(std::move(name));
+    };
+    if (const auto parsed = core::IpAddress::parse(address)) {
+      resolver_->lookup_name(as_sockaddr(*parsed), answer);
+    } else {
+      answer({});
+    }
+  });
+  return true;
+}
+
+void Runtime::start_password_checker() {
+  passwords_ = std::make_unique<PasswordChecker>(
+      judge_password,
+      [this](const PasswordChecker::Asker& asker, Judgement judgement) {
+        workers_[asker.worker]->password_judged(asker.client, std::move(judgement));
+      },
+      PasswordChecker::Limits{});
+}
+
+bool Runtime::finish() {
+  return passwords_ == nullptr || passwords_->stop(kLastChecksPatience);
 }
 
 core::DnsReport Runtime::dns_report() const {

@@ -2,6 +2,7 @@
 // 0's thread except where a function says otherwise.
 #pragma once
 
+#include <atomic>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
@@ -14,6 +15,7 @@
 #include "proxy/core/report.hpp"
 #include "proxy/core/worker_core.hpp"
 #include "proxy/io/listener.hpp"
+#include "proxy/io/password_checker.hpp"
 #include "proxy/io/process.hpp"
 #include "proxy/io/resolver.hpp"
 #include "proxy/io/shared_pools.hpp"
@@ -54,6 +56,9 @@ class Runtime {
 
   /// Opens the listeners, becomes a daemon if asked to, and serves until shutdown. Returns the exit code.
   int run();
+  /// After run(). False: a thread is still inside PAM or a directory server's library, and only the end of the process
+  /// ends it.
+  [[nodiscard]] bool finish();
 
   // for the workers (any thread)
   [[nodiscard]] SharedPools& pools() { return pools_; }
@@ -65,6 +70,10 @@ class Runtime {
 
   /// Any thread: an address of `name`, told to `reply` on the thread of `asker`.
   void lookup(const std::string& name, Worker& asker, Resolver::Callback reply);
+  /// Any thread: the confirmed name of a client's address, or an empty one, told to `reply` on some worker's thread.
+  /// False: too many are being looked up, and there will be no answer.
+  [[nodiscard]] bool lookup_host_name(const std::string& address, std::function<void(std::string)> reply);
+  [[nodiscard]] PasswordChecker& passwords() { return *passwords_; }
   /// Worker 0: what lookup() has found out.
   [[nodiscard]] core::DnsReport dns_report() const;
 
@@ -76,6 +85,7 @@ class Runtime {
  private:
   void start_workers(const core::ProcessKeys& keys);
   void start_resolver();
+  void start_password_checker();
   void start_listeners(std::vector<ListenSocket> sockets);
   void place(int fd, const sockaddr_storage& peer, bool is_unix);
   static void block_signals();
@@ -118,6 +128,8 @@ class Runtime {
   SharedPools pools_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<Resolver> resolver_;  // on worker 0, as what follows
+  std::unique_ptr<PasswordChecker> passwords_;
+  std::atomic<int> names_asked_{0};
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::unique_ptr<boost::asio::signal_set> signals_;
   std::unique_ptr<boost::asio::steady_timer> stats_timer_;

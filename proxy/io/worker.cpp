@@ -194,6 +194,40 @@ void Worker::abandon_cancel(std::uint64_t token) {
   }
 }
 
+bool Worker::check_password(pool::ClientId client, core::PasswordQuestion question) {
+  return runtime_.passwords().ask({id_, client}, std::move(question));
+}
+
+void Worker::abandon_password(pool::ClientId client) {
+  runtime_.passwords().abandon({id_, client});
+}
+
+void Worker::password_judged(pool::ClientId client, Judgement judgement) {
+  post_function([this, client, judgement = std::move(judgement)]() mutable {
+    const auto tell = [this, client](const core::PasswordVerdict& verdict) {
+      core_->password_checked(client, verdict);
+      core_->run_pending();
+    };
+    if (judgement.delay <= pool::Duration::zero()) return tell(judgement.verdict);
+    const auto timer = std::make_shared<boost::asio::steady_timer>(context_, judgement.delay);
+    timer->async_wait([this, timer, tell, verdict = std::move(judgement.verdict)](const auto& error) {
+      if (error) return;
+      begin_batch();
+      tell(verdict);
+      finish_batch();
+    });
+  });
+}
+
+bool Worker::find_host_name(pool::ClientId client, const std::string& address) {
+  return runtime_.lookup_host_name(address, [this, client](std::string name) {
+    post_function([this, client, name = std::move(name)] {
+      core_->host_name_found(client, name);
+      core_->run_pending();
+    });
+  });
+}
+
 void Worker::detach(core::Port& port) {
   static_cast<SocketPort&>(port).leave_worker();
 }

@@ -19,6 +19,7 @@
 #include "proxy/io/event_set.hpp"
 #include "proxy/io/mailbox.hpp"
 #include "proxy/io/openssl_crypto.hpp"
+#include "proxy/io/password_checker.hpp"
 #include "proxy/io/shared_pools.hpp"
 #include "proxy/io/socket_options.hpp"
 #include "proxy/io/socket_port.hpp"
@@ -51,6 +52,9 @@ class Worker final : public core::Host {
   void abandon_server(pool::ServerId server) override;
   void open_cancel(std::uint64_t token, const core::ServerTarget& target) override;
   void abandon_cancel(std::uint64_t token) override;
+  [[nodiscard]] bool check_password(pool::ClientId client, core::PasswordQuestion question) override;
+  void abandon_password(pool::ClientId client) override;
+  [[nodiscard]] bool find_host_name(pool::ClientId client, const std::string& address) override;
   void detach(core::Port& port) override;
   void attach(core::Port& port) override;
   void post(pool::WorkerId to, core::Task task) override;
@@ -86,6 +90,8 @@ class Worker final : public core::Host {
   void take_over(std::optional<core::FdRow> client, std::optional<core::FdRow> server);
   /// Runs `function` on this worker, which need not be the calling one.
   void post_function(UniqueFunction function);
+  /// Any thread: the answer to check_password.
+  void password_judged(pool::ClientId client, Judgement judgement);
   /// The pools' earliest deadline has moved (worker 0 serves them).
   void pools_deadline_moved();
 

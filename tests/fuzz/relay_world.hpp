@@ -73,6 +73,9 @@ class RelayHost final : public core::Host {
   void abandon_server(pool::ServerId server) override { std::erase(connects, server); }
   void open_cancel(std::uint64_t token, const core::ServerTarget&) override { cancel_connects.push_back(token); }
   void abandon_cancel(std::uint64_t token) override { std::erase(cancel_connects, token); }
+  [[nodiscard]] bool check_password(pool::ClientId, core::PasswordQuestion) override { return false; }
+  void abandon_password(pool::ClientId) override {}
+  [[nodiscard]] bool find_host_name(pool::ClientId, const std::string&) override { return false; }
   void detach(core::Port&) override;
   void attach(core::Port&) override;
   void post(pool::WorkerId to, core::Task task) override;

@@ -21,7 +21,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr std::uint16_t kTypeA = 1, kTypeSoa = 6;
+constexpr std::uint16_t kTypeA = 1, kTypeSoa = 6, kTypePtr = 12;
 
 void put16(std::string& out, std::size_t value) {
   out += static_cast<char>(value >> 8);
@@ -33,7 +33,8 @@ void put32(std::string& out, std::uint32_t value) {
   put16(out, value & 0xFFFF);
 }
 
-/// A name server on a loopback port, in the io_context of the test: knows IPv4 addresses and serials of zones.
+/// A name server on a loopback port, in the io_context of the test: knows IPv4 addresses, their names, and serials of
+/// zones.
 class NameServer final : EventHandler {
  public:
   explicit NameServer(EventSet& events) : events_(events), fd_(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0)) {
@@ -56,7 +57,8 @@ class NameServer final : EventHandler {
 
   std::map<std::string, std::vector<std::string>> addresses;
   std::map<std::string, std::uint32_t> serials;
-  std::map<std::string, int> asked;  ///< questions for addresses (A) and zones (SOA), by name
+  std::map<std::string, std::string> pointers;  ///< names, by the name that stands for an address
+  std::map<std::string, int> asked;             ///< questions for addresses (A) and zones (SOA), by name
   bool silent = false;
 
  private:
@@ -98,7 +100,15 @@ class NameServer final : EventHandler {
       for (int i = 0; i < 4; ++i) put32(soa, 60);
       records.push_back(soa);
     }
-    const bool known = addresses.contains(name) || serials.contains(name);
+    if (const auto found = pointers.find(name); type == kTypePtr && found != pointers.end()) {
+      std::string encoded, rest = found->second + '.';
+      for (std::size_t dot = rest.find('.'); dot != std::string::npos; dot = rest.find('.')) {
+        encoded += static_cast<char>(dot) + rest.substr(0, dot);
+        rest.erase(0, dot + 1);
+      }
+      records.push_back(encoded + '\0');
+    }
+    const bool known = addresses.contains(name) || serials.contains(name) || pointers.contains(name);
     std::string reply = id;
     put16(reply, known ? 0x8180 : 0x8183);
     put16(reply, 1);
@@ -143,6 +153,18 @@ struct Fixture {
     resolver->lookup(name, [&](ResolvedName answer) {
       result = answer.address ? address_host(*answer.address) : "!" + answer.failure;
     });
+    CHECK_FALSE(result);
+    REQUIRE(run_until(context, [&] { return result.has_value(); }));
+    return *result;
+  }
+
+  /// The confirmed name of an IPv4 address; empty if there is none.
+  std::string name_of(const std::string& text) {
+    sockaddr_storage address{};
+    address.ss_family = AF_INET;
+    REQUIRE(::inet_pton(AF_INET, text.c_str(), &reinterpret_cast<sockaddr_in&>(address).sin_addr) == 1);
+    std::optional<std::string> result;
+    resolver->lookup_name(address, [&](std::string name) { result = std::move(name); });
     CHECK_FALSE(result);
     REQUIRE(run_until(context, [&] { return result.has_value(); }));
     return *result;
@@ -249,6 +271,22 @@ TEST_CASE("resolver: a zone with a new serial is asked anew at once") {
   CHECK(fixture.server.asked["example"] == last);
 }
 
+TEST_CASE("resolver: the name of an address counts if it has the address") {
+  Fixture fixture;
+  fixture.server.pointers["7.0.0.127.in-addr.arpa"] = "client.example";
+  fixture.server.pointers["8.0.0.127.in-addr.arpa"] = "client.example";  // says who has that address
+  fixture.server.pointers["9.0.0.127.in-addr.arpa"] = "gone.example";
+  fixture.server.addresses["client.example"] = {"127.0.0.6", "127.0.0.7"};
+  CHECK(fixture.name_of("127.0.0.7") == "client.example");
+  CHECK(fixture.name_of("127.0.0.8").empty());
+  CHECK(fixture.name_of("127.0.0.9").empty());
+  CHECK(fixture.name_of("127.0.0.10").empty());
+  CHECK(fixture.resolver->hosts().empty());  // clients' names are not kept
+  // Asked anew each time.
+  fixture.server.addresses["client.example"] = {"127.0.0.6"};
+  CHECK(fixture.name_of("127.0.0.7").empty());
+}
+
 TEST_CASE("resolver: the hosts file") {
   Fixture fixture;
   const std::string address = fixture.lookup("localhost");
@@ -261,6 +299,9 @@ TEST_CASE("resolver: goes away with questions open") {
   fixture.server.silent = true;
   bool called = false;
   fixture.resolver->lookup("db.example", [&](const ResolvedName&) { called = true; });
+  sockaddr_storage address{};
+  address.ss_family = AF_INET;
+  fixture.resolver->lookup_name(address, [&](const std::string&) { called = true; });
   REQUIRE(run_until(fixture.context, [&] { return fixture.server.asked["db.example"] == 1; }));
   CHECK(fixture.resolver->queries() == 1);
   CHECK(fixture.resolver->hosts().empty());

@@ -116,6 +116,9 @@ class SimHost final : public core::Host {
   void abandon_server(pool::ServerId server) override { abandoned_servers_.push_back(server); }
   void open_cancel(std::uint64_t token, const core::ServerTarget& target) override;
   void abandon_cancel(std::uint64_t token) override { abandoned_cancels_.push_back(token); }
+  [[nodiscard]] bool check_password(pool::ClientId, core::PasswordQuestion) override { return false; }
+  void abandon_password(pool::ClientId) override {}
+  [[nodiscard]] bool find_host_name(pool::ClientId, const std::string&) override { return false; }
   void detach(core::Port& port) override { static_cast<SimPort&>(port).link().leave(); }
   void attach(core::Port& port) override { static_cast<SimPort&>(port).link().set_worker(id_); }
   void post(pool::WorkerId to, core::Task task) override;

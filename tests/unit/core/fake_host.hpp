@@ -83,6 +83,10 @@ class FakeHost final : public Host {
   std::deque<std::uint64_t> cancel_connects;
   std::deque<ServerTarget> cancel_targets;
   std::vector<std::uint64_t> abandoned_cancels;
+  std::deque<std::pair<pool::ClientId, PasswordQuestion>> questions;
+  std::vector<pool::ClientId> abandoned_questions;
+  std::deque<std::pair<pool::ClientId, std::string>> name_questions;
+  bool refuses_questions = false;
   std::deque<Task> tasks;
   std::vector<ProcessCommand> commands;
   std::vector<std::string> lines;
@@ -104,6 +108,17 @@ class FakeHost final : public Host {
     cancel_targets.push_back(target);
   }
   void abandon_cancel(std::uint64_t token) override { abandoned_cancels.push_back(token); }
+  [[nodiscard]] bool check_password(pool::ClientId client, PasswordQuestion question) override {
+    if (refuses_questions) return false;
+    questions.emplace_back(client, std::move(question));
+    return true;
+  }
+  void abandon_password(pool::ClientId client) override { abandoned_questions.push_back(client); }
+  [[nodiscard]] bool find_host_name(pool::ClientId client, const std::string& address) override {
+    if (refuses_questions) return false;
+    name_questions.emplace_back(client, address);
+    return true;
+  }
   void detach(Port&) override {}
   void attach(Port&) override {}
   void post(pool::WorkerId to, Task task) override {
@@ -229,6 +244,22 @@ class World {
     const auto id = host.connects.front().first;
     host.connects.pop_front();
     core.server_connect_failed(id, text, {});
+    settle();
+  }
+  /// The password asked about longest ago is judged.
+  void judged(bool right, const std::string& reason = "no") {
+    REQUIRE_FALSE(host.questions.empty());
+    const auto client = host.questions.front().first;
+    host.questions.pop_front();
+    core.password_checked(client, {right, reason});
+    settle();
+  }
+  /// The same for the name of a client's host; empty: there is none.
+  void host_named(const std::string& name) {
+    REQUIRE_FALSE(host.name_questions.empty());
+    const auto client = host.name_questions.front().first;
+    host.name_questions.pop_front();
+    core.host_name_found(client, name);
     settle();
   }
   WirePtr cancel_connects() {

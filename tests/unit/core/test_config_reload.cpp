@@ -24,7 +24,7 @@ Names changed(const std::string& before, const std::string& after, const std::st
 TEST_CASE("a deleted line brings the default back, unless there is none") {
   const Config running = good(
       "[pgbouncer]\nmax_client_conn = 7\nauth_file = f\nauth_user = a\nauth_dbname = d\n"
-      "auth_ident_file = i\nauth_ldap_options = o\nclient_tls13_ciphers = c\n"
+      "auth_ident_file = i\nauth_ldap_options = ldapserver=o ldapprefix=x\nclient_tls13_ciphers = c\n"
       "server_tls13_ciphers = s\nverbose = 2\n[pgweir]\nmax_pool_logins = 9\n");
   const auto result = load("[pgbouncer]\n", &running);
   REQUIRE(result.config);
@@ -35,7 +35,7 @@ TEST_CASE("a deleted line brings the default back, unless there is none") {
   CHECK(now.auth_user == "a");
   CHECK(now.auth_dbname == "d");
   CHECK(now.auth_ident_file == "i");
-  CHECK(now.auth_ldap_options == "o");
+  CHECK(now.auth_ldap_options == "ldapserver=o ldapprefix=x");
   CHECK(now.client_tls13_ciphers == "c");
   CHECK(now.server_tls13_ciphers == "s");
   CHECK(now.verbose == 2);

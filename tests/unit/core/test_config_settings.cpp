@@ -222,6 +222,7 @@ TEST_CASE("every setting refuses text that is not of its type, with file, line a
     REQUIRE(setting != nullptr);
     const auto result = load(header_of(*setting) + row.name + " = abc\n");
     INFO(row.name << "\n" << problems_of(result));
+    if (row.name == std::string_view("auth_ldap_options")) continue;  // text with a form of its own
     if (row.kind == Kind::Text) {
       // Text takes anything; patroni_urls and http_listen are refused for another reason.
       for (const auto& problem : result.problems) CHECK(problem.text.find("not supported yet") != std::string::npos);
@@ -449,15 +450,13 @@ TEST_CASE("SET fails for an unknown key, a bad value and what is not supported")
   CHECK(set_error("zzzzzzzzzzzz", "1") == "unknown setting \"zzzzzzzzzzzz\"");
   CHECK(set_error("default_pool_size", "many") ==
         "default_pool_size: expected a whole number, 0 or more, got \"many\"");
-  CHECK(set_error("auth_type", "ldap").find("auth_type: ldap is not supported yet") == 0);
+  CHECK(set_error("patroni_urls", "http://h").find("patroni_urls: not supported yet") == 0);
 }
 
 TEST_CASE("what the engine cannot do is reported with its line") {
-  CHECK(problems_of("[pgbouncer]\n\nauth_type = ldap\n") ==
-        "main.ini:3: auth_type: ldap is not supported yet; expected any, trust, plain, md5, cert, scram-sha-256 or "
-        "hba\n");
-  CHECK(problems_of("[pgbouncer]\n\nauth_type = hba\n").empty());
-  CHECK(problems_of("[pgbouncer]\nauth_type=pam\n").find("main.ini:2: auth_type: pam is") == 0);
+  for (const std::string type : {"ldap", "hba", "pam"}) {
+    CHECK(problems_of("[pgbouncer]\n\nauth_type = " + type + "\n").empty());
+  }
   CHECK(problems_of("[pgbouncer]\n[pgweir]\npatroni_urls = http://127.0.0.1:8008\nhttp_listen = 127.0.0.1:9\n") ==
         "main.ini:3: patroni_urls: not supported yet; expected no value\n"
         "main.ini:4: http_listen: not supported yet; expected no value\n");
@@ -466,7 +465,7 @@ TEST_CASE("what the engine cannot do is reported with its line") {
         "main.ini:3: *: target_session_attrs: not supported yet; expected any\n");
   CHECK(problems_of("[databases]\na = read_write_split=0 target_session_attrs=any\n[pgbouncer]\n").empty());
   Config config;
-  config.auth_type = AuthType::Ldap;
+  config.http_listen = "x";
   CHECK(unsupported_settings(config).size() == 1);
   CHECK(unsupported_settings(Config{}).empty());
 }

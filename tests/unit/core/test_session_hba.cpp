@@ -86,25 +86,17 @@ TEST_CASE("native codes of refusals by rule", "[hba]") {
   CHECK(first_answer(world, world.connect(), "u") == fatal("28000", "login rejected"));
 }
 
-TEST_CASE("rules that no login can be decided by", "[hba]") {
-  HbaRules rules = parse_hba(
-      "host db u example.org trust\n"
-      "host db u .example.org md5\n"
-      "local db u pam\n"
-      "hostssl db u all cert\n"
-      "host db u all ldap ldapserver=127.0.0.1 ldapprefix=x\n"
-      "hostssl db u all md5 clientcert=verify-full\n"
-      "host db u all trust\n",
-      "hba", {});
+TEST_CASE("rules that let nobody in are told", "[hba]") {
+  HbaRules rules =
+      parse_hba("host db u all ldap\nhost db v all ldap ldapserver=h ldapprefix=x\nhost db w all pam\n", "hba", {});
   REQUIRE(rules.problems.empty());
-  const std::vector<Problem> refused = restrict_to_supported(rules);
-  // PgBouncer does not know them either and skips them.
-  REQUIRE(rules.problems.size() == 3);
-  CHECK(to_string(rules.problems[0]) == "hba:1: host names are not supported yet; expected an address with its mask");
-  CHECK(rules.problems[1].line == 2);
-  CHECK(to_string(rules.problems[2]) == "hba:3: the method pam is not supported in this file");
-  // This one it knows: skipping it would let a later rule decide.
-  REQUIRE(refused.size() == 1);
-  CHECK(to_string(refused[0]) == "hba:5: the method ldap is not supported yet");
-  CHECK(rules.rules.size() == 4);
+  Config config;
+  warn_of_missing_ldap_options(rules, config);
+  REQUIRE(rules.warnings.size() == 1);
+  CHECK(to_string(rules.warnings[0]) ==
+        "hba:1: lets nobody in: the method ldap needs options here or in auth_ldap_options");
+  rules.warnings.clear();
+  config.auth_ldap_options = "ldapserver=h ldapprefix=x";
+  warn_of_missing_ldap_options(rules, config);
+  CHECK(rules.warnings.empty());
 }
