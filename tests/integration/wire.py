@@ -198,7 +198,7 @@ def md5_response(user, password, salt):
 class Wire:
     """One connection. Every read has a deadline; nothing is sent that was not asked for."""
 
-    def __init__(self, port, host="127.0.0.1", path=None, timeout=10.0, receive_buffer=None):
+    def __init__(self, port, host="127.0.0.1", path=None, timeout=10.0, receive_buffer=None, source=None):
         self.timeout = timeout * PATIENCE
         if path is not None:
             self.socket = socket.socket(socket.AF_UNIX)
@@ -207,6 +207,8 @@ class Wire:
             self.socket = socket.socket()
             if receive_buffer is not None:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            if source is not None:
+                self.socket.bind((source, 0))
             self.socket.settimeout(self.timeout)
             self.socket.connect((host, port))
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
