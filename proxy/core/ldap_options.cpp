@@ -182,12 +182,6 @@ void check_together(const LdapSettings& settings, bool names_given, bool search_
   if (!settings.search_attribute.empty() && !settings.search_filter.empty()) {
     reasons.push_back("expected either ldapsearchattribute or ldapsearchfilter, not both");
   }
-  if (reasons.empty() && settings.servers.empty()) {
-    reasons.push_back("the method ldap needs ldapserver, or a server in ldapurl");
-  }
-  if (settings.start_tls && settings.scheme == "ldaps") {
-    reasons.push_back("ldaptls=1 is for the scheme ldap only: ldaps is encrypted from the start");
-  }
 }
 
 }  // namespace
@@ -228,7 +222,9 @@ Parsed<LdapSettings> parse_ldap_options(std::string_view text) {
 
 LdapQuestion ldap_question(const LdapSettings& settings, std::string_view user) {
   LdapQuestion question;
-  for (const auto& server : settings.servers) {
+  std::vector<std::string> servers = settings.servers;
+  if (servers.empty() && (settings.port != 0 || settings.scheme != "ldap")) servers.emplace_back("localhost");
+  for (const auto& server : servers) {
     const bool bare_v6 = server.find(':') != std::string::npos && !server.starts_with('[');
     if (!question.uris.empty()) question.uris += ' ';
     question.uris += fmt::format("{}://{}{}{}", settings.scheme, bare_v6 ? "[" : "", server, bare_v6 ? "]" : "");

@@ -24,7 +24,7 @@ struct LdapQuestion {
     LdapScope scope = LdapScope::Subtree;
   };
 
-  std::string uris;        ///< one or more, separated by blanks; tried in turn
+  std::string uris;        ///< separated by blanks, tried in turn; none: what the library takes by itself
   bool start_tls = false;  ///< on a connection that begins in clear text
   std::string bind_dn;     ///< whose password it is, unless a search tells
   std::optional<Search> search;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 #include "proxy/core/config_values.hpp"
 #include "proxy/io/clock.hpp"
@@ -64,7 +65,7 @@ class Directory {
 
   [[nodiscard]] bool open(const core::LdapQuestion& question) {
     init_library();
-    int code = ::ldap_initialize(&handle_, question.uris.c_str());
+    int code = ::ldap_initialize(&handle_, question.uris.empty() ? nullptr : question.uris.c_str());
     if (code != LDAP_SUCCESS) return failed(code, "ldap_initialize");
     const int version = LDAP_VERSION3;
     const timeval connect = as_timeval(kConnectPatience);
@@ -188,7 +189,10 @@ Judgement judge_by_ldap(const core::LdapQuestion& ldap, const core::PasswordQues
   Judgement result;
   Directory directory;
   result.verdict.right = lets_in(directory, ldap, question.password);
-  if (!result.verdict.right) result.verdict.reason = fmt::format("{}: {}", ldap.uris, directory.reason());
+  if (!result.verdict.right) {
+    const std::string_view server = ldap.uris.empty() ? std::string_view("the server of ldap.conf") : ldap.uris;
+    result.verdict.reason = fmt::format("{}: {}", server, directory.reason());
+  }
   return result;
 }
 

@@ -29,7 +29,7 @@ class PasswordChecker {
     friend bool operator==(const Asker&, const Asker&) = default;
   };
   struct Limits {
-    std::size_t threads = 4;
+    std::size_t threads = 1;
     std::size_t waiting = 1000;  ///< questions that no thread has begun with
   };
   /// On one of the threads; may block. What it throws counts as a refusal.

@@ -22,7 +22,7 @@ namespace pgweir::io {
 
 namespace {
 
-[[noreturn]] void fail(const std::string& what) {
+[[noreturn]] void throw_errno(const std::string& what) {
   throw std::runtime_error(fmt::format("{}: {}", what, std::strerror(errno)));
 }
 
@@ -64,25 +64,26 @@ void PidFile::check(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
     if (errno == ENOENT) return;
-    fail(fmt::format("could not read pidfile '{}'", path));
+    throw_errno(fmt::format("could not read pidfile '{}'", path));
   }
   const bool stale = names_dead_process(fd);
   ::close(fd);
   if (!stale) throw std::runtime_error(fmt::format("pidfile '{}' exists, another instance running?", path));
-  if (::unlink(path.c_str()) != 0 && errno != ENOENT) fail(fmt::format("could not remove stale pidfile '{}'", path));
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT)
+    throw_errno(fmt::format("could not remove stale pidfile '{}'", path));
 }
 
 PidFile PidFile::create(const std::string& path) {
   check(path);
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (fd < 0) fail(fmt::format("could not open pidfile '{}'", path));
+  if (fd < 0) throw_errno(fmt::format("could not open pidfile '{}'", path));
   PidFile file;
   file.path_ = path;
   const std::string text = fmt::format("{}\n", ::getpid());
   const ssize_t written = ::write(fd, text.data(), text.size());
   const int close_result = ::close(fd);
   if (written != static_cast<ssize_t>(text.size()) || close_result != 0) {
-    fail(fmt::format("could not write pidfile '{}'", path));
+    throw_errno(fmt::format("could not write pidfile '{}'", path));
   }
   return file;
 }
@@ -94,17 +95,17 @@ void PidFile::remove() noexcept {
 
 void daemonise() {
   pid_t pid = ::fork();
-  if (pid < 0) fail("fork");
+  if (pid < 0) throw_errno("fork");
   if (pid > 0) ::_exit(0);
-  if (::setsid() < 0) fail("setsid");
+  if (::setsid() < 0) throw_errno("setsid");
   // The second child leads no session, so that it can never gain a terminal by opening one.
   pid = ::fork();
-  if (pid < 0) fail("fork");
+  if (pid < 0) throw_errno("fork");
   if (pid > 0) ::_exit(0);
   const int null = ::open("/dev/null", O_RDWR);
-  if (null < 0) fail("/dev/null");
+  if (null < 0) throw_errno("/dev/null");
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
-    if (::dup2(null, fd) < 0) fail("dup2");
+    if (::dup2(null, fd) < 0) throw_errno("dup2");
   }
   if (null > STDERR_FILENO) ::close(null);
 }
@@ -120,9 +121,9 @@ void switch_user(const std::string& user) {
   if (entry == nullptr) throw std::runtime_error(fmt::format("could not find user '{}' to switch to", user));
   if (::geteuid() == entry->pw_uid && ::getuid() == entry->pw_uid) return;
   // Groups first: without root they could no longer be changed.
-  if (::initgroups(entry->pw_name, entry->pw_gid) != 0) fail("failed to reset groups");
+  if (::initgroups(entry->pw_name, entry->pw_gid) != 0) throw_errno("failed to reset groups");
   if (::setgid(entry->pw_gid) != 0 || ::setuid(entry->pw_uid) != 0) {
-    fail(fmt::format("failed to assume identity of user '{}'", user));
+    throw_errno(fmt::format("failed to assume identity of user '{}'", user));
   }
   if (::getuid() != entry->pw_uid || ::geteuid() != entry->pw_uid) {
     throw std::runtime_error(fmt::format("failed to assume identity of user '{}'", user));
@@ -135,7 +136,7 @@ void refuse_root(const std::string& program) {
 
 FdLimit raise_fd_limit(std::size_t wanted) {
   rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) fail("could not get RLIMIT_NOFILE");
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) throw_errno("could not get RLIMIT_NOFILE");
   const rlim_t target = wanted == 0 ? limit.rlim_max : std::min<rlim_t>(wanted, limit.rlim_max);
   if (target > limit.rlim_cur) {
     rlimit raised = limit;

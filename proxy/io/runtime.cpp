@@ -185,7 +185,7 @@ void Runtime::start_workers(const core::ProcessKeys& keys) {
     (void)pools_.unlock();
   }
   start_resolver();
-  start_password_checker();
+  start_password_checkers();
   signals_ = std::make_unique<boost::asio::signal_set>(workers_[0]->context());
   for (const int number : kSignals) signals_->add(number);
   wait_for_signal();
@@ -242,19 +242,6 @@ bool Runtime::lookup_host_name(const std::string& address, std::function<void(st
   return true;
 }
 
-void Runtime::start_password_checker() {
-  passwords_ = std::make_unique<PasswordChecker>(
-      judge_password,
-      [this](const PasswordChecker::Asker& asker, Judgement judgement) {
-        workers_[asker.worker]->password_judged(asker.client, std::move(judgement));
-      },
-      PasswordChecker::Limits{});
-}
-
-bool Runtime::finish() {
-  return passwords_ == nullptr || passwords_->stop(kLastChecksPatience);
-}
-
 core::DnsReport Runtime::dns_report() const {
   core::DnsReport report;
   const pool::TimePoint now = monotonic_now();
@@ -268,6 +255,37 @@ core::DnsReport Runtime::dns_report() const {
   report.waiting = resolver_->waiting();
   return report;
 }
+
+// ---- passwords that others judge ----
+
+void Runtime::start_password_checkers() {
+  const auto deliver = [this](const PasswordChecker::Asker& asker, Judgement judgement) {
+    workers_[asker.worker]->password_judged(asker.client, std::move(judgement));
+  };
+  // Modules of PAM are written for programs that ask one thing at a time: a buffer shared by two of them could let
+  // somebody in as somebody else.
+  pam_ = std::make_unique<PasswordChecker>(judge_password, deliver, PasswordChecker::Limits{.threads = 1});
+  ldap_ = std::make_unique<PasswordChecker>(judge_password, deliver, PasswordChecker::Limits{.threads = 4});
+}
+
+PasswordChecker& Runtime::password_checker(const core::PasswordQuestion& question) {
+  return std::holds_alternative<core::PamQuestion>(question.by) ? *pam_ : *ldap_;
+}
+
+void Runtime::abandon_password(const PasswordChecker::Asker& asker) {
+  pam_->abandon(asker);
+  ldap_->abandon(asker);
+}
+
+bool Runtime::finish() {
+  bool all_ended = true;
+  for (const auto& checker : {pam_.get(), ldap_.get()}) {
+    if (checker != nullptr && !checker->stop(kLastChecksPatience)) all_ended = false;
+  }
+  return all_ended;
+}
+
+// ---- start ----
 
 // Pools of forced users keep min_pool_size without any client.
 void Runtime::make_forced_pools(const core::Config& config) {

@@ -73,7 +73,9 @@ class Runtime {
   /// Any thread: the confirmed name of a client's address, or an empty one, told to `reply` on some worker's thread.
   /// False: too many are being looked up, and there will be no answer.
   [[nodiscard]] bool lookup_host_name(const std::string& address, std::function<void(std::string)> reply);
-  [[nodiscard]] PasswordChecker& passwords() { return *passwords_; }
+  /// Any thread: whoever has questions of this kind judged.
+  [[nodiscard]] PasswordChecker& password_checker(const core::PasswordQuestion& question);
+  void abandon_password(const PasswordChecker::Asker& asker);
   /// Worker 0: what lookup() has found out.
   [[nodiscard]] core::DnsReport dns_report() const;
 
@@ -85,7 +87,7 @@ class Runtime {
  private:
   void start_workers(const core::ProcessKeys& keys);
   void start_resolver();
-  void start_password_checker();
+  void start_password_checkers();
   void start_listeners(std::vector<ListenSocket> sockets);
   void place(int fd, const sockaddr_storage& peer, bool is_unix);
   static void block_signals();
@@ -128,7 +130,7 @@ class Runtime {
   SharedPools pools_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<Resolver> resolver_;  // on worker 0, as what follows
-  std::unique_ptr<PasswordChecker> passwords_;
+  std::unique_ptr<PasswordChecker> pam_, ldap_;
   std::atomic<int> names_asked_{0};
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::unique_ptr<boost::asio::signal_set> signals_;

@@ -195,11 +195,12 @@ void Worker::abandon_cancel(std::uint64_t token) {
 }
 
 bool Worker::check_password(pool::ClientId client, core::PasswordQuestion question) {
-  return runtime_.passwords().ask({id_, client}, std::move(question));
+  PasswordChecker& checker = runtime_.password_checker(question);
+  return checker.ask({id_, client}, std::move(question));
 }
 
 void Worker::abandon_password(pool::ClientId client) {
-  runtime_.passwords().abandon({id_, client});
+  runtime_.abandon_password({id_, client});
 }
 
 void Worker::password_judged(pool::ClientId client, Judgement judgement) {

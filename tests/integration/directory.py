@@ -54,19 +54,20 @@ def content():
 
 
 class Slapd:
-    """slapd with a few people, which lets only the searcher search. `certificate` is (cert, key) for StartTLS."""
+    """slapd with a few people, which lets only the searcher search. `certificate` is (cert, key) for StartTLS and ldaps."""
 
     def __init__(self, base, certificate=None):
         self.home = make_dir(base, "ldap")
         make_dir(self.home, "x").rename(self.home / "data")
-        self.port = free_port()
+        self.port, self.tls_port = free_port(), free_port()
+        addresses = f"ldap://127.0.0.1:{self.port}/" + (f" ldaps://127.0.0.1:{self.tls_port}/" if certificate else "")
         tls = "TLSCertificateFile {}\nTLSCertificateKeyFile {}\n".format(*certificate) if certificate else ""
         config = write_file(self.home / "slapd.conf", CONFIG.format(home=self.home, schemas=SCHEMAS, base=BASE,
                                                                     searcher=SEARCHER, tls=tls))
         ldif = write_file(self.home / "content.ldif", content())
         run(SLAPD, "-T", "add", "-q", "-f", config, "-l", ldif)
         with open(self.home / "log", "wb") as log:
-            self._process = subprocess.Popen([SLAPD, "-d", "0", "-f", config, "-h", f"ldap://127.0.0.1:{self.port}/"],
+            self._process = subprocess.Popen([SLAPD, "-d", "0", "-f", config, "-h", addresses],
                                              stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", **as_run_user())
         wait_until(self._listening, 15, "slapd listens")
 

@@ -108,14 +108,24 @@ class TestSlapd:
         pooler = pooler_with(make_pooler, binding(slapd).replace("ldapserver=127.0.0.1", '"ldapserver=127.0.0.9 127.0.0.1"'))
         assert pooler.wire("alice", password=PASSWORDS["alice"]).value("SELECT 1") == "1"
 
-    def test_starttls(self, make_pooler, slapd, authority, monkeypatch):
+    @pytest.mark.parametrize("way", ["StartTLS", "ldaps"])
+    def test_encrypted(self, make_pooler, slapd, authority, monkeypatch, way):
         options = binding(slapd) + " ldaptls=1"
+        if way == "ldaps":
+            options = binding(slapd).replace(str(slapd.port), str(slapd.tls_port)) + " ldapscheme=ldaps"
         untrusting = pooler_with(make_pooler, options)
         refused(lambda: untrusting.wire("alice", password=PASSWORDS["alice"]), NO)
-        assert "StartTLS" in untrusting.log()
         monkeypatch.setenv("LDAPTLS_CACERT", str(authority.cert))
         trusting = pooler_with(make_pooler, options)
         assert trusting.wire("alice", password=PASSWORDS["alice"]).value("SELECT 1") == "1"
+        refused(lambda: trusting.wire("alice", password="wrong"), NO)
+
+    def test_the_server_of_ldap_conf(self, make_pooler, slapd, monkeypatch):
+        monkeypatch.setenv("LDAPURI", f"ldap://127.0.0.1:{slapd.port}")
+        pooler = pooler_with(make_pooler, f'ldapprefix="uid=" ldapsuffix=",ou=people,{BASE}"')
+        assert pooler.wire("alice", password=PASSWORDS["alice"]).value("SELECT 1") == "1"
+        refused(lambda: pooler.wire("alice", password="wrong"), NO)
+        assert "the server of ldap.conf" in pooler.log()
 
     @pytest.mark.parametrize("user", ["scram_user", "plain_user"])
     def test_the_password_is_good_for_the_server_too(self, make_pooler, slapd, user):

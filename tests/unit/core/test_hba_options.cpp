@@ -68,12 +68,13 @@ TEST_CASE("hba options: pam") {
 
 TEST_CASE("hba options: ldap") {
   CHECK(rule_of(kHost + "ldap").options.empty());
-  CHECK(rule_of(kHost + "ldap ldapserver=x ldapport=389 ldapscheme=ldap ldaptls=1 ldapbasedn=\"dc=a, dc=b\"").options ==
-        Options{{"ldapserver", "x"},
-                {"ldapport", "389"},
-                {"ldapscheme", "ldap"},
-                {"ldaptls", "1"},
-                {"ldapbasedn", "dc=a, dc=b"}});
+  CHECK(
+      rule_of(kHost + "ldap ldapserver=x ldapport=389 ldapscheme=ldaps ldaptls=1 ldapbasedn=\"dc=a, dc=b\"").options ==
+      Options{{"ldapserver", "x"},
+              {"ldapport", "389"},
+              {"ldapscheme", "ldaps"},
+              {"ldaptls", "1"},
+              {"ldapbasedn", "dc=a, dc=b"}});
   CHECK(rule_of(kHost + "ldap ldapserver=h \"ldapprefix=cn=\" ldapsuffix=\", dc=\"\"x\"\"\"").options ==
         Options{{"ldapserver", "h"}, {"ldapprefix", "cn="}, {"ldapsuffix", ", dc=\"x\""}});
   CHECK(rule_of(kHost + "ldap ldapurl=ldap://h/dc=a?uid?sub").options.size() == 1);
