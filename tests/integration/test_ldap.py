@@ -1,5 +1,6 @@
 """auth_type = ldap and the method ldap of HBA rules, with a real directory server and with one that takes its time."""
 
+import resource
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,17 @@ def slow():
     one = SlowDirectory()
     yield one
     one.close()
+
+
+@pytest.fixture
+def many_files():
+    """Lets this process hold some thousand sockets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4000:
+        pytest.skip("too few files may be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4000), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def binding(server):
@@ -210,6 +222,24 @@ class TestTakesItsTime:
             client.close()
         footprint.returns()
         assert sorted(slow.binds) == sorted(f"uid=user{n},ou=people,{BASE}" for n in range(4))
+
+    @pytest.mark.heavy
+    def test_a_full_queue_refuses_at_once(self, make_pooler, slow, many_files):
+        pooler = pooler_with(make_pooler, binding(slow), settings={"max_client_conn": 1300})
+        slow.release()
+        with Bystander(pooler, lambda: pooler.wire("calm", password="any"), slowest=2.0) as bystander:
+            slow.hold()
+            clients = []
+            refusal = "too many passwords wait to be checked"
+            while refusal not in pooler.log() and len(clients) < 1200:
+                clients += [start_login(pooler, f"user{len(clients) + n}") for n in range(20)]
+            assert 1000 < len(clients) < 1200
+            bystander.goes_on()
+            clients[-1].expect_fatal("bouncer resources exhaustion", "08P01")
+            slow.release()
+            for n in (0, 500, 999):
+                clients[n].finish_login("user")
+                assert clients[n].value("SELECT 1") == "1"
 
     def test_a_reload_meanwhile(self, make_pooler, slow):
         pooler = pooler_with(make_pooler, binding(slow), settings={"auth_type": "hba"}, start=False)
