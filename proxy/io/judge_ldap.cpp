@@ -1,14 +1,23 @@
 // Asks a directory server whether it lets somebody in with a name and a password (PostgreSQL manual, "LDAP
 // Authentication"). One connection for each question; every wait on it has an end. Referrals are not followed: another
 // server than those that the configuration names must not have a say.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <ldap.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #include "proxy/core/config_values.hpp"
 #include "proxy/io/clock.hpp"
@@ -52,35 +61,92 @@ int scope_of(core::LdapScope scope) {
   return LDAP_SCOPE_SUBTREE;
 }
 
+// Ends connections when the time is up. The library's own timeout for TLS handshakes does not end them, and costs a
+// whole processor while it lasts (2.5.13 with GnuTLS), so that handshakes block, and this is what bounds them.
+class Watchdog {
+ public:
+  explicit Watchdog(pool::TimePoint end) : end_(end) {}
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+  ~Watchdog() {
+    {
+      const std::lock_guard lock(mutex_);
+      over_ = true;
+    }
+    changed_.notify_one();
+    if (thread_.joinable()) thread_.join();
+    for (const int fd : sockets_) ::close(fd);
+  }
+
+  /// False if it cannot be guarded. Our own descriptor of the socket is ended, which nobody else closes meanwhile.
+  [[nodiscard]] bool guard(int fd) {
+    const int own = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (own < 0) return false;
+    const std::lock_guard lock(mutex_);
+    sockets_.push_back(own);
+    if (bitten_) ::shutdown(own, SHUT_RDWR);
+    if (thread_.joinable()) return true;
+    try {
+      thread_ = std::thread([this] { run(); });
+    } catch (const std::system_error&) {
+      return false;
+    }
+    return true;
+  }
+
+ private:
+  void run() {
+    std::unique_lock lock(mutex_);
+    while (!over_ && monotonic_now() < end_) changed_.wait_for(lock, end_ - monotonic_now());
+    if (over_) return;
+    bitten_ = true;
+    for (const int fd : sockets_) ::shutdown(fd, SHUT_RDWR);
+  }
+
+  const pool::TimePoint end_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<int> sockets_;
+  bool over_ = false, bitten_ = false;
+  std::thread thread_;
+};
+
+// When the library has connected, before any handshake.
+int on_connected(LDAP* handle, Sockbuf* buffer, LDAPURLDesc*, sockaddr*, ldap_conncb* context) noexcept {
+  ber_socket_t fd = -1;
+  const timeval none{-1, 0};
+  const bool guarded = ::ber_sockbuf_ctrl(buffer, LBER_SB_OPT_GET_FD, &fd) == 1 &&
+                       static_cast<Watchdog*>(context->lc_arg)->guard(fd) &&
+                       ::ldap_set_option(handle, LDAP_OPT_NETWORK_TIMEOUT, &none) == LDAP_SUCCESS;
+  return guarded ? 0 : -1;
+}
+
+void on_disconnected(LDAP*, Sockbuf*, ldap_conncb*) noexcept {}
+
 using Message = std::unique_ptr<LDAPMessage, int (*)(LDAPMessage*)>;
 
 class Directory {
  public:
-  Directory() = default;
+  Directory() : watchdog_(end_) {
+    callbacks_.lc_add = on_connected;
+    callbacks_.lc_del = on_disconnected;
+    callbacks_.lc_arg = &watchdog_;
+  }
   Directory(const Directory&) = delete;
   Directory& operator=(const Directory&) = delete;
-  ~Directory() {
-    if (handle_ != nullptr) ::ldap_unbind_ext_s(handle_, nullptr, nullptr);
-  }
+  ~Directory() { close(); }
 
+  /// The first of the servers that can be reached.
   [[nodiscard]] bool open(const core::LdapQuestion& question) {
     init_library();
-    int code = ::ldap_initialize(&handle_, question.uris.empty() ? nullptr : question.uris.c_str());
-    if (code != LDAP_SUCCESS) return failed(code, "ldap_initialize");
-    const int version = LDAP_VERSION3;
-    const timeval connect = as_timeval(kConnectPatience);
-    code = set(LDAP_OPT_PROTOCOL_VERSION, &version);
-    if (code == LDAP_SUCCESS) code = set(LDAP_OPT_REFERRALS, LDAP_OPT_OFF);
-    if (code == LDAP_SUCCESS) code = set(LDAP_OPT_NETWORK_TIMEOUT, &connect);
-    if (code == LDAP_SUCCESS) code = set(LDAP_OPT_TIMEOUT, &connect);  // of ldap_start_tls_s
-#ifdef LDAP_OPT_TCP_USER_TIMEOUT
-    const unsigned user_timeout_ms = static_cast<unsigned>(std::chrono::milliseconds(kPatience).count());
-    (void)set(LDAP_OPT_TCP_USER_TIMEOUT, &user_timeout_ms);
-#endif
-    if (code != LDAP_SUCCESS) return failed(code, "ldap_set_option");
-    if (!question.start_tls) return true;
-    code = ::ldap_start_tls_s(handle_, nullptr, nullptr);
-    return code == LDAP_SUCCESS || failed(code, "StartTLS");
+    std::string_view rest = question.uris;
+    do {
+      const std::string uri(rest.substr(0, rest.find(' ')));
+      rest.remove_prefix(std::min(rest.size(), uri.size() + 1));
+      close();
+      if (connect(uri.empty() ? nullptr : uri.c_str(), question.start_tls)) return true;
+    } while (!rest.empty() && monotonic_now() < end_);
+    return false;
   }
 
   [[nodiscard]] bool bind(const std::string& name, const std::string& password) {
@@ -127,14 +193,33 @@ class Directory {
     return true;
   }
 
-  [[nodiscard]] const std::string& reason() const {
-    return reason_;
-  }
+  [[nodiscard]] const std::string& reason() const { return reason_; }
 
  private:
-  int set(int option, const void* value) {
-    return ::ldap_set_option(handle_, option, value);
+  void close() {
+    if (handle_ != nullptr) ::ldap_unbind_ext_s(handle_, nullptr, nullptr);
+    handle_ = nullptr;
   }
+
+  [[nodiscard]] bool connect(const char* uri, bool start_tls) {
+    int code = ::ldap_initialize(&handle_, uri);
+    if (code != LDAP_SUCCESS) return failed(code, "ldap_initialize");
+    const int version = LDAP_VERSION3;
+    const timeval patience = as_timeval(std::min<Microseconds>(kConnectPatience, time_left()));
+    code = set(LDAP_OPT_PROTOCOL_VERSION, &version);
+    if (code == LDAP_SUCCESS) code = set(LDAP_OPT_REFERRALS, LDAP_OPT_OFF);
+    if (code == LDAP_SUCCESS) code = set(LDAP_OPT_NETWORK_TIMEOUT, &patience);
+    if (code == LDAP_SUCCESS) code = set(LDAP_OPT_TIMEOUT, &patience);  // of ldap_start_tls_s
+    if (code == LDAP_SUCCESS) code = set(LDAP_OPT_CONNECT_CB, &callbacks_);
+    if (code != LDAP_SUCCESS) return failed(code, "ldap_set_option");
+    code = ::ldap_connect(handle_);
+    if (code != LDAP_SUCCESS) return failed(code, "connect");
+    if (!start_tls) return true;
+    code = ::ldap_start_tls_s(handle_, nullptr, nullptr);
+    return code == LDAP_SUCCESS || failed(code, "StartTLS");
+  }
+
+  int set(int option, const void* value) { return ::ldap_set_option(handle_, option, value); }
 
   // At least a moment: what has been answered already is still taken.
   [[nodiscard]] Microseconds time_left() const {
@@ -167,8 +252,10 @@ class Directory {
     return false;
   }
 
+  const pool::TimePoint end_ = monotonic_now() + kPatience;
+  Watchdog watchdog_;
+  ldap_conncb callbacks_{};
   LDAP* handle_ = nullptr;
-  pool::TimePoint end_ = monotonic_now() + kPatience;
   bool timed_out_ = false;
   std::string reason_;
 };
