@@ -137,3 +137,27 @@ class Cluster:
     def secret(self, user):
         """What pg_authid holds for a user: an md5 or SCRAM secret."""
         return self.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", user)
+
+
+class Standby(Cluster):
+    """A streaming standby of a Cluster, made by pg_basebackup."""
+
+    def __init__(self, base, primary):  # pylint: disable=super-init-not-called
+        self.bin = primary.bin
+        self.primary = primary
+        self.home = make_dir(base, "sb")
+        self.data = self.home / "data"
+        self.port = free_port()
+        self.log = self.home / "log"
+        self._process = None
+        self._monitor = None
+        run(self.bin / "pg_basebackup", "-h", "127.0.0.1", "-p", primary.port, "-U", "postgres", "-D", self.data,
+            "-R", "-X", "stream", "-c", "fast", "--no-sync")
+        with open(self.data / "postgresql.auto.conf", "a", encoding="utf-8") as config:
+            config.write(f"port = {self.port}\nunix_socket_directories = '{self.home}'\nhot_standby = on\n")
+        self.start()
+
+    def catch_up(self):
+        """Waits until everything the primary has written so far is replayed here."""
+        position = self.primary.value("SELECT pg_current_wal_flush_lsn()")
+        wait_until(lambda: self.value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", position), 30, "replay")

@@ -1,0 +1,331 @@
+#include "router/statement_text.hpp"
+
+#include <algorithm>
+#include <array>
+#include <span>
+
+namespace pgweir::router {
+
+namespace {
+
+using std::string_view_literals::operator""sv;
+
+// Markers cannot be mistaken for text: a control character outside of quotes makes the form raw.
+constexpr char kMark = '\x01';
+constexpr char kRaw = '\x02';
+
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+bool starts_word(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || static_cast<unsigned char>(c) >= 0x80;
+}
+bool continues_word(char c) {
+  return starts_word(c) || is_digit(c) || c == '$';
+}
+// PostgreSQL 15 does not count vertical tab, later versions do: it makes the form raw.
+bool is_blank(char c) {
+  return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f';
+}
+bool equals_word(std::string_view word, std::string_view lower) {
+  return std::equal(word.begin(), word.end(), lower.begin(), lower.end(),
+                    [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; });
+}
+
+// Statements whose literals are expressions. In others a literal may be a file name, an option or a password.
+constexpr std::array kPlainStatements = {"select"sv, "with"sv,   "values"sv, "table"sv,
+                                         "insert"sv, "update"sv, "delete"sv, "merge"sv};
+// The grammar wants a plain integer in parentheses after these, and looks at the one of float.
+constexpr std::array kTypesWithModifier = {"float"sv,     "interval"sv, "second"sv,  "time"sv,  "timestamp"sv,
+                                           "character"sv, "char"sv,     "varchar"sv, "nchar"sv, "varying"sv};
+
+bool one_of(std::string_view word, std::span<const std::string_view> words) {
+  return std::any_of(words.begin(), words.end(), [&](std::string_view other) { return equals_word(word, other); });
+}
+
+bool is_utf8(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[i]);
+    const std::size_t length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    if ((lead >= 0x80 && lead < 0xC2) || lead > 0xF4 || length > text.size() - i) return false;
+    for (std::size_t k = 1; k < length; ++k) {
+      if ((static_cast<unsigned char>(text[i + k]) & 0xC0U) != 0x80) return false;
+    }
+    if (length > 2) {
+      const auto second = static_cast<unsigned char>(text[i + 1]);
+      if ((lead == 0xE0 && second < 0xA0) || (lead == 0xED && second > 0x9F) || (lead == 0xF0 && second < 0x90) ||
+          (lead == 0xF4 && second > 0x8F)) {
+        return false;
+      }
+    }
+    i += length;
+  }
+  return true;
+}
+
+class FormReader {
+ public:
+  enum class Outcome : std::uint8_t { Done, KeepLiterals, Raw };
+
+  FormReader(std::string_view text, TextForm& form, bool keep_literals)
+      : text_(text), form_(form), keep_literals_(keep_literals) {}
+
+  Outcome read() {
+    while (pos_ < text_.size() && outcome_ == Outcome::Done) step();
+    form_.empty = !any_token_;
+    return outcome_;
+  }
+
+ private:
+  enum class Last : std::uint8_t { Other, ModifiedType, OpenAfterType, Bracket, String };
+
+  char at(std::size_t pos) const { return pos < text_.size() ? text_[pos] : '\0'; }
+
+  void give_up(Outcome outcome) { outcome_ = std::max(outcome_, outcome); }
+
+  void step() {
+    const char c = text_[pos_];
+    if (is_blank(c)) {
+      ++pos_;
+      blank_ = true;
+    } else if (c == '-' && at(pos_ + 1) == '-') {
+      pos_ = std::min(text_.find_first_of("\r\n", pos_), text_.size());
+      blank_ = true;
+    } else if (c == '/' && at(pos_ + 1) == '*') {
+      skip_comment();
+    } else {
+      token(c);
+    }
+  }
+
+  void skip_comment() {
+    std::size_t depth = 0;
+    blank_ = true;
+    while (pos_ < text_.size()) {
+      if (text_[pos_] == '/' && at(pos_ + 1) == '*') {
+        ++depth;
+        pos_ += 2;
+      } else if (text_[pos_] == '*' && at(pos_ + 1) == '/') {
+        pos_ += 2;
+        if (--depth == 0) return;
+      } else {
+        ++pos_;
+      }
+    }
+    give_up(Outcome::Raw);
+  }
+
+  void token(char c) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) return give_up(Outcome::Raw);
+    if (blank_ && any_token_) form_.key.push_back(' ');
+    blank_ = false;
+    if (ended_ && c != ';' && !keep_literals_) return give_up(Outcome::KeepLiterals);
+    if (c != ';') {
+      if (!any_token_ && c != '(' && !starts_word(c)) give_up_literals();
+      any_token_ = true;
+    }
+    const Last last = last_;
+    last_ = Last::Other;
+    if (c == '\'') {
+      string(last, pos_, find_quote_end(pos_, c), true);
+    } else if (c == '"') {
+      ++form_.tokens;
+      copy_to(find_quote_end(pos_, c));
+    } else if (c == '$') {
+      dollar(last);
+    } else if (is_digit(c) || (c == '.' && is_digit(at(pos_ + 1)))) {
+      number(last);
+    } else if (starts_word(c)) {
+      word(last);
+    } else {
+      sign(c, last);
+    }
+  }
+
+  void give_up_literals() {
+    if (!keep_literals_) give_up(Outcome::KeepLiterals);
+  }
+
+  void copy_to(std::size_t end) {
+    if (end == std::string_view::npos) return give_up(Outcome::Raw);
+    form_.key.append(text_, pos_, end - pos_);
+    pos_ = end;
+  }
+
+  // One past the closing quote; a doubled quote belongs to the content.
+  std::size_t find_quote_end(std::size_t open, char quote) const {
+    for (std::size_t i = open + 1; i < text_.size(); ++i) {
+      if (text_[i] != quote) continue;
+      if (at(i + 1) != quote) return i + 1;
+      ++i;
+    }
+    return std::string_view::npos;
+  }
+
+  // Strings that follow each other are one string or an error, depending on what stands between them: such a text keeps
+  // every byte.
+  void string(Last last, std::size_t begin, std::size_t end, bool replace) {
+    if (end == std::string_view::npos || last == Last::String) return give_up(Outcome::Raw);
+    if (replace && !keep_literals_) {
+      form_.key.push_back(kMark);
+      form_.key.push_back('S');
+    } else {
+      form_.key.append(text_, begin, end - begin);
+    }
+    pos_ = end;
+    last_ = Last::String;
+  }
+
+  void dollar(Last last) {
+    std::size_t end = pos_ + 1;
+    if (is_digit(at(end))) {  // a parameter
+      while (is_digit(at(end))) ++end;
+      if (end < text_.size() && continues_word(text_[end])) return give_up(Outcome::Raw);
+      return copy_to(end);
+    }
+    if (end < text_.size() && starts_word(text_[end])) {
+      while (end < text_.size() && continues_word(text_[end]) && text_[end] != '$') ++end;
+    }
+    if (at(end) != '$') return give_up(Outcome::Raw);
+    const std::string_view tag = text_.substr(pos_, end + 1 - pos_);
+    const std::size_t close = text_.find(tag, end + 1);
+    string(last, pos_, close == std::string_view::npos ? close : close + tag.size(), true);
+  }
+
+  void number(Last last) {
+    std::size_t end = pos_;
+    while (is_digit(at(end))) ++end;
+    const std::size_t whole = end - pos_;
+    bool plain = whole > 0;
+    bool fraction = false;
+    if (plain && at(end) == '.' && is_digit(at(end + 1))) {
+      fraction = true;
+      ++end;
+      while (is_digit(at(end))) ++end;
+    }
+    if (end < text_.size() && (continues_word(text_[end]) || text_[end] == '.')) plain = false;
+    if (!plain || keep_literals_ || last == Last::OpenAfterType || last == Last::Bracket) {
+      while (end < text_.size() && (continues_word(text_[end]) || text_[end] == '.')) ++end;
+      return copy_to(end);
+    }
+    form_.key.push_back(kMark);
+    form_.key.push_back(fraction || whole > 9 ? 'F' : 'I');
+    pos_ = end;
+  }
+
+  void word(Last last) {
+    std::size_t end = pos_;
+    while (end < text_.size() && continues_word(text_[end])) ++end;
+    const std::string_view word = text_.substr(pos_, end - pos_);
+    if (!any_word_ && !keep_literals_ && !one_of(word, kPlainStatements)) return give_up(Outcome::KeepLiterals);
+    any_word_ = true;
+    if (word.size() == 1 && at(end) == '\'' && prefixed_string(word.front(), last, end)) return;
+    if (equals_word(word, "u") && at(end) == '&' && (at(end + 1) == '\'' || at(end + 1) == '"')) {
+      return give_up(Outcome::Raw);  // what it says depends on UESCAPE, which may follow
+    }
+    ++form_.tokens;
+    copy_to(end);
+    if (one_of(word, kTypesWithModifier)) last_ = Last::ModifiedType;
+  }
+
+  // E'…', whose escapes may be errors, and B'…', X'…', N'…'.
+  bool prefixed_string(char prefix, Last last, std::size_t open) {
+    const auto lower = static_cast<char>(prefix | 0x20);
+    if (lower == 'b' || lower == 'x' || lower == 'n') {
+      string(last, pos_, find_quote_end(open, '\''), false);
+      return true;
+    }
+    if (lower != 'e') return false;
+    bool escapes = false;
+    std::size_t end = std::string_view::npos;
+    for (std::size_t i = open + 1; i < text_.size(); ++i) {
+      if (text_[i] == '\\') {
+        escapes = true;
+        ++i;
+      } else if (text_[i] == '\'') {
+        if (at(i + 1) != '\'') {
+          end = i + 1;
+          break;
+        }
+        ++i;
+      }
+    }
+    string(last, pos_, end, !escapes);
+    return true;
+  }
+
+  void sign(char c, Last last) {
+    if (c == ';') ended_ = any_token_;
+    if (c != ',' && c != '.') ++form_.tokens;
+    form_.key.push_back(c);
+    ++pos_;
+    if (c == '(' && last == Last::ModifiedType) last_ = Last::OpenAfterType;
+    if (c == '[') last_ = Last::Bracket;
+  }
+
+  std::string_view text_;
+  TextForm& form_;
+  const bool keep_literals_;
+  std::size_t pos_ = 0;
+  bool blank_ = false;
+  bool any_token_ = false;
+  bool any_word_ = false;
+  bool ended_ = false;
+  Last last_ = Last::Other;
+  Outcome outcome_ = Outcome::Done;
+};
+
+// What cannot be read as tokens is counted as if each byte that could be one were one.
+std::uint32_t count_raw_tokens(std::string_view text) {
+  std::uint32_t tokens = 0;
+  bool in_word = false;
+  for (const char c : text) {
+    const bool word = continues_word(c);
+    if (word ? !in_word : !is_blank(c)) ++tokens;
+    in_word = word;
+  }
+  return tokens;
+}
+
+}  // namespace
+
+void read_text_form(std::string_view text, TextForm& form) {
+  form.key.clear();
+  form.tokens = 0;
+  form.empty = false;
+  form.problem = TextProblem::None;
+  if (text.size() > kMaxClassifiedText) {
+    form.problem = TextProblem::TooLong;
+    return;
+  }
+  bool nul = false;
+  form.backslash = form.non_ascii = false;
+  for (const char c : text) {
+    nul = nul || c == '\0';
+    form.backslash = form.backslash || c == '\\';
+    form.non_ascii = form.non_ascii || static_cast<unsigned char>(c) >= 0x80;
+  }
+  if (nul) {
+    form.problem = TextProblem::NulByte;
+    return;
+  }
+  if (form.non_ascii && !is_utf8(text)) {
+    form.problem = TextProblem::NotUtf8;
+    return;
+  }
+  auto outcome = FormReader(text, form, false).read();
+  if (outcome == FormReader::Outcome::KeepLiterals) {
+    form.key.assign(1, kMark);
+    form.tokens = 0;
+    outcome = FormReader(text, form, true).read();
+  }
+  if (outcome != FormReader::Outcome::Done) {
+    form.key.assign(1, kRaw);
+    form.key.append(text);
+    form.tokens = count_raw_tokens(text);
+    form.empty = false;
+  }
+  if (form.tokens > kMaxClassifiedTokens) form.problem = TextProblem::TooManyTokens;
+}
+
+}  // namespace pgweir::router
