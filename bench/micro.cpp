@@ -14,6 +14,8 @@
 #include "protocol/reply_ledger.hpp"
 #include "protocol/session_parameters.hpp"
 #include "proxy/io/openssl_crypto.hpp"
+#include "router/catalog_knowledge.hpp"
+#include "router/statement_cache.hpp"
 
 namespace {
 std::atomic<std::uint64_t> allocations{0};
@@ -139,6 +141,44 @@ void statement_lookup(benchmark::State& state) {
   }
 }
 BENCHMARK(statement_lookup);
+
+constexpr std::string_view kShortQuery = "SELECT abalance FROM pgbench_accounts WHERE aid = 4711";
+constexpr std::string_view kLongQuery =
+    "SELECT o.id, o.created, o.total, c.name, c.email FROM orders o JOIN customers c ON c.id = o.customer_id LEFT JOIN "
+    "invoices i ON i.order_id = o.id WHERE o.state IN ('open', 'paid') AND o.total > 99.5 AND c.active AND i.id IS "
+    "NULL "
+    "ORDER BY o.created DESC LIMIT 50";
+
+std::shared_ptr<const router::CatalogKnowledge> some_catalogue() {
+  std::vector<router::CatalogRow> rows{{"implicit", "", false, true, false, ""}};
+  for (const char* name : {"=", ">", "<"}) rows.push_back({"operator", name, true, true, false, ""});
+  for (const char* name : {"pgbench_accounts", "orders", "customers", "invoices"}) {
+    rows.push_back({"relation", name, false, true, false, ""});
+  }
+  router::Classifier classifier;
+  return router::CatalogKnowledge::build(rows, 1, classifier);
+}
+
+void classify_hit(benchmark::State& state, std::string_view text) {
+  const auto knowledge = some_catalogue();
+  router::StatementCache cache({}, 1);
+  if (cache.classify(text, knowledge.get()).cls != router::StatementClass::Read) state.SkipWithError("not a read");
+  const CountAllocations count(state);
+  for (auto _ : state) benchmark::DoNotOptimize(cache.classify(text, knowledge.get()));
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(text.size()));
+}
+BENCHMARK_CAPTURE(classify_hit, short, kShortQuery);
+BENCHMARK_CAPTURE(classify_hit, long, kLongQuery);
+
+void classify_miss(benchmark::State& state, std::string_view text) {
+  const auto knowledge = some_catalogue();
+  router::StatementCache cache({.entries = 0, .bytes = 0, .learned_max = 0}, 1);
+  const CountAllocations count(state);
+  for (auto _ : state) benchmark::DoNotOptimize(cache.classify(text, knowledge.get()));
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(text.size()));
+}
+BENCHMARK_CAPTURE(classify_miss, short, kShortQuery);
+BENCHMARK_CAPTURE(classify_miss, long, kLongQuery);
 
 void scram_derivation(benchmark::State& state) {
   io::OpensslCrypto crypto;

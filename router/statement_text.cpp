@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <span>
 
 namespace pgweir::router {
@@ -14,18 +15,34 @@ using std::string_view_literals::operator""sv;
 constexpr char kMark = '\x01';
 constexpr char kRaw = '\x02';
 
+// Classes of bytes, as a table: this pass is all that a statement seen before costs.
+enum : std::uint8_t { kBlank = 1, kDigit = 2, kWordStart = 4, kControl = 8 };
+constexpr auto kBytes = [] {
+  std::array<std::uint8_t, 256> classes{};
+  for (std::size_t c = 0; c < classes.size(); ++c) {
+    if (c < 0x20 || c == 0x7F) classes[c] = kControl;
+    if (c >= '0' && c <= '9') classes[c] = kDigit;
+    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c >= 0x80) classes[c] = kWordStart;
+  }
+  // PostgreSQL 15 does not count vertical tab as blank, later versions do: it makes the form raw.
+  for (const unsigned char c : {' ', '\t', '\n', '\r', '\f'}) classes[c] = kBlank;
+  return classes;
+}();
+
+bool is_class(char c, std::uint8_t classes) {
+  return (kBytes[static_cast<unsigned char>(c)] & classes) != 0;
+}
 bool is_digit(char c) {
-  return c >= '0' && c <= '9';
+  return is_class(c, kDigit);
 }
 bool starts_word(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || static_cast<unsigned char>(c) >= 0x80;
+  return is_class(c, kWordStart);
 }
 bool continues_word(char c) {
-  return starts_word(c) || is_digit(c) || c == '$';
+  return is_class(c, kWordStart | kDigit) || c == '$';
 }
-// PostgreSQL 15 does not count vertical tab, later versions do: it makes the form raw.
 bool is_blank(char c) {
-  return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f';
+  return is_class(c, kBlank);
 }
 bool equals_word(std::string_view word, std::string_view lower) {
   return std::equal(word.begin(), word.end(), lower.begin(), lower.end(),
@@ -41,6 +58,18 @@ constexpr std::array kTypesWithModifier = {"float"sv,     "interval"sv, "second"
 
 bool one_of(std::string_view word, std::span<const std::string_view> words) {
   return std::any_of(words.begin(), words.end(), [&](std::string_view other) { return equals_word(word, other); });
+}
+
+bool has_high_byte(std::string_view text) {
+  std::uint64_t all = 0;
+  while (text.size() >= sizeof all) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, text.data(), sizeof word);
+    all |= word;
+    text.remove_prefix(sizeof word);
+  }
+  for (const char c : text) all |= static_cast<unsigned char>(c);
+  return (all & 0x8080808080808080U) != 0;
 }
 
 bool is_utf8(std::string_view text) {
@@ -77,7 +106,7 @@ class FormReader {
   }
 
  private:
-  enum class Last : std::uint8_t { Other, ModifiedType, OpenAfterType, Bracket, String };
+  enum class Last : std::uint8_t { Other, Word, OpenAfterType, Bracket, String };
 
   char at(std::size_t pos) const { return pos < text_.size() ? text_[pos] : '\0'; }
 
@@ -116,7 +145,7 @@ class FormReader {
   }
 
   void token(char c) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) return give_up(Outcome::Raw);
+    if (is_class(c, kControl)) return give_up(Outcome::Raw);
     if (blank_ && any_token_) form_.key.push_back(' ');
     blank_ = false;
     if (ended_ && c != ';' && !keep_literals_) return give_up(Outcome::KeepLiterals);
@@ -225,7 +254,8 @@ class FormReader {
     }
     ++form_.tokens;
     copy_to(end);
-    if (one_of(word, kTypesWithModifier)) last_ = Last::ModifiedType;
+    last_ = Last::Word;
+    last_word_ = word;
   }
 
   // E'…', whose escapes may be errors, and B'…', X'…', N'…'.
@@ -259,7 +289,7 @@ class FormReader {
     if (c != ',' && c != '.') ++form_.tokens;
     form_.key.push_back(c);
     ++pos_;
-    if (c == '(' && last == Last::ModifiedType) last_ = Last::OpenAfterType;
+    if (c == '(' && last == Last::Word && one_of(last_word_, kTypesWithModifier)) last_ = Last::OpenAfterType;
     if (c == '[') last_ = Last::Bracket;
   }
 
@@ -272,6 +302,7 @@ class FormReader {
   bool any_word_ = false;
   bool ended_ = false;
   Last last_ = Last::Other;
+  std::string_view last_word_;
   Outcome outcome_ = Outcome::Done;
 };
 
@@ -298,14 +329,9 @@ void read_text_form(std::string_view text, TextForm& form) {
     form.problem = TextProblem::TooLong;
     return;
   }
-  bool nul = false;
-  form.backslash = form.non_ascii = false;
-  for (const char c : text) {
-    nul = nul || c == '\0';
-    form.backslash = form.backslash || c == '\\';
-    form.non_ascii = form.non_ascii || static_cast<unsigned char>(c) >= 0x80;
-  }
-  if (nul) {
+  form.backslash = text.find('\\') != std::string_view::npos;
+  form.non_ascii = has_high_byte(text);
+  if (text.find('\0') != std::string_view::npos) {
     form.problem = TextProblem::NulByte;
     return;
   }
