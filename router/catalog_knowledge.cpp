@@ -46,8 +46,9 @@ SELECT 'type', t.typname::text, t.typnamespace = 'pg_catalog'::pg_catalog.regnam
          WHEN 'd' THEN (SELECT base.typtype NOT IN ('d', 'c') AND (base.oid < 16384 OR base.typelem = 0)
                         FROM pg_catalog.pg_type base WHERE base.oid = t.typbasetype)
          WHEN 'c' THEN NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type part ON part.oid = a.atttypid
-                                   WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
-                                     AND (part.typtype IN ('d', 'c') OR part.typelem <> 0 AND t.oid >= 16384))
+                                   LEFT JOIN pg_catalog.pg_type item ON item.oid = part.typelem
+                                   WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped AND t.oid >= 16384
+                                     AND (part.typtype IN ('d', 'c') OR item.typtype IN ('d', 'c')))
          WHEN 'r' THEN NOT EXISTS (SELECT FROM pg_catalog.pg_range r JOIN pg_catalog.pg_type part ON part.oid = r.rngsubtype
                                    WHERE r.rngtypid = t.oid AND part.typtype IN ('d', 'c'))
          WHEN 'm' THEN t.oid < 16384

@@ -12,14 +12,14 @@ using std::string_view_literals::operator""sv;
 
 constexpr std::array kWishes = {"auto"sv, "primary"sv, "standby"sv};
 
-bool is_blank(char c) {
+bool is_hint_blank(char c) {
   return c == ' ' || (c >= '\t' && c <= '\r');
 }
-char lower(char c) {
+char fold_case(char c) {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
 bool is_word(char c) {
-  c = lower(c);
+  c = fold_case(c);
   return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '$' ||
          static_cast<unsigned char>(c) >= 0x80;
 }
@@ -27,14 +27,14 @@ bool is_word(char c) {
 bool equals(std::string_view text, std::string_view lower_word) {
   if (text.size() != lower_word.size()) return false;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    if (lower(text[i]) != lower_word[i]) return false;
+    if (fold_case(text[i]) != lower_word[i]) return false;
   }
   return true;
 }
 
 std::string_view trim(std::string_view text) {
-  while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
-  while (!text.empty() && is_blank(text.back())) text.remove_suffix(1);
+  while (!text.empty() && is_hint_blank(text.front())) text.remove_prefix(1);
+  while (!text.empty() && is_hint_blank(text.back())) text.remove_suffix(1);
   return text;
 }
 
@@ -129,7 +129,7 @@ std::optional<RouteCommand> read_set(Words words) {
 std::optional<RouteWish> find_hint(std::string_view sql) {
   std::size_t pos = 0;
   while (pos < sql.size()) {
-    if (is_blank(sql[pos])) {
+    if (is_hint_blank(sql[pos])) {
       ++pos;
       continue;
     }

@@ -10,11 +10,11 @@ using std::string_view_literals::operator""sv;
 
 constexpr std::array kTargetWords = {"any"sv,     "read-write"sv, "read-only"sv,
                                      "primary"sv, "standby"sv,    "prefer-standby"sv};
-constexpr std::array kReasonNames = {
+constexpr std::array kRouteReasonNames = {
     "no_routing"sv,    "target_primary"sv, "target_standby"sv, "hint_primary"sv, "hint_standby"sv,     "statement"sv,
     "session_state"sv, "serializable"sv,   "read"sv,           "no_standby"sv,   "read_your_writes"sv,
 };
-static_assert(kReasonNames.size() == static_cast<std::size_t>(RouteReason::ReadYourWrites) + 1);
+static_assert(kRouteReasonNames.size() == static_cast<std::size_t>(RouteReason::ReadYourWrites) + 1);
 
 // A read that fails on one host after another stops here and tells the client.
 constexpr int kAttemptsMax = 3;
@@ -91,7 +91,7 @@ std::string_view to_string(TargetSessionAttrs attrs) {
 }
 
 std::string_view reason_name(RouteReason reason) {
-  return kReasonNames[static_cast<std::size_t>(reason)];
+  return kRouteReasonNames[static_cast<std::size_t>(reason)];
 }
 
 RouteDecision decide(const RouteRequest& request, const SessionRoute& session, const HostTable& hosts,

@@ -16,7 +16,7 @@ namespace {
 using std::string_view_literals::operator""sv;
 
 constexpr std::array kClassNames = {"read"sv, "write"sv, "transaction_control"sv, "session_state"sv, "unknown"sv};
-constexpr std::array kReasonNames = {
+constexpr std::array kClassReasonNames = {
     "select"sv,
     "show"sv,
     "explain"sv,
@@ -60,7 +60,7 @@ constexpr std::array kReasonNames = {
     "no_knowledge"sv,
     "learned"sv,
 };
-static_assert(kReasonNames.size() == static_cast<std::size_t>(ClassReason::Learned) + 1);
+static_assert(kClassReasonNames.size() == static_cast<std::size_t>(ClassReason::Learned) + 1);
 
 Verdict verdict(StatementClass cls, ClassReason reason) {
   return {cls, reason, TransactionKind::None, AccessMode::Default};
@@ -387,7 +387,7 @@ std::string_view class_name(StatementClass cls) {
 }
 
 std::string_view reason_name(ClassReason reason) {
-  return kReasonNames[static_cast<std::size_t>(reason)];
+  return kClassReasonNames[static_cast<std::size_t>(reason)];
 }
 
 std::optional<Verdict> refuse_text(const TextForm& form, TextRules rules) {

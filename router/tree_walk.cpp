@@ -45,7 +45,6 @@ bool TreeWalk::refuse(StatementClass cls, ClassReason reason) {
 }
 
 Verdict TreeWalk::prove(std::string_view query, ClassReason reason) {
-  // CASE, NULLIF, JOIN USING and more call "=" without naming it.
   const bool proven = walk(query, MessageType::SelectStmt, 0) && check_local_relations();
   return proven ? Verdict{StatementClass::Read, reason, TransactionKind::None, AccessMode::Default} : refusal_;
 }
@@ -165,6 +164,12 @@ bool TreeWalk::check_function(std::string_view bytes) {
   }
   if (trust.other == Trust::Unknown && trust.builtin == Trust::Unknown) {
     return refuse(StatementClass::Unknown, ClassReason::UnknownFunction);
+  }
+  // type(x) is a cast where no such function takes x.
+  if (knowledge_->type(name) == Trust::Unsafe) return refuse(StatementClass::Unknown, ClassReason::UnsafeType);
+  // to_regclass('t') and its kin: the name of a temporary table may stand in the literal.
+  if (name.starts_with("to_reg") && !temporary_relations_.empty()) {
+    return refuse(StatementClass::Unknown, ClassReason::TemporaryObject);
   }
   return true;
 }

@@ -108,6 +108,7 @@ TEST_CASE("temporary tables of the session shadow all others") {
   CHECK(classify("SELECT * FROM orders WHERE id IN (SELECT id FROM users)", {}, {"x", "users"}).reason ==
         ClassReason::TemporaryObject);
   CHECK(classify("SELECT * FROM orders", {}, {"users"}).cls == StatementClass::Read);
+  CHECK(classify("SELECT to_regclass('users')", {}, {"users"}).reason == ClassReason::TemporaryObject);
   CHECK(classify("SELECT 'users'::regclass", {}, {"users"}).reason == ClassReason::TemporaryObject);
 }
 

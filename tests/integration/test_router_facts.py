@@ -1,4 +1,5 @@
-"""The classifier's corpus against a real primary and its streaming standby: what it calls a read runs on the standby."""
+"""What the router takes for facts, against a real primary and its streaming standby: that what the classifier calls a read
+runs on the standby, and what the queries of catalogue and prober answer."""
 
 import contextlib
 import os
@@ -7,7 +8,7 @@ import subprocess
 import psycopg
 import pytest
 
-from harness import BINARY, PG15_BIN, ROOT
+from harness import BINARY, PG15_BIN, ROOT, run, wait_until
 from postgres import Cluster, Standby
 
 CORPUS = ROOT / "tests/corpus"
@@ -61,9 +62,13 @@ def ask_classifier(base, rows, lines):
     return {int(number): (verdict, reason) for number, verdict, reason in map(str.split, done.stdout.splitlines())}
 
 
+def query_text(which):
+    return subprocess.run([CLASSIFY, which], capture_output=True, text=True, check=True, timeout=20).stdout
+
+
 @pytest.fixture(scope="module")
 def verdicts(pair, tmp_path_factory):
-    query = subprocess.run([CLASSIFY, "query"], capture_output=True, text=True, check=True, timeout=20).stdout
+    query = query_text("query")
     with pair[1].connect("app") as connection:
         rows = connection.execute(query).fetchall()
     return ask_classifier(tmp_path_factory.mktemp("catalog"), rows, (CORPUS / "statements.txt").read_text())
@@ -160,7 +165,7 @@ def test_refused_statements_are_good_ones_on_the_primary(pair):
 
 
 def test_the_knowledge_query_runs_for_an_ordinary_user(pair):
-    query = subprocess.run([CLASSIFY, "query"], capture_output=True, text=True, check=True, timeout=20).stdout
+    query = query_text("query")
     with pair[0].connect("app", user="alice") as connection:
         rows = connection.execute(query).fetchall()
     assert {row[0] for row in rows} == {"function", "operator", "type", "relation", "implicit"}
@@ -181,3 +186,26 @@ def write_snapshot(rows):
     lines += ["\t".join((kind, " ".join(sorted(names)), *flags, "")) for (kind, *flags), names in named.items()]
     (CORPUS / "catalog.tsv").write_text("\n".join(sorted(lines)) + "\n")
     return True
+
+
+def test_the_probe_tells_role_timeline_and_positions(pair):
+    """Last in this file: the standby ends as a primary."""
+    primary, standby = pair
+    probe = query_text("probe")
+
+    def ask(cluster, user="postgres"):
+        with cluster.connect("app", user=user) as connection:
+            return connection.execute(probe).fetchone()
+
+    standby.catch_up()
+    for user in ("postgres", "alice"):
+        in_recovery, timeline, insert, receive, replay, age = ask(primary, user)
+        assert (in_recovery, timeline, receive, replay, age) == (False, 1, None, None, None) and "/" in insert
+        in_recovery, timeline, insert, receive, replay, age = ask(standby, user)
+        assert (in_recovery, timeline, insert) == (True, 1, None) and "/" in receive and "/" in replay and age >= 0
+    primary.stop("immediate")
+    run(PG15_BIN / "pg_ctl", "promote", "-D", standby.data, "-w", "-t", "30")
+    wait_until(lambda: not ask(standby)[0], 10, "promotion")
+    # No checkpoint has been waited for: the control file may still tell the old timeline, the probe must not.
+    assert ask(standby)[:2] == (False, 2)
+    assert ask(standby, "alice")[:2] == (False, 2)
