@@ -69,7 +69,7 @@ Verdict StatementCache::classify(std::string_view text, const CatalogKnowledge* 
                                  std::span<const std::string> temporary_relations) {
   read_text_form(text, form_);
   if (const auto refused = refuse_text(form_, rules)) {
-    ++stats_.refused;
+    ++stats_.unparsed;
     return *refused;
   }
   const std::uint64_t generation = knowledge == nullptr ? 0 : knowledge->generation();
@@ -95,7 +95,7 @@ Verdict StatementCache::classify(std::string_view text, const CatalogKnowledge* 
 
 void StatementCache::learn_write(std::string_view text) {
   read_text_form(text, form_);
-  if (form_.problem != TextProblem::None || form_.empty) return;  // never went to a standby
+  if (form_.problem != TextProblem::None || form_.empty || form_.modifies) return;  // never went to a standby
   if (const auto found = index_.find(form_.key); found != index_.end()) {
     if (found->second->learned) return;
     bytes_ -= cost(*found->second);

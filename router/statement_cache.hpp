@@ -23,8 +23,8 @@ struct StatementCacheLimits {
 
 struct StatementCacheStats {
   std::uint64_t hits = 0;
-  std::uint64_t misses = 0;   ///< parsed: new, displaced, or of an older generation of the catalogue
-  std::uint64_t refused = 0;  ///< too long, not UTF-8, …: neither parsed nor kept
+  std::uint64_t misses = 0;    ///< parsed: new, displaced, or of an older generation of the catalogue
+  std::uint64_t unparsed = 0;  ///< too long, not UTF-8, empty, INSERT, …: neither parsed nor kept
   std::size_t entries = 0;
   std::size_t learned = 0;
   std::size_t bytes = 0;

@@ -405,6 +405,7 @@ std::optional<Verdict> refuse_text(const TextForm& form, TextRules rules) {
   if ((form.backslash && !rules.standard_conforming_strings) || (form.non_ascii && !rules.client_encoding_is_utf8)) {
     return verdict(StatementClass::Unknown, ClassReason::UnsafeText);
   }
+  if (form.modifies) return verdict(StatementClass::Write, ClassReason::DataModification);
   if (form.empty) return verdict(StatementClass::Read, ClassReason::Empty);
   return std::nullopt;
 }

@@ -93,7 +93,8 @@ struct TextRules {
   bool client_encoding_is_utf8 = true;      ///< no: a text with bytes above 127 is not classified
 };
 
-/// The verdict on a text that PostgreSQL's parser need not or must not see; nullopt for all others.
+/// The verdict on a text that PostgreSQL's parser need not or must not see; nullopt for all others. What begins with
+/// INSERT is a write even if the grammar would refuse it.
 [[nodiscard]] std::optional<Verdict> refuse_text(const TextForm& form, TextRules rules);
 
 /// Classifies texts. Keeps a buffer: one per worker thread.

@@ -50,8 +50,9 @@ bool equals_word(std::string_view word, std::string_view lower) {
 }
 
 // Statements whose literals are expressions. In others a literal may be a file name, an option or a password.
-constexpr std::array kPlainStatements = {"select"sv, "with"sv,   "values"sv, "table"sv,
-                                         "insert"sv, "update"sv, "delete"sv, "merge"sv};
+constexpr std::array kPlainStatements = {"select"sv, "with"sv, "values"sv, "table"sv};
+// Whatever follows these is a write, or an error on any host; they need no parser, nor a place in the cache.
+constexpr std::array kModifyingStatements = {"insert"sv, "update"sv, "delete"sv, "merge"sv};
 // The grammar wants a plain integer in parentheses after these, and looks at the one of float.
 constexpr std::array kTypesWithModifier = {"float"sv,     "interval"sv, "second"sv,  "time"sv,  "timestamp"sv,
                                            "character"sv, "char"sv,     "varchar"sv, "nchar"sv, "varying"sv};
@@ -96,17 +97,47 @@ class FormReader {
  public:
   enum class Outcome : std::uint8_t { Done, KeepLiterals, Raw };
 
-  FormReader(std::string_view text, TextForm& form, bool keep_literals)
-      : text_(text), form_(form), keep_literals_(keep_literals) {}
+  /// `out` has room for twice the text: a marker takes two bytes where a digit took one.
+  FormReader(std::string_view text, TextForm& form, char* out, bool keep_literals)
+      : text_(text), form_(form), out_(out), keep_literals_(keep_literals) {}
 
   Outcome read() {
-    while (pos_ < text_.size() && outcome_ == Outcome::Done) step();
+    while (pos_ < text_.size() && outcome_ == Outcome::Done && !form_.modifies) step();
     form_.empty = !any_token_;
     return outcome_;
   }
+  [[nodiscard]] const char* end() const { return out_; }
 
  private:
   enum class Last : std::uint8_t { Other, Word, OpenAfterType, Bracket, String };
+  // IN (1, 2, 3) and IN (1) are one form: after IN, as many literals and parameters as there are count as the first. An
+  // Item is complete: a comma or the closing parenthesis follows.
+  enum class InList : std::uint8_t { No, In, Open, Item, Comma };
+
+  void put(char c) { *out_++ = c; }
+  void put(std::string_view text) {
+    std::memcpy(out_, text.data(), text.size());
+    out_ += text.size();
+  }
+  void put_marker(char kind) {
+    put(kMark);
+    put(kind);
+  }
+
+  // To be asked before a literal that ends at `end` is put: true if it is left out.
+  bool in_list(std::size_t end) {
+    if (list_ == InList::No) return false;
+    while (end < text_.size() && is_blank(text_[end])) ++end;
+    const bool complete = at(end) == ',' || at(end) == ')';
+    const bool leave_out = complete && list_ == InList::Comma;
+    if (!leave_out && list_ == InList::Comma) put(',');
+    list_ = complete && (list_ == InList::Open || leave_out) ? InList::Item : InList::No;
+    return leave_out;
+  }
+  void leave_list() {
+    if (list_ == InList::Comma) put(',');
+    list_ = InList::No;
+  }
 
   char at(std::size_t pos) const { return pos < text_.size() ? text_[pos] : '\0'; }
 
@@ -146,11 +177,12 @@ class FormReader {
 
   void token(char c) {
     if (is_class(c, kControl)) return give_up(Outcome::Raw);
-    if (blank_ && any_token_) form_.key.push_back(' ');
+    if (blank_ && any_token_ && list_ != InList::Item && list_ != InList::Comma) put(' ');
     blank_ = false;
     if (ended_ && c != ';' && !keep_literals_) return give_up(Outcome::KeepLiterals);
     if (c != ';') {
       if (!any_token_ && c != '(' && !starts_word(c)) give_up_literals();
+      first_token_ = !any_token_;
       any_token_ = true;
     }
     const Last last = last_;
@@ -158,6 +190,7 @@ class FormReader {
     if (c == '\'') {
       string(last, pos_, find_quote_end(pos_, c), true);
     } else if (c == '"') {
+      leave_list();
       ++form_.tokens;
       copy_to(find_quote_end(pos_, c));
     } else if (c == '$') {
@@ -177,7 +210,7 @@ class FormReader {
 
   void copy_to(std::size_t end) {
     if (end == std::string_view::npos) return give_up(Outcome::Raw);
-    form_.key.append(text_, pos_, end - pos_);
+    put(text_.substr(pos_, end - pos_));
     pos_ = end;
   }
 
@@ -196,10 +229,10 @@ class FormReader {
   void string(Last last, std::size_t begin, std::size_t end, bool replace) {
     if (end == std::string_view::npos || last == Last::String) return give_up(Outcome::Raw);
     if (replace && !keep_literals_) {
-      form_.key.push_back(kMark);
-      form_.key.push_back('S');
+      if (!in_list(end)) put_marker('S');
     } else {
-      form_.key.append(text_, begin, end - begin);
+      leave_list();
+      put(text_.substr(begin, end - begin));
     }
     pos_ = end;
     last_ = Last::String;
@@ -210,7 +243,9 @@ class FormReader {
     if (is_digit(at(end))) {  // a parameter
       while (is_digit(at(end))) ++end;
       if (end < text_.size() && continues_word(text_[end])) return give_up(Outcome::Raw);
-      return copy_to(end);
+      if (!in_list(end)) return copy_to(end);
+      pos_ = end;
+      return;
     }
     if (end < text_.size() && starts_word(text_[end])) {
       while (end < text_.size() && continues_word(text_[end]) && text_[end] != '$') ++end;
@@ -235,10 +270,10 @@ class FormReader {
     if (end < text_.size() && (continues_word(text_[end]) || text_[end] == '.')) plain = false;
     if (!plain || keep_literals_ || last == Last::OpenAfterType || last == Last::Bracket) {
       while (end < text_.size() && (continues_word(text_[end]) || text_[end] == '.')) ++end;
+      leave_list();
       return copy_to(end);
     }
-    form_.key.push_back(kMark);
-    form_.key.push_back(fraction || whole > 9 ? 'F' : 'I');
+    if (!in_list(end)) put_marker(fraction || whole > 9 ? 'F' : 'I');
     pos_ = end;
   }
 
@@ -246,14 +281,22 @@ class FormReader {
     std::size_t end = pos_;
     while (end < text_.size() && continues_word(text_[end])) ++end;
     const std::string_view word = text_.substr(pos_, end - pos_);
-    if (!any_word_ && !keep_literals_ && !one_of(word, kPlainStatements)) return give_up(Outcome::KeepLiterals);
+    if (!any_word_ && !keep_literals_) {
+      if (last == Last::Other && first_token_ && one_of(word, kModifyingStatements)) {
+        form_.modifies = true;
+        return;
+      }
+      if (!one_of(word, kPlainStatements)) return give_up(Outcome::KeepLiterals);
+    }
     any_word_ = true;
     if (word.size() == 1 && at(end) == '\'' && prefixed_string(word.front(), last, end)) return;
     if (equals_word(word, "u") && at(end) == '&' && (at(end + 1) == '\'' || at(end + 1) == '"')) {
       return give_up(Outcome::Raw);  // what it says depends on UESCAPE, which may follow
     }
     ++form_.tokens;
+    leave_list();
     copy_to(end);
+    if (word.size() == 2 && !keep_literals_ && equals_word(word, "in")) list_ = InList::In;
     last_ = Last::Word;
     last_word_ = word;
   }
@@ -285,23 +328,33 @@ class FormReader {
   }
 
   void sign(char c, Last last) {
+    ++pos_;
+    if (c == ',' && list_ == InList::Item) {
+      list_ = InList::Comma;
+      return;
+    }
+    const bool opens_list = c == '(' && list_ == InList::In;
+    leave_list();
+    if (opens_list) list_ = InList::Open;
     if (c == ';') ended_ = any_token_;
     if (c != ',' && c != '.') ++form_.tokens;
-    form_.key.push_back(c);
-    ++pos_;
+    put(c);
     if (c == '(' && last == Last::Word && one_of(last_word_, kTypesWithModifier)) last_ = Last::OpenAfterType;
     if (c == '[') last_ = Last::Bracket;
   }
 
   std::string_view text_;
   TextForm& form_;
+  char* out_;
   const bool keep_literals_;
   std::size_t pos_ = 0;
   bool blank_ = false;
   bool any_token_ = false;
+  bool first_token_ = false;
   bool any_word_ = false;
   bool ended_ = false;
   Last last_ = Last::Other;
+  InList list_ = InList::No;
   std::string_view last_word_;
   Outcome outcome_ = Outcome::Done;
 };
@@ -321,9 +374,9 @@ std::uint32_t count_raw_tokens(std::string_view text) {
 }  // namespace
 
 void read_text_form(std::string_view text, TextForm& form) {
-  form.key.clear();
   form.tokens = 0;
   form.empty = false;
+  form.modifies = false;
   form.problem = TextProblem::None;
   if (text.size() > kMaxClassifiedText) {
     form.problem = TextProblem::TooLong;
@@ -339,13 +392,24 @@ void read_text_form(std::string_view text, TextForm& form) {
     form.problem = TextProblem::NotUtf8;
     return;
   }
-  auto outcome = FormReader(text, form, false).read();
-  if (outcome == FormReader::Outcome::KeepLiterals) {
-    form.key.assign(1, kMark);
-    form.tokens = 0;
-    outcome = FormReader(text, form, true).read();
+  form.key.resize(2 * text.size() + 1);
+  FormReader reader(text, form, form.key.data(), false);
+  auto outcome = reader.read();
+  const char* end = reader.end();
+  if (form.modifies) {
+    form.key.clear();
+    return;
   }
-  if (outcome != FormReader::Outcome::Done) {
+  if (outcome == FormReader::Outcome::KeepLiterals) {
+    form.key.front() = kMark;
+    form.tokens = 0;
+    FormReader keeper(text, form, form.key.data() + 1, true);
+    outcome = keeper.read();
+    end = keeper.end();
+  }
+  if (outcome == FormReader::Outcome::Done) {
+    form.key.resize(static_cast<std::size_t>(end - form.key.data()));
+  } else {
     form.key.assign(1, kRaw);
     form.key.append(text);
     form.tokens = count_raw_tokens(text);

@@ -21,6 +21,7 @@ enum class TextProblem : std::uint8_t { None, TooLong, TooManyTokens, NulByte, N
 struct TextForm {
   std::string key;           ///< the form; kept between calls so that the buffer is allocated once
   bool empty = false;        ///< nothing but blanks, comments and semicolons
+  bool modifies = false;     ///< begins with INSERT, UPDATE, DELETE or MERGE; there is no key then
   bool backslash = false;    ///< means something else if standard_conforming_strings is off
   bool non_ascii = false;    ///< means something else in encodings that are not UTF-8
   std::uint32_t tokens = 0;  ///< words and operator characters, literals and commas not counted: bounds the nesting

@@ -14,9 +14,11 @@ TEST_CASE("a statement with other literals is not parsed again") {
   CHECK(cache.classify("SELECT * FROM users WHERE id = 1", knowledge.get()).cls == StatementClass::Read);
   CHECK(cache.classify("SELECT * FROM users WHERE id = 2 /* x */", knowledge.get()).cls == StatementClass::Read);
   CHECK(cache.classify("DELETE FROM users WHERE id = 2", knowledge.get()).cls == StatementClass::Write);
+  CHECK(cache.classify("SELECT * FROM users FOR UPDATE", knowledge.get()).cls == StatementClass::Write);
   CHECK(cache.stats().hits == 1);
   CHECK(cache.stats().misses == 2);
   CHECK(cache.stats().entries == 2);
+  CHECK(cache.stats().unparsed == 1);
 }
 
 TEST_CASE("the cache says what the classifier says") {
@@ -95,7 +97,7 @@ TEST_CASE("what is refused by its text alone is not kept") {
   CHECK(cache.classify("SELECT '\\'", knowledge.get(), {false, true}).reason == ClassReason::UnsafeText);
   CHECK(cache.classify(std::string(100000, '('), knowledge.get()).reason == ClassReason::TooLong);
   CHECK(cache.stats().entries == 1);
-  CHECK(cache.stats().refused == 4);
+  CHECK(cache.stats().unparsed == 4);
 }
 
 TEST_CASE("one session's temporary tables do not colour the verdict of others") {

@@ -31,7 +31,37 @@ TEST_CASE("literals, comments and white space do not count") {
   CHECK(same("SELECT 'a'", "SELECT E'b'"));
   CHECK(same("SELECT * FROM t WHERE a = 1 AND b = 'x'", "SELECT *\n  FROM t /* c */ WHERE a = 7 -- d\n AND b = ''"));
   CHECK(same("/* trace 1 */ SELECT 1", "/* trace 2 */ SELECT 2 -- 3"));
-  CHECK(same("INSERT INTO t VALUES (1, 'a')", "INSERT INTO t VALUES (2, 'b')"));
+}
+
+TEST_CASE("lists of literals behind IN count as one") {
+  CHECK(same("SELECT * FROM t WHERE a IN (1)", "SELECT * FROM t WHERE a IN (1, 2,3 , 4)"));
+  CHECK(same("SELECT * FROM t WHERE a IN ($1) AND b", "SELECT * FROM t WHERE a IN ($1, $2, 'x', 1.5 ) AND b"));
+  CHECK(same("SELECT a NOT IN ('a','b')", "SELECT a NOT IN ('c')"));
+  CHECK_FALSE(same("SELECT a IN (1, 2)", "SELECT a IN (1, b)"));
+  CHECK_FALSE(same("SELECT a IN (1, 2)", "SELECT a IN (1, f(2))"));
+  CHECK_FALSE(same("SELECT a IN (1, 2)", "SELECT a IN (1, 2 + b)"));
+  CHECK_FALSE(same("SELECT a IN (1, $1 .x)", "SELECT a IN (1 .x)"));
+  CHECK_FALSE(same("SELECT a IN (1, 2)", "SELECT a IN (1, 2"));
+  CHECK_FALSE(same("SELECT a IN (1, 2)", "SELECT a IN (1,)"));
+  CHECK_FALSE(same("SELECT a IN (1, 2), 3", "SELECT a IN (1, 2), 3, 4"));
+  CHECK_FALSE(same("SELECT (1, 2) OVERLAPS (1, 2)", "SELECT (1, 2) OVERLAPS (1, 2, 3)"));
+  CHECK_FALSE(same("SELECT nullif(1, 2)", "SELECT nullif(1, 2, 3)"));
+}
+
+TEST_CASE("data modification needs no form") {
+  TextForm form;
+  for (const char* text :
+       {"INSERT INTO t VALUES (1)", " /* c */ update t SET a = 1", "Delete", "; DELETE FROM t", "MERGE\0"}) {
+    router::read_text_form(text, form);
+    INFO(text);
+    CHECK(form.modifies);
+  }
+  for (const char* text : {"INSERTED", "(INSERT INTO t VALUES (1))", "\"INSERT\" INTO t",
+                           "WITH a AS (INSERT INTO t VALUES (1)) SELECT 1", "SELECT insert FROM t", "EXPLAIN DELETE"}) {
+    router::read_text_form(text, form);
+    INFO(text);
+    CHECK_FALSE(form.modifies);
+  }
 }
 
 TEST_CASE("what may change the class counts") {
@@ -160,7 +190,7 @@ TEST_CASE("statements of one form are of one class") {
       }
     }
     router::read_text_form(text, form);
-    if (form.problem != TextProblem::None) continue;
+    if (form.problem != TextProblem::None || form.empty || form.modifies) continue;
     const router::Verdict verdict = classifier.classify(text, knowledge.get());
     const auto [found, fresh] = seen.try_emplace(form.key, text, verdict);
     if (fresh || found->second.first == text) continue;
