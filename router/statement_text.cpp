@@ -53,6 +53,9 @@ bool equals_word(std::string_view word, std::string_view lower) {
 constexpr std::array kPlainStatements = {"select"sv, "with"sv, "values"sv, "table"sv};
 // Whatever follows these is a write, or an error on any host; they need no parser, nor a place in the cache.
 constexpr std::array kModifyingStatements = {"insert"sv, "update"sv, "delete"sv, "merge"sv};
+// After these the parser looks one token ahead, and libpg_query takes a comment for that token: the text does not
+// parse.
+constexpr std::array kLookAhead = {"not"sv, "nulls"sv, "with"sv, "without"sv, "format"sv};
 // The grammar wants a plain integer in parentheses after these, and looks at the one of float.
 constexpr std::array kTypesWithModifier = {"float"sv,     "interval"sv, "second"sv,  "time"sv,  "timestamp"sv,
                                            "character"sv, "char"sv,     "varchar"sv, "nchar"sv, "varying"sv};
@@ -149,8 +152,8 @@ class FormReader {
       ++pos_;
       blank_ = true;
     } else if (c == '-' && at(pos_ + 1) == '-') {
+      begin_comment();
       pos_ = std::min(text_.find_first_of("\r\n", pos_), text_.size());
-      blank_ = true;
     } else if (c == '/' && at(pos_ + 1) == '*') {
       skip_comment();
     } else {
@@ -158,9 +161,14 @@ class FormReader {
     }
   }
 
+  void begin_comment() {
+    blank_ = true;
+    if (last_ == Last::Word && one_of(last_word_, kLookAhead)) give_up(Outcome::Raw);
+  }
+
   void skip_comment() {
     std::size_t depth = 0;
-    blank_ = true;
+    begin_comment();
     while (pos_ < text_.size()) {
       if (text_[pos_] == '/' && at(pos_ + 1) == '*') {
         ++depth;

@@ -79,6 +79,7 @@ TEST_CASE("what may change the class counts") {
   CHECK_FALSE(same("SELECT E'\\u0061'", "SELECT E'\\uD800'"));
   CHECK_FALSE(same("SELECT 'a'\n'b'", "SELECT 'a' 'b'"));
   CHECK_FALSE(same("SELECT 'a'\n'b'", "SELECT 'a' /*\n*/ 'b'"));
+  CHECK_FALSE(same("SELECT a NOT IN (1)", "SELECT a NOT /* c */ IN (1)"));
   CHECK_FALSE(same("SELECT 12", "SELECT 1 2"));
   CHECK_FALSE(same("SELECT 1a", "SELECT 2a"));
   CHECK_FALSE(same("SELECT 1/**/2", "SELECT 12"));
