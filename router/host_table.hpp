@@ -21,7 +21,7 @@ enum class HostHealth : std::uint8_t {
   Unknown,  ///< never answered: gets nothing
   Up,
   Down,    ///< its probes fail
-  Fenced,  ///< says primary, but another one is, or was later: gets nothing
+  Fenced,  ///< says primary, but another one is, or was later; or is of another cluster: gets nothing
 };
 
 /// Why a host takes no reads as a standby.

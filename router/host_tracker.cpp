@@ -25,7 +25,8 @@ SELECT r.on,
        CASE WHEN r.on THEN pg_catalog.pg_last_wal_receive_lsn() END,
        CASE WHEN r.on THEN pg_catalog.pg_last_wal_replay_lsn() END,
        CASE WHEN r.on THEN (extract(epoch FROM pg_catalog.clock_timestamp() -
-                            pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::pg_catalog.int8 END
+                            pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::pg_catalog.int8 END,
+       (SELECT system_identifier FROM pg_catalog.pg_control_system())
   FROM (SELECT pg_catalog.pg_is_in_recovery()) AS r("on")
 )sql";
 }
@@ -82,7 +83,13 @@ void HostTracker::probe_answered(HostId id, const ProbeAnswer& answer, TimePoint
   host.state.replay_lsn = answer.replay_lsn;
   host.receive_lsn = answer.receive_lsn;
   host.replay_age = answer.replay_age;
-  if (answer.in_recovery || host.state.health != HostHealth::Fenced) set_health(id, HostHealth::Up);
+  host.system_identifier = answer.system_identifier;
+  if (is_stranger(host)) {
+    set_health(id, HostHealth::Fenced);
+  } else if (answer.in_recovery || host.state.health != HostHealth::Fenced) {
+    set_health(id, HostHealth::Up);
+  }
+  fence_strangers();
   elect();
   if (primary_ == id) sample_primary(id, answer.insert_lsn, sent_at);
   publish(now);
@@ -138,6 +145,21 @@ void HostTracker::witness(HostId id, Witness witness, TimePoint now) {
   publish(now);
 }
 
+// A host of another cluster, listed by mistake, has other data, and its timelines and positions compare with nothing.
+bool HostTracker::is_stranger(const Host& host) const {
+  return system_identifier_ != 0 && host.system_identifier != 0 && host.system_identifier != system_identifier_;
+}
+
+void HostTracker::fence_strangers() {
+  for (std::size_t i = 0; i < hosts_.size(); ++i) {
+    Host& host = hosts_[i];
+    if (!is_stranger(host)) continue;
+    host.says_primary = false;
+    host.state.role = HostRole::Unknown;
+    if (host.state.health == HostHealth::Up) set_health(static_cast<HostId>(i), HostHealth::Fenced);
+  }
+}
+
 // The higher timeline wins. On one timeline the host that was primary stays it; if none was, nobody is: both may have
 // been written to. A timeline below the highest that ever took writes is the past, even while its successor is silent;
 // and who lost against another primary stays barred until it follows somebody or has been promoted anew. The first
@@ -156,6 +178,18 @@ void HostTracker::elect() {
     }
   }
   if (first && !all_heard()) return;
+  if (first && !candidates.empty()) {
+    // Which of two clusters is meant nobody can tell.
+    const std::uint64_t system = at(candidates.front()).system_identifier;
+    for (std::size_t i = 0; i < hosts_.size(); ++i) {
+      const auto id = static_cast<HostId>(i);
+      const Host& host = hosts_[i];
+      if (host.says_primary && host.system_identifier != system &&
+          std::find(candidates.begin(), candidates.end(), id) == candidates.end()) {
+        candidates.push_back(id);
+      }
+    }
+  }
   const std::optional<HostId> before = primary_;
   const bool was_conflict = std::exchange(conflict_, false);
   if (candidates.size() == 1) {
@@ -176,6 +210,10 @@ void HostTracker::elect() {
   if (primary_ && best > highest_timeline_) {
     highest_timeline_ = best;
     samples_.clear();  // positions on the old timeline say nothing about this one
+  }
+  if (primary_ && system_identifier_ == 0) {
+    system_identifier_ = at(*primary_).system_identifier;
+    fence_strangers();
   }
   if (primary_ == before) return;
   if (primary_) {

@@ -20,7 +20,8 @@ struct TrackerPolicy {
   int failures_to_down = 2;                ///< probes without an answer in a row; a refused connection counts at once
 };
 
-/// One row, the answer to one probe: in_recovery, timeline, insert, receive, replay, age in ms (see ProbeAnswer). Needs
+/// One row, the answer to one probe: in_recovery, timeline, insert, receive, replay, age in ms, system identifier (see
+/// ProbeAnswer). Needs
 /// no privilege beyond CONNECT: without pg_monitor the receiver's timeline is hidden, and the one of the last
 /// restartpoint serves, which is late after a promotion elsewhere.
 [[nodiscard]] std::string_view probe_query();
@@ -28,10 +29,11 @@ struct TrackerPolicy {
 struct ProbeAnswer {
   bool in_recovery = false;
   std::uint32_t timeline = 0;
-  Lsn insert_lsn;                      ///< pg_current_wal_insert_lsn(), of a primary
-  Lsn receive_lsn;                     ///< pg_last_wal_receive_lsn(), of a standby; 0 if it streams nothing
-  Lsn replay_lsn;                      ///< pg_last_wal_replay_lsn(), of a standby
-  std::optional<Duration> replay_age;  ///< now() - pg_last_xact_replay_timestamp(), of a standby
+  Lsn insert_lsn;                       ///< pg_current_wal_insert_lsn(), of a primary
+  Lsn receive_lsn;                      ///< pg_last_wal_receive_lsn(), of a standby; 0 if it streams nothing
+  Lsn replay_lsn;                       ///< pg_last_wal_replay_lsn(), of a standby
+  std::optional<Duration> replay_age;   ///< now() - pg_last_xact_replay_timestamp(), of a standby
+  std::uint64_t system_identifier = 0;  ///< of the cluster; 0 if not known. Hosts of another one get nothing
 };
 
 enum class ProbeFailure : std::uint8_t {
@@ -52,7 +54,7 @@ struct HostEvent {
   enum class Kind : std::uint8_t {
     PrimaryIs,    ///< host became the one that takes writes
     PrimaryLost,  ///< host no longer is, and no other took its place
-    Fenced,       ///< host says primary on an older timeline, or beside the primary
+    Fenced,       ///< host says primary on an older timeline or beside the primary, or is of another cluster
     Conflict,     ///< host is one of several that say primary on the same timeline, and none was it before
     Up,
     Down,
@@ -93,6 +95,7 @@ class HostTracker {
     TimePoint answered_at = kLongAgo;  // when the probe last answered was sent
     Lsn receive_lsn;
     std::optional<Duration> replay_age;
+    std::uint64_t system_identifier = 0;
     int good_probes = 1;  // in a row; 0 when one failed
   };
   struct Sample {
@@ -104,6 +107,8 @@ class HostTracker {
   void set_health(HostId id, HostHealth health);
   void request_probe(HostId id);
   void elect();
+  [[nodiscard]] bool is_stranger(const Host& host) const;
+  void fence_strangers();
   void sample_primary(HostId id, Lsn lsn, TimePoint sent_at);
   void measure(Host& host, TimePoint now) const;
   [[nodiscard]] bool all_heard() const;
@@ -115,8 +120,9 @@ class HostTracker {
   std::vector<Host> hosts_;
   std::optional<HostId> primary_;
   bool conflict_ = false;
-  std::uint32_t highest_timeline_ = 0;  // of any host that ever took writes; none below it ever will again
-  std::deque<Sample> samples_;          // of the primary of the highest timeline, oldest first
+  std::uint64_t system_identifier_ = 0;  // that of the first primary
+  std::uint32_t highest_timeline_ = 0;   // of any host that ever took writes; none below it ever will again
+  std::deque<Sample> samples_;           // of the primary of the highest timeline, oldest first
   std::shared_ptr<const HostTable> table_;
   std::vector<HostId> probe_requests_;
   std::vector<HostEvent> events_;

@@ -188,6 +188,47 @@ TEST_CASE("of two primaries on one timeline that nobody has seen before neither 
   CHECK_FALSE(rig.tracker.table()->conflict);
 }
 
+TEST_CASE("a host of another cluster gets nothing") {
+  const auto of_system = [](ProbeAnswer answer, std::uint64_t system) {
+    answer.system_identifier = system;
+    return answer;
+  };
+  SECTION("a standby, known before the primary") {
+    Rig rig(Rig::Start::Fresh);
+    rig.answer(kB, of_system(standby(1, 100), 7));
+    rig.answer(kC, of_system(standby(1, 100), 5));
+    rig.answer(kA, of_system(primary(1, 100), 5));
+    CHECK(rig.primary_host() == kA);
+    CHECK(rig.host(kB).health == HostHealth::Fenced);
+    CHECK_FALSE(rig.host(kB).takes_reads());
+    CHECK(rig.host(kC).takes_reads());
+    CHECK(rig.had({Kind::Fenced, kB}));
+    rig.answer(kB, of_system(standby(1, 100), 7));
+    CHECK_FALSE(rig.host(kB).takes_reads());
+    CHECK(rig.tracker.take_events().empty());  // said once
+    rig.answer(kB, of_system(standby(1, 100), 5));
+    CHECK(rig.host(kB).takes_reads());
+  }
+  SECTION("a primary with a higher timeline") {
+    Rig rig;
+    rig.answer(kA, of_system(primary(1, 100), 5));
+    rig.answer(kB, of_system(primary(9, 100), 7));
+    CHECK(rig.primary_host() == kA);
+    CHECK(rig.host(kB).health == HostHealth::Fenced);
+    rig.fail(kA);
+    rig.answer(kB, of_system(primary(10, 100), 7));
+    CHECK_FALSE(rig.primary_host());
+  }
+  SECTION("two primaries of two clusters from the start") {
+    Rig rig(Rig::Start::Fresh);
+    rig.fail(kC);
+    rig.answer(kA, of_system(primary(1, 100), 5));
+    rig.answer(kB, of_system(primary(9, 100), 7));
+    CHECK_FALSE(rig.primary_host());
+    CHECK(rig.tracker.table()->conflict);
+  }
+}
+
 TEST_CASE("answers that were overtaken do not count") {
   Rig rig;
   rig.tracker.probe_answered(kA, primary(2, 10), at(20ms), at(21ms));
