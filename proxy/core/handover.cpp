@@ -131,6 +131,8 @@ FdRow client_row(WorkerCore& core, ClientSession& client, bool with_state) {
   if (client.context() != nullptr) fill_credentials(row, client.context()->credentials);
   if (!with_state) return row;
   protocol::StateArchive archive = begin_state();
+  Credentials known = client.context() != nullptr ? client.context()->credentials : Credentials();
+  archive(known.password);
   client.transfer(archive);
   row.state = archive.take();
   return row;
@@ -252,7 +254,11 @@ bool read_state(ClientSession& client, const FdRow& row, WorkerCore& core) {
     client.begin_anew();
     return row.link == 0;  // whether it is in a transaction, or waits for a reply, nobody has told
   }
+  Credentials known;
+  (*archive)(known.password);
   client.transfer(*archive);
+  if (known.password)
+    core.share_credentials(client.database(), core.pool_user(client.database(), client.user()), known);
   return archive->complete();
 }
 
