@@ -1,5 +1,6 @@
 """What the rest of the suite stands on: where the programs are, which user runs them, ports and waiting."""
 
+import functools
 import os
 import pathlib
 import pwd
@@ -125,4 +126,9 @@ def version_line(binary):
     return done.stdout.splitlines()[0] if done.stdout else ""
 
 
-IS_PGBOUNCER = BINARY.exists() and version_line(BINARY).startswith("PgBouncer")
+@functools.lru_cache
+def is_pgbouncer(binary):
+    return binary.exists() and version_line(binary).startswith("PgBouncer")
+
+
+IS_PGBOUNCER = is_pgbouncer(BINARY)

@@ -26,12 +26,15 @@ class Pooler:
     """One pooler process with its own folder, port, ini file and userlist.
 
     `databases` maps entry names to connection strings; a value without host= gets the cluster's address.
-    `pgweir` holds the section [pgweir], which is written for pgweir only.
+    `pgweir` holds the section [pgweir], which is written for pgweir only. `binary` is the program, by default the one
+    under test.
     """
 
     def __init__(self, base, cluster, *, settings=None, databases=None, users=None, peers=None, pgweir=None,
-                 userlist=None, start=True, arguments=()):
+                 userlist=None, start=True, arguments=(), binary=None):
         self.cluster = cluster
+        self.binary = binary or harness.BINARY
+        self.is_pgbouncer = harness.is_pgbouncer(self.binary)
         self.home = make_dir(base, "w")
         self.port = free_port()
         self.ini = self.home / "pooler.ini"
@@ -65,7 +68,7 @@ class Pooler:
             text += "\n[users]\n" + lines(self.users)
         if self.peers:
             text += "\n[peers]\n" + lines(self.peers)
-        if not harness.IS_PGBOUNCER and self.pgweir is not None:
+        if not self.is_pgbouncer:
             text += "\n[pgweir]\n" + lines(self.pgweir)
         return text
 
@@ -80,13 +83,14 @@ class Pooler:
 
     # -- process ------------------------------------------------------------------------------------------
 
-    def spawn(self, *more, binary=None):
+    def spawn(self, *more):
         """Starts the process without waiting for it."""
         self.write_config()
         stderr = open(self.stderr_file, "ab")
         environment = {**os.environ, "HOME": str(self.home), "UBSAN_OPTIONS": "print_stacktrace=1",
                        "TSAN_OPTIONS": "second_deadlock_stack=1"}
-        self.process = subprocess.Popen([binary or harness.BINARY, "-q", *self.arguments, *more, self.ini], stdin=subprocess.DEVNULL, stdout=stderr,
+        self.process = subprocess.Popen([self.binary, "-q", *self.arguments, *more, self.ini],
+                                        stdin=subprocess.DEVNULL, stdout=stderr,
                                         stderr=stderr, cwd=self.home, env=environment, **harness.as_run_user())
         stderr.close()
 
@@ -136,14 +140,14 @@ class Pooler:
         if self.process is None:
             return
         if self.process.poll() is None:
-            self.signal(signal.SIGTERM if harness.IS_PGBOUNCER else signal.SIGQUIT)
+            self.signal(signal.SIGTERM if self.is_pgbouncer else signal.SIGQUIT)
             try:
                 self.process.wait(10 * harness.PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
                 raise AssertionError(f"the pooler did not end when told to:\n{self.log()}") from None
-        assert self.process.returncode == 0 or harness.IS_PGBOUNCER, f"exit {self.process.returncode}:\n{self.log()}"
+        assert self.process.returncode == 0 or self.is_pgbouncer, f"exit {self.process.returncode}:\n{self.log()}"
         self.check_reports()
 
     def check_reports(self):
