@@ -66,6 +66,8 @@ DatabaseRow console_database_row(const Config& config, std::uint32_t console_cli
   row.database = kConsoleDatabase;
   row.force_user = kConsoleDatabase;
   row.pool_size = kConsolePoolSize;
+  row.min_pool_size = 0;
+  row.reserve_pool_size = 0;
   row.pool_mode = PoolMode::Statement;
   row.current_client_connections = console_clients;
   return row;

@@ -7,7 +7,6 @@
 #include "protocol/frame_header.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/message_type.hpp"
-#include "protocol/message_view.hpp"
 #include "proxy/core/admin_format.hpp"
 #include "proxy/core/client_session.hpp"
 #include "proxy/core/worker_core.hpp"
@@ -18,6 +17,20 @@ namespace frontend = protocol::frontend;
 
 namespace {
 constexpr std::size_t kCommandMax = 65536;
+
+/// Messages of a client that the console has no answer to. Any other type is no message of a client at all.
+bool is_unsupported(char type) {
+  return type == frontend::FunctionCall || type == frontend::CopyData || type == frontend::CopyDone ||
+         type == frontend::CopyFail;
+}
+
+/// Whether there is such an entry, or a database that came by `*`. RESUME and ENABLE ask, since they do not make one.
+bool is_registered(WorkerCore& core, std::string_view database) {
+  if (core.config().databases.contains(database)) return true;
+  PoolLock pools(core.host());
+  const auto rows = pools->database_snapshots();
+  return std::any_of(rows.begin(), rows.end(), [&](const auto& row) { return row.name == database; });
+}
 
 }  // namespace
 
@@ -70,7 +83,12 @@ void Console::done(std::string_view tag) {
 void Console::error(std::string_view text, std::string_view sqlstate) {
   std::string out;
   append_console_error(out, text, sqlstate);
-  client_.core().log(LogLevel::Error, client_.log_name() + std::string(text));
+  // As in PgBouncer, where the console and the sending of errors each write a line.
+  WorkerCore& core = client_.core();
+  core.log(LogLevel::Error, std::string(text));
+  if (core.config().log_pooler_errors) {
+    core.log(LogLevel::Warning, client_.log_name() + fmt::format("pooler error: {}", text));
+  }
   busy_ = pausing_ = false;
   token_ = 0;
   answer(out);
@@ -83,10 +101,14 @@ std::size_t Console::consume(ByteView in) {
   std::size_t pos = 0;
   while (pos < in.size() && !busy_) {
     protocol::FrameHeader header;
-    const auto status = read_frame_header(in.substr(pos), kCommandMax, header);
+    const auto status = read_frame_header(in.substr(pos), client_.core().config().max_packet_size, header);
     if (status == protocol::FrameStatus::NeedMore) break;
     if (status == protocol::FrameStatus::BadLength) {
-      client_.fatal("bad packet");
+      client_.fatal(fmt::format("bad packet header: '{}'", hex_of(in.substr(pos))));
+      return in.size();
+    }
+    if (header.total() > kCommandMax) {
+      client_.fatal("incomplete pkt");
       return in.size();
     }
     if (in.size() - pos < header.total()) break;
@@ -95,8 +117,9 @@ std::size_t Console::consume(ByteView in) {
     switch (header.type) {
       case frontend::Query: {
         if (statements_.skipping()) break;
-        const auto query = protocol::parse_query(body);
-        if (!query) {
+        // What follows a zero byte is ignored, as in PgBouncer.
+        const std::size_t end = body.find('\0');
+        if (end == ByteView::npos) {
           client_.fatal("incomplete query");
           return in.size();
         }
@@ -105,7 +128,7 @@ std::size_t Console::consume(ByteView in) {
           return in.size();
         }
         statements_.on_simple_query();
-        run(query->sql);
+        run(body.substr(0, end));
         break;
       }
       case frontend::Terminate:
@@ -115,6 +138,10 @@ std::size_t Console::consume(ByteView in) {
         if (ConsoleStatements::handles(header.type)) {
           extended(header.type, body);
           break;
+        }
+        if (!is_unsupported(header.type)) {
+          client_.fatal("unknown pkt");
+          return in.size();
         }
         error(fmt::format("unsupported packet type for admin console: {}", static_cast<int>(header.type)));
         client_.fatal("bad packet");
@@ -252,11 +279,14 @@ void Console::pause(const AdminCommand& command) {
   if (core.suspending()) return error("already suspended/paused");
   {
     PoolLock pools(core.host());
-    if (!command.argument.empty() && pools->all_paused()) {
+    if (command.argument.empty()) {
+      result = pools->pause_all(core.now(), core.actions());
+    } else if (pools->all_paused()) {
       result = pool::PoolManager::DatabaseResult::Already;
     } else {
-      result = command.argument.empty() ? pools->pause_all(core.now(), core.actions())
-                                        : pools->pause(command.argument, core.now(), core.actions());
+      // A database that is paused may be paused again: the answer then waits for the same servers.
+      (void)pools->pause(command.argument, core.now(), core.actions());
+      result = pool::PoolManager::DatabaseResult::Ok;
     }
   }
   if (result == pool::PoolManager::DatabaseResult::Already) return error("already suspended/paused");
@@ -271,11 +301,12 @@ void Console::pause(const AdminCommand& command) {
 void Console::resume(const AdminCommand& command) {
   WorkerCore& core = client_.core();
   if (!command.argument.empty()) {
-    if (command.argument == kConsoleDatabase || find_database(core.config(), command.argument) == nullptr) {
+    const bool console = command.argument == kConsoleDatabase;
+    if (!console && !is_registered(core, command.argument)) {
       return error(fmt::format("no such database: {}", command.argument));
     }
-    pool::PoolManager::DatabaseResult result;
-    {
+    auto result = pool::PoolManager::DatabaseResult::NotFound;
+    if (!console) {
       PoolLock pools(core.host());
       result = pools->resume(command.argument, core.now(), core.actions());
     }
@@ -317,7 +348,8 @@ void Console::kill(const AdminCommand& command) {
   bool paused = false;
   {
     PoolLock pools(core.host());
-    if (!command.argument.empty()) paused = pools->is_paused(command.argument);
+    // A database that is paused by itself may be killed.
+    if (!command.argument.empty()) paused = pools->all_paused();
     if (!paused) {
       for (const std::string& name : databases) {
         pools->add_database(name);
@@ -357,6 +389,9 @@ void Console::reconnect(const AdminCommand& command) {
 void Console::set_disabled(const AdminCommand& command, bool disabled) {
   WorkerCore& core = client_.core();
   if (command.argument.empty()) return error("a database is required");
+  if (!disabled && command.argument != kConsoleDatabase && !is_registered(core, command.argument)) {
+    return error(fmt::format("no such database: {}", command.argument));
+  }
   if (!check_database(command, disabled ? "disable" : "enable")) return;
   {
     PoolLock pools(core.host());

@@ -219,6 +219,52 @@ TEST_CASE("console commands that fail", "[session]") {
   CHECK(wire->closed);
 }
 
+TEST_CASE("what is no command of the console", "[session]") {
+  World world;
+  world.byte_by_byte = GENERATE(false, true);
+  const WirePtr wire = console(world);
+  SECTION("text behind a zero byte is ignored") {
+    world.feed(wire, std::string("Q\0\0\0\x0dSHOW\0MEM\0", 14));
+    CHECK(wire->take() == console_error("invalid command 'SHOW', use SHOW HELP;"));
+  }
+  SECTION("a query without end") {
+    world.feed(wire, std::string("Q\0\0\0\x08SHOW", 9));
+    CHECK(wire->take() == fatal("08P01", "incomplete query"));
+  }
+  SECTION("a length that cannot be") {
+    world.feed(wire, std::string("Q\0\0\0\x03", 5));
+    CHECK(wire->take() == fatal("08P01", "bad packet header: '5100000003'"));
+  }
+  SECTION("more than a command may be") {
+    world.feed(wire, std::string("Q\0\x01\0\0", 5));
+    CHECK(wire->take() == fatal("08P01", "incomplete pkt"));
+  }
+  SECTION("a type that no client sends") {
+    world.feed(wire, std::string("y\0\0\0\4", 5));
+    CHECK(wire->take() == fatal("08P01", "unknown pkt"));
+  }
+}
+
+TEST_CASE("PAUSE, KILL, RESUME and ENABLE of one database", "[session]") {
+  World world;
+  const WirePtr wire = console(world);
+  const auto ask = [&](const std::string& command) {
+    world.feed(wire, query(command));
+    return wire->take();
+  };
+  CHECK(ask("resume pgbouncer") == console_error("database pgbouncer is not paused"));
+  CHECK(ask("enable pgbouncer") == console_error("cannot enable admin db: pgbouncer"));
+  CHECK(ask("enable nodb") == console_error("no such database: nodb"));
+  CHECK(ask("resume nodb") == console_error("no such database: nodb"));
+  CHECK(ask("enable db") == complete("ENABLE") + ready());
+  // A database that is paused by itself may be killed, unless everything is paused.
+  CHECK(ask("pause db") == complete("PAUSE") + ready());
+  CHECK(ask("kill db") == complete("KILL") + ready());
+  CHECK(ask("resume db") == complete("RESUME") + ready());
+  CHECK(ask("pause") == complete("PAUSE") + ready());
+  CHECK(ask("kill db") == console_error("already suspended/paused"));
+}
+
 TEST_CASE("the console in extended query protocol", "[session]") {
   World world;
   world.byte_by_byte = GENERATE(false, true);
@@ -278,7 +324,8 @@ TEST_CASE("PAUSE waits for the servers, RESUME lets the waiting go on", "[sessio
   CHECK(world.host.connects.empty());
   CHECK(other->written.empty());
   world.feed(admin, query("pause" + argument));
-  CHECK(admin->take() == console_error("already suspended/paused"));
+  // One database may be paused again.
+  CHECK(admin->take() == (argument.empty() ? console_error("already suspended/paused") : complete("PAUSE") + ready()));
   world.feed(admin, query("resume" + argument));
   CHECK(admin->take() == complete("RESUME") + ready());
   CHECK(world.server_up()->take() == query("select 1"));
