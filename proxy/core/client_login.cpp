@@ -113,7 +113,10 @@ void ClientLogin::find_user() {
     }
   }
   if (config.auth_type == AuthType::Any) {
-    if (entry != nullptr && !entry->user) return fail("bouncer config error", "28000");
+    if (entry != nullptr && !entry->user) {
+      core.log(LogLevel::Error, client_.log_name() + "auth_type=any requires forced user");
+      return fail("bouncer config error", "28000");
+    }
     return authenticated();
   }
   if (choose_method() == Choice::Made) find_secret();
@@ -312,6 +315,16 @@ void ClientLogin::offer_scram(const protocol::ScramSecret& secret, bool mock) {
 std::size_t ClientLogin::take_password(ByteView in) {
   protocol::FrameHeader header;
   const auto status = read_frame_header(in, kPasswordMessageMax, header);
+  if (!in.empty() && in[0] == '\0') {
+    // Only the first packets have no type: length and code.
+    if (in.size() < 8) return 0;
+    if (protocol::load_u32(in.data() + 4) >> 16 == 3) {
+      fail("client re-sent startup pkt", "08P01");
+    } else {
+      client_.disconnect("unexpected packet during login");
+    }
+    return in.size();
+  }
   if (!in.empty() && in[0] != protocol::frontend::PasswordMessage) {
     client_.disconnect("unexpected packet during login");
     return in.size();
@@ -349,11 +362,14 @@ void ClientLogin::check_password(ByteView body) {
 void ClientLogin::take_sasl(ByteView body) {
   std::string message;
   if (step_ == Step::SaslInitial) {
-    const auto initial = protocol::parse_sasl_initial_response(body);
-    if (!initial || !initial->data) return fail("SASL authentication failed", "28P01");
-    if (initial->mechanism != protocol::kScramMechanism && initial->mechanism != protocol::kScramPlusMechanism) {
+    // The mechanism comes first, whatever is wrong with the rest.
+    const ByteView mechanism = body.substr(0, body.find('\0'));
+    const bool plus = mechanism == protocol::kScramPlusMechanism && !client_.port().tls_server_end_point().empty();
+    if (mechanism != protocol::kScramMechanism && !plus) {
       return fail("client selected an invalid SASL authentication mechanism", "28000");
     }
+    const auto initial = protocol::parse_sasl_initial_response(body);
+    if (!initial || !initial->data) return fail("SASL authentication failed", "28P01");
     const auto answer = scram_->first(initial->mechanism, *initial->data);
     if (!answer) return fail("SASL authentication failed", "28P01");
     step_ = Step::SaslResponse;

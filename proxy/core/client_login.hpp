@@ -79,6 +79,7 @@ class ClientLogin {
 
   std::size_t take_first_packet(ByteView in);
   std::size_t start_tls(ByteView in);
+  bool refuse_typed_message(ByteView in);
   std::size_t refuse_encryption(ByteView in, std::size_t size, const char* text);
   void take_cancel_request(ByteView body);
   void take_startup(const protocol::FirstPacket& packet);

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 
+#include "protocol/frame_header.hpp"
 #include "protocol/message_builder.hpp"
+#include "protocol/message_type.hpp"
 #include "protocol/startup.hpp"
 #include "proxy/core/client_login.hpp"
 #include "proxy/core/client_session.hpp"
@@ -62,8 +64,22 @@ std::size_t ClientLogin::take_first_packet(ByteView in) {
     case FirstPacketKind::Bad:
       break;
   }
+  if (refuse_typed_message(in)) return in.size();
   fail(fmt::format("bad packet header: '{}'", hex_of(in)), "08P01");
   return in.size();
+}
+
+// A whole message with a type where the startup packet should be. As in PgBouncer only a password is told of.
+bool ClientLogin::refuse_typed_message(ByteView in) {
+  protocol::FrameHeader header;
+  const auto status = read_frame_header(in, client_.core_->config().max_packet_size, header);
+  if (in[0] == '\0' || status != protocol::FrameStatus::Ok || in.size() < header.total()) return false;
+  if (header.type == protocol::frontend::PasswordMessage) {
+    fail("client password pkt before startup packet", "08P01");
+  } else {
+    client_.disconnect("unexpected packet before startup");
+  }
+  return true;
 }
 
 std::size_t ClientLogin::start_tls(ByteView in) {

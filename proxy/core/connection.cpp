@@ -18,7 +18,7 @@ void release(std::string& buffer) {
 std::string hex_of(ByteView bytes) {
   static constexpr char digits[] = "0123456789abcdef";
   std::string text;
-  for (const char c : bytes.substr(0, 20)) {
+  for (const char c : bytes.substr(0, 8)) {
     const auto byte = static_cast<unsigned char>(c);
     text.push_back(digits[byte >> 4]);
     text.push_back(digits[byte & 15]);
