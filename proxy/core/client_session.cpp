@@ -42,7 +42,10 @@ ClientSession::~ClientSession() = default;
 std::string ClientSession::log_name() const {
   const std::string_view database = database_.empty() ? std::string_view("(nodb)") : std::string_view(database_);
   const std::string_view user = user_.empty() ? std::string_view("(nouser)") : std::string_view(user_);
-  if (address_.is_unix) return fmt::format("C-{:#x}: {}/{}@unix({}): ", number_, database, user, address_.pid);
+  if (address_.is_unix) {
+    return fmt::format("C-{:#x}: {}/{}@unix({}):{} ", number_, database, user, address_.pid,
+                       core_->config().listen_port);
+  }
   const bool v6 = address_.host.find(':') != std::string::npos;
   return fmt::format("C-{:#x}: {}/{}@{}{}{}:{} ", number_, database, user, v6 ? "[" : "", address_.host, v6 ? "]" : "",
                      address_.port);
@@ -281,7 +284,8 @@ void ClientSession::fatal(std::string_view text, std::string_view sqlstate) {
 
 void ClientSession::disconnect(std::string_view reason) {
   if (closed()) return;
-  if (state_ != State::Closing) log_closing(reason);
+  // Whoever leaves before saying who it is is not logged: health probes would fill the log.
+  if (state_ != State::Closing && !user_.empty()) log_closing(reason);
   state_ = State::Closing;
   leave();
   finish_closing();
@@ -294,7 +298,7 @@ void ClientSession::finish_closing() {
 }
 
 void ClientSession::log_closing(std::string_view reason) {
-  if (!core_->config().log_disconnections || user_.empty()) return;
+  if (!core_->config().log_disconnections) return;
   const auto age = std::chrono::duration_cast<std::chrono::seconds>(core_->now() - connected_at_).count();
   core_->log(LogLevel::Log, log_name() + fmt::format("closing because: {} (age={}s)", reason, age));
 }

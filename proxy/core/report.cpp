@@ -13,11 +13,12 @@ std::int64_t wall_of(WorkerCore& core, TimePoint moment) {
   return core.host().wall_clock_us() - (core.now() - moment).count();
 }
 
-void fill_address(SocketRow& row, const PeerAddress& address) {
+/// A Unix socket has no ports: PgBouncer shows the one in the name of the server's socket, and its own `listen_port`.
+void fill_address(SocketRow& row, const PeerAddress& address, int unix_port, int listen_port) {
   row.addr = address.is_unix ? "unix" : address.host;
-  row.port = address.port;
+  row.port = address.is_unix ? unix_port : address.port;
   row.local_addr = address.is_unix ? "unix" : address.local_host;
-  row.local_port = address.local_port;
+  row.local_port = address.is_unix ? listen_port : address.local_port;
 }
 
 SocketRow client_row(WorkerCore& core, const ClientSession& client) {
@@ -39,7 +40,8 @@ SocketRow client_row(WorkerCore& core, const ClientSession& client) {
   row.replication = client.replication();
   row.user = client.user();
   row.database = client.database();
-  fill_address(row, client.address());
+  const int listen_port = core.config().listen_port;
+  fill_address(row, client.address(), listen_port, listen_port);
   row.connect_time = client.connect_wall_us();
   row.request_time = wall_of(core, client.last_request());
   if (client.in_query()) row.wait = core.now() - client.query_start();
@@ -67,7 +69,7 @@ SocketRow server_row(WorkerCore& core, const ServerSession& server, bool close_n
   row.replication = server.replication();
   row.user = server.context().user;
   row.database = server.context().database;
-  fill_address(row, server.address());
+  fill_address(row, server.address(), server.target().host.port, core.config().listen_port);
   row.connect_time = server.connect_wall_us();
   row.request_time = wall_of(core, server.last_packet());
   row.close_needed = close_needed;
