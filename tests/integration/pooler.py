@@ -33,8 +33,7 @@ class Pooler:
     def __init__(self, base, cluster, *, settings=None, databases=None, users=None, peers=None, pgweir=None,
                  userlist=None, start=True, arguments=(), binary=None):
         self.cluster = cluster
-        self.binary = binary or harness.BINARY
-        self.is_pgbouncer = harness.is_pgbouncer(self.binary)
+        self.becomes(binary or harness.BINARY)
         self.home = make_dir(base, "w")
         self.port = free_port()
         self.ini = self.home / "pooler.ini"
@@ -55,6 +54,11 @@ class Pooler:
         self._expected_exit = None
         if start:
             self.start()
+
+    def becomes(self, binary):
+        """From the next start on it is another program."""
+        self.binary = binary
+        self.is_pgbouncer = harness.is_pgbouncer(binary)
 
     # -- configuration ------------------------------------------------------------------------------------
 

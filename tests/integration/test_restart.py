@@ -362,14 +362,11 @@ class TestFromPgbouncer:
     @pytest.mark.skipif(not PGBOUNCER.exists(), reason="Debian's pgbouncer is not installed")
     def test_idle_clients_change_over(self, make_pooler, cluster):
         """An operator replaces a running PgBouncer: nobody is disconnected."""
-        pooler = make_pooler(start=False)
-        pooler.pgweir = None
-        pooler.spawn(binary=PGBOUNCER)
-        wait_until(pooler._listening, 15, "PgBouncer listens")
+        pooler = make_pooler(binary=PGBOUNCER)
         clients = [pooler.wire(TimeZone="Europe/Berlin") for _ in range(5)]
         for client in clients:
             assert client.value("SELECT 1") == "1"
-        pooler.pgweir = {"worker_threads": 2}
+        pooler.becomes(harness.BINARY)
         pooler.restart_online()
         assert "took over 8 sockets from PgBouncer" in pooler.log()
         for number, client in enumerate(clients):
