@@ -74,13 +74,17 @@ void SimHost::unlock_pools() {
 }
 
 void SimHost::open_server(pool::ServerId server, const core::ServerTarget&) {
+  ++world_.under_way_;
   world_.at(Duration(world_.rng().between(1, world_.plan().network_max.count() * 4)), [this, server] {
+    --world_.under_way_;
     if (!take(abandoned_servers_, server)) world_.connect_server(id_, server);
   });
 }
 
 void SimHost::open_cancel(std::uint64_t token, const core::ServerTarget&) {
+  ++world_.under_way_;
   world_.at(Duration(world_.rng().between(1, world_.plan().network_max.count() * 4)), [this, token] {
+    --world_.under_way_;
     if (!take(abandoned_cancels_, token)) world_.connect_cancel(id_, token);
   });
 }
@@ -183,9 +187,9 @@ void World::arm_pools() {
 void World::deliver(pool::WorkerId from, pool::WorkerId to, core::Task task) {
   TimePoint& last = last_delivery_[{from, to}];
   last = std::max(last + Duration(1), now_ + Duration(rng_.between(1, plan_.mailbox_max.count())));
-  ++tasks_under_way_;
+  ++under_way_;
   at(last - now_, [this, to, task = std::move(task)] {
-    --tasks_under_way_;
+    --under_way_;
     task(*cores_[to]);
     settle(to);
   });

@@ -275,7 +275,7 @@ class World {
   std::uint32_t last_pid_ = 100;
   int last_link_ = 0;
   core::ProcessKeys keys_;
-  std::size_t tasks_under_way_ = 0;                    ///< from worker to worker
+  std::size_t under_way_ = 0;  ///< tasks between workers, and connects, also those that nobody waits for any more
   std::map<std::string, std::string> sent_;            ///< by owner
   std::map<std::string, std::uint32_t> used_backend_;  ///< by owner
   std::deque<std::string> tail_;
