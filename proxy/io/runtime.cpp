@@ -1,7 +1,6 @@
 #include "proxy/io/runtime.hpp"
 
 #include <fmt/format.h>
-#include <netinet/in.h>
 #include <openssl/crypto.h>
 #include <unistd.h>
 
@@ -12,7 +11,6 @@
 #include <thread>
 
 #include "pgweir_version.hpp"
-#include "proxy/core/ip_address.hpp"
 #include "proxy/core/report.hpp"
 #include "proxy/io/clock.hpp"
 #include "proxy/io/logger.hpp"
@@ -26,25 +24,6 @@ namespace {
 /// Marks the waits of a shutdown among those of consoles, whose tokens are small numbers.
 constexpr std::uint64_t kShutdownToken = ~std::uint64_t{0};
 constexpr int kSignals[] = {SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2};
-
-/// Lookups of clients' host names at once; they are as many as there are logins that need one.
-constexpr int kHostNamesAskedMax = 1000;
-/// For passwords that are being checked when the process ends; nobody waits for the answers.
-constexpr auto kLastChecksPatience = std::chrono::milliseconds(500);
-
-sockaddr_storage as_sockaddr(const core::IpAddress& address) {
-  sockaddr_storage result{};
-  if (address.is_v6) {
-    auto& v6 = reinterpret_cast<sockaddr_in6&>(result);
-    v6.sin6_family = AF_INET6;
-    std::memcpy(&v6.sin6_addr, address.bytes.data(), sizeof v6.sin6_addr);
-  } else {
-    auto& v4 = reinterpret_cast<sockaddr_in&>(result);
-    v4.sin_family = AF_INET;
-    std::memcpy(&v4.sin_addr, address.bytes.data(), sizeof v4.sin_addr);
-  }
-  return result;
-}
 
 pool::WorkerId count_workers(const core::Config& config) {
   if (config.worker_threads > 0) return static_cast<pool::WorkerId>(config.worker_threads);
@@ -69,10 +48,6 @@ ListenSpec listen_spec(const core::Config& config) {
   spec.unix_socket_mode = static_cast<unsigned>(config.unix_socket_mode);
   spec.unix_socket_group = config.unix_socket_group;
   return spec;
-}
-
-ResolverSettings resolver_settings(const core::Config& config) {
-  return {config.dns_max_ttl, config.dns_nxdomain_ttl, config.dns_zone_check_period};
 }
 
 core::ProcessKeys draw_keys() {
@@ -199,92 +174,6 @@ void Runtime::start_workers(const core::ProcessKeys& keys) {
   });
 }
 
-// ---- names ----
-
-void Runtime::start_resolver() {
-  resolver_ = std::make_unique<Resolver>(workers_[0]->context(), workers_[0]->events(), resolver_settings(config()),
-                                         config().resolv_conf);
-  resolver_->on_addresses_changed([this](const std::string& name, const std::vector<sockaddr_storage>& addresses) {
-    std::vector<std::string> texts;
-    for (const sockaddr_storage& address : addresses) texts.push_back(address_host(address));
-    log().info("{} has other addresses now: {}", name, fmt::join(texts, ", "));
-    for (pool::WorkerId id = 0; id < worker_count_; ++id) {
-      workers_[0]->post(id, [name, texts](core::WorkerCore& there) { there.addresses_changed(name, texts); });
-    }
-  });
-}
-
-void Runtime::lookup(const std::string& name, Worker& asker, Resolver::Callback reply) {
-  boost::asio::post(workers_[0]->context(), [this, name, &asker, reply = std::move(reply)]() mutable {
-    resolver_->lookup(name, [&asker, reply = std::move(reply)](ResolvedName answer) mutable {
-      boost::asio::post(asker.context(),
-                        [reply = std::move(reply), answer = std::move(answer)]() mutable { reply(std::move(answer)); });
-    });
-  });
-}
-
-bool Runtime::lookup_host_name(const std::string& address, std::function<void(std::string)> reply) {
-  if (names_asked_.fetch_add(1, std::memory_order_relaxed) >= kHostNamesAskedMax) {
-    names_asked_.fetch_sub(1, std::memory_order_relaxed);
-    return false;
-  }
-  boost::asio::post(workers_[0]->context(), [this, address, reply = std::move(reply)]() mutable {
-    const auto answer = [this, reply = std::move(reply)](std::string name) {
-      names_asked_.fetch_sub(1, std::memory_order_relaxed);
-      reply(std::move(name));
-    };
-    if (const auto parsed = core::IpAddress::parse(address)) {
-      resolver_->lookup_name(as_sockaddr(*parsed), answer);
-    } else {
-      answer({});
-    }
-  });
-  return true;
-}
-
-core::DnsReport Runtime::dns_report() const {
-  core::DnsReport report;
-  const pool::TimePoint now = monotonic_now();
-  for (const Resolver::Host& host : resolver_->hosts()) {
-    core::DnsHostRow row{host.name, std::chrono::duration_cast<std::chrono::seconds>(host.expires - now).count(), {}};
-    for (const sockaddr_storage& address : host.addresses) row.addrs.push_back(address_host(address));
-    report.hosts.push_back(std::move(row));
-  }
-  for (const Resolver::Zone& zone : resolver_->zones()) report.zones.push_back({zone.name, zone.serial, zone.names});
-  report.queries = resolver_->queries();
-  report.waiting = resolver_->waiting();
-  return report;
-}
-
-// ---- passwords that others judge ----
-
-void Runtime::start_password_checkers() {
-  const auto deliver = [this](const PasswordChecker::Asker& asker, Judgement judgement) {
-    workers_[asker.worker]->password_judged(asker.client, std::move(judgement));
-  };
-  // Modules of PAM are written for programs that ask one thing at a time: a buffer shared by two of them could let
-  // somebody in as somebody else.
-  pam_ = std::make_unique<PasswordChecker>(judge_password, deliver, PasswordChecker::Limits{.threads = 1});
-  ldap_ = std::make_unique<PasswordChecker>(judge_password, deliver, PasswordChecker::Limits{.threads = 4});
-}
-
-PasswordChecker& Runtime::password_checker(const core::PasswordQuestion& question) {
-  return std::holds_alternative<core::PamQuestion>(question.by) ? *pam_ : *ldap_;
-}
-
-void Runtime::abandon_password(const PasswordChecker::Asker& asker) {
-  pam_->abandon(asker);
-  ldap_->abandon(asker);
-}
-
-bool Runtime::finish() {
-  bool all_ended = true;
-  for (const auto& checker : {pam_.get(), ldap_.get()}) {
-    if (checker != nullptr && !checker->stop(kLastChecksPatience)) all_ended = false;
-  }
-  return all_ended;
-}
-
 // ---- start ----
 
 // Pools of forced users keep min_pool_size without any client.
@@ -383,7 +272,7 @@ void Runtime::process_command(const core::ProcessCommand& command) {
       return answer(command, {});
     case Kind::AbandonSuspend:
       if (suspend_ == Suspend::No) return;
-      log().info("suspending console is gone, continuing");
+      log().info("admin disappeared when suspended, doing RESUME");
       return go_on();
     case Kind::DescriptorsSent:
       descriptors_sent_ = suspend_ == Suspend::Yes;
@@ -445,7 +334,7 @@ void Runtime::apply(LoadedConfig loaded) {
   const std::shared_ptr<const core::Settings> before = settings_;
   settings_ = loaded.settings;
   client_tls_ = loaded.client_tls;
-  resolver_->set_settings(resolver_settings(config()));
+  apply_to_resolver();
   // The workers first: whoever the pools' actions reach must see the new entries.
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {
     Worker& worker = *workers_[id];

@@ -87,6 +87,7 @@ class Runtime {
  private:
   void start_workers(const core::ProcessKeys& keys);
   void start_resolver();
+  void apply_to_resolver();
   void start_password_checkers();
   void start_listeners(std::vector<ListenSocket> sockets);
   void place(int fd, const sockaddr_storage& peer, bool is_unix);

@@ -75,7 +75,6 @@ CONSOLE_COLUMNS = [
             "PEERS": "1.19: SHOW PEERS",
             "PEER_POOLS": "1.19: SHOW PEER_POOLS",
             "LATENCY": "Console: SHOW LATENCY is added",
-            "FDS": "Console: SHOW FDS is refused",
         }.items()
     ),
 ]
@@ -435,9 +434,8 @@ PROCESS = [
         Difference(
             f"test_command_line[{option}]",
             "options",
-            "Process: --check is added, -R is refused",
+            "Process: --check is added",
             adds=("--check",),
-            lacks=("--reboot",),
         )
         for option in ("-h", "--help")
     ),

@@ -310,6 +310,15 @@ def test_command_over_the_unix_socket(pooler, seen):
 
 
 @both(fresh=True)
+def test_suspend(pooler, seen):
+    with pooler.console() as console:
+        commands = ("SUSPEND", "SUSPEND", "PAUSE", "PAUSE app", "KILL app", "RESUME", "RESUME", "PAUSE", "SUSPEND",
+                        "RESUME", "PAUSE app", "SUSPEND", "RESUME app", "SUSPEND", "RESUME")
+        for number, command in enumerate(commands):
+            seen.answer(f"{number} {command}", console, query(command))
+
+
+@both(fresh=True)
 def test_pause_and_resume(pooler, seen):
     with pooler.console() as console:
         for command in (
