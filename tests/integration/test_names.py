@@ -42,4 +42,3 @@ def test_help_names_what_there_is(pooler):
         assert "LATENCY" in words and "PEER_POOLS" in words
         for word in words:
             assert console.query(f"SHOW {word}").error is None, word
-        assert "SUSPEND" not in notice["D"]
