@@ -33,7 +33,8 @@ void WorkerCore::set_suspending(bool on) {
 }
 
 bool WorkerCore::at_rest() const {
-  return connecting_.empty() && cancels_.empty() && woken_.empty() &&
+  // Offers are answered at the end of the batch, and a server may move because of one.
+  return connecting_.empty() && cancels_.empty() && woken_.empty() && offers_.empty() &&
          std::all_of(clients_.begin(), clients_.end(), [](const auto& one) { return core::at_rest(*one.second); }) &&
          std::all_of(servers_.begin(), servers_.end(),
                      [](const auto& one) { return one.second->closed() || one.second->at_rest(); });

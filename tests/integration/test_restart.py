@@ -28,6 +28,7 @@ def make_pooler(make_pooler):
 
 
 class TestSuspend:
+    @pytest.mark.smoke
     def test_clients_wait_and_go_on(self, make_pooler):
         pooler = make_pooler()
         client = pooler.wire()
@@ -147,6 +148,7 @@ class TestOnlineRestart:
         assert load.wait() == 0, output
         assert "number of failed transactions: 0" in output and "error" not in output, output
 
+    @pytest.mark.smoke
     def test_transaction_goes_on(self, make_pooler, table):
         pooler = make_pooler()
         client = pooler.wire()
@@ -168,6 +170,7 @@ class TestOnlineRestart:
         assert client.query("ROLLBACK").tags == ["ROLLBACK"]
         assert client.value("SELECT 1") == "1"
 
+    @pytest.mark.smoke
     def test_answer_comes_from_the_other_process(self, make_pooler):
         pooler = make_pooler()
         client = pooler.wire()
@@ -325,6 +328,7 @@ class TestOnlineRestart:
             console.query("RESUME app")
         assert client.value("SELECT 'as before'") == "as before"
 
+    @pytest.mark.smoke
     def test_many_times_with_clients_coming_and_going(self, make_pooler, cluster):
         pooler = make_pooler(settings={"default_pool_size": 3})
         stop = threading.Event()

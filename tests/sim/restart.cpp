@@ -35,9 +35,9 @@ void World::set_suspending(bool on) {
 
 // Stricter than the process: there, who has not said a word yet is cut off, and replication stays behind.
 bool World::at_rest() {
+  for (const auto& core : cores_) core->end_batch();
   if (under_way_ > 0 || !pools_->at_rest()) return false;
   return std::all_of(cores_.begin(), cores_.end(), [](const auto& core) {
-    core->end_batch();
     return core->at_rest() && std::all_of(core->clients().begin(), core->clients().end(),
                                           [](const auto& one) { return core::can_change_over(*one.second); });
   });
