@@ -43,6 +43,8 @@ class Console {
   void wait_close(const AdminCommand& command);
   void suspend(const AdminCommand& command);
   void show_fds(bool with_state);
+  /// PgBouncer's condition for sending descriptors: the process talks to one of its own user.
+  [[nodiscard]] bool is_own_user() const;
   void send_fds(std::vector<FdRow> rows, bool with_state);
   void shut_down(const AdminCommand& command);
   [[nodiscard]] bool check_database(const AdminCommand& command, const char* verb);

@@ -50,6 +50,11 @@ void Console::show_fds(bool with_state) {
                });
 }
 
+bool Console::is_own_user() const {
+  const PeerAddress& address = client_.address();
+  return address.is_unix && address.uid == client_.core().host().own_uid() && client_.user() == kConsoleDatabase;
+}
+
 void Console::send_fds(std::vector<FdRow> rows, bool with_state) {
   WorkerCore& core = client_.core();
   // The listening sockets first: they say what kind of process this is.
@@ -58,9 +63,7 @@ void Console::send_fds(std::vector<FdRow> rows, bool with_state) {
   append_show_fds(out, rows, with_state ? FdColumns::WithState : FdColumns::Pgbouncer);
   protocol::append_ready_for_query(out, 'I');
   busy_ = false;
-  const PeerAddress& address = client_.address();
-  const bool own = address.is_unix && address.uid == core.host().own_uid() && client_.user() == kConsoleDatabase;
-  if (!own || statements_.running()) {
+  if (!is_own_user() || statements_.running()) {
     answer(out);
     core.wake(client_);
     return;

@@ -107,6 +107,8 @@ void Console::show(const AdminCommand& command) {
     case ShowWhat::Fds:
       return show_fds(false);
     case ShowWhat::Handover:
+      // What clients have sent and servers have answered is in it.
+      if (!is_own_user()) return error("SHOW HANDOVER is for user pgbouncer on the Unix socket");
       if (!core.frozen()) return error("SHOW HANDOVER needs SUSPEND first");
       return show_fds(true);
     case ShowWhat::None:

@@ -8,6 +8,7 @@ import pytest
 
 import harness
 from certs import Authority
+from name_server import NameServer
 from pooler import Pooler
 from postgres import Cluster
 
@@ -65,6 +66,14 @@ def cluster18(base, authority):
     one = Cluster(base, native / "bin", authority)
     yield one
     one.stop("immediate")
+
+
+@pytest.fixture
+def names():
+    """A name server of the test's own on port 53 of a loopback address."""
+    server = NameServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

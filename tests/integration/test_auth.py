@@ -21,6 +21,18 @@ def md5_secret(user, password=PASSWORD):
     return "md5" + hashlib.md5((password + user).encode()).hexdigest()
 
 
+def psql_and_psycopg_log_in(pooler, cluster, user, password, becomes, refusal):
+    """Real clients get in with the password, as the server's user `becomes`, and not with a wrong one."""
+    with psycopg.connect(**pooler.dsn(user, password=password)) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == (becomes,)
+    with pytest.raises(psycopg.OperationalError, match=refusal):
+        psycopg.connect(**pooler.dsn(user, password="wrong"))
+    done = subprocess.run([cluster.bin / "psql", "-h", "127.0.0.1", "-p", str(pooler.port), "-U", user, "-d", "app",
+                           "-XAtc", "SELECT current_user"], capture_output=True, text=True, timeout=30, check=False,
+                          env={"PGPASSWORD": password, "HOME": "/"}, **as_run_user())
+    assert (done.stdout, done.stderr) == (f"{becomes}\n", "")
+
+
 def scram_secret(cluster, password=PASSWORD):
     """A secret as PostgreSQL stores it."""
     cluster.ask("SET password_encryption = 'scram-sha-256'")

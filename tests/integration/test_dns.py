@@ -6,17 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from harness import wait_until, write_file
-from name_server import ADDRESS, NameServer
+from name_server import ADDRESS
 from wire import query
 
 pytestmark = [pytest.mark.pgweir, pytest.mark.skipif(os.geteuid() != 0, reason="port 53 needs root")]
-
-
-@pytest.fixture
-def names():
-    server = NameServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

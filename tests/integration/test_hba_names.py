@@ -5,7 +5,7 @@ import os
 import pytest
 
 from harness import wait_until, write_file
-from name_server import ADDRESS, NameServer
+from name_server import ADDRESS
 from test_auth import refused
 from wire import Wire, startup_packet
 
@@ -19,13 +19,6 @@ host app  bob    127.0.0.1/32   trust
 host app  bob    bad.test       reject
 host app  bob    all            trust
 """
-
-
-@pytest.fixture
-def names():
-    server = NameServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -3,18 +3,16 @@
 import os
 import resource
 import socket
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-import psycopg
 import pytest
 
 import directory
 import harness
 from bystander import Bystander, Footprint
 from directory import BASE, PASSWORDS, SEARCHER, SEARCHER_PASSWORD, SlowDirectory
-from harness import as_run_user, wait_until, write_file
-from test_auth import refused
+from harness import wait_until, write_file
+from test_auth import psql_and_psycopg_log_in, refused
 from wire import Closed, Wire, WireError, cstring, message, startup_packet
 
 needs_slapd = pytest.mark.skipif(not directory.INSTALLED, reason="slapd is not installed")
@@ -172,14 +170,7 @@ class TestSlapd:
 
     def test_psycopg_and_psql(self, make_pooler, slapd, cluster):
         pooler = pooler_with(make_pooler, binding(slapd))
-        with psycopg.connect(**pooler.dsn("alice", password=PASSWORDS["alice"])) as connection:
-            assert connection.execute("SELECT current_user").fetchone() == ("bob",)
-        with pytest.raises(psycopg.OperationalError, match=NO):
-            psycopg.connect(**pooler.dsn("alice", password="wrong"))
-        done = subprocess.run([cluster.bin / "psql", "-h", "127.0.0.1", "-p", str(pooler.port), "-U", "alice", "-d", "app",
-                               "-XAtc", "SELECT current_user"], capture_output=True, text=True, timeout=30, check=False,
-                              env={"PGPASSWORD": PASSWORDS["alice"], "HOME": "/"}, **as_run_user())
-        assert (done.stdout, done.stderr) == ("bob\n", "")
+        psql_and_psycopg_log_in(pooler, cluster, "alice", PASSWORDS["alice"], "bob", NO)
 
     def test_auth_user_excludes_it(self, make_pooler, slapd):
         pooler = pooler_with(make_pooler, binding(slapd), settings={"auth_user": "finder"})

@@ -2,15 +2,13 @@
 
 import os
 import pathlib
-import subprocess
 import time
 
-import psycopg
 import pytest
 
 from bystander import Bystander
-from harness import as_run_user, free_port, make_dir, wait_until, write_file
-from test_auth import refused
+from harness import free_port, make_dir, wait_until, write_file
+from test_auth import psql_and_psycopg_log_in, refused
 from wire import Wire, cstring, message, startup_packet
 
 SERVICES = pathlib.Path("/etc/pam.d")
@@ -150,14 +148,7 @@ def test_rules(make_pooler, service):
 
 def test_psycopg_and_psql(make_pooler, service, cluster):
     pooler = pooler_with(make_pooler)
-    with psycopg.connect(**pooler.dsn("alice", password=PASSWORDS["alice"])) as connection:
-        assert connection.execute("SELECT current_user").fetchone() == ("bob",)
-    with pytest.raises(psycopg.OperationalError, match=NO):
-        psycopg.connect(**pooler.dsn("alice", password="wrong"))
-    done = subprocess.run([cluster.bin / "psql", "-h", "127.0.0.1", "-p", str(pooler.port), "-U", "alice", "-d", "app",
-                           "-XAtc", "SELECT current_user"], capture_output=True, text=True, timeout=30, check=False,
-                          env={"PGPASSWORD": PASSWORDS["alice"], "HOME": "/"}, **as_run_user())
-    assert (done.stdout, done.stderr) == ("bob\n", "")
+    psql_and_psycopg_log_in(pooler, cluster, "alice", PASSWORDS["alice"], "bob", NO)
 
 
 def start_login(pooler, user, password="any"):

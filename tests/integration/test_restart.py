@@ -110,6 +110,15 @@ class TestSuspend:
             for command in ("SUSPEND", "SHOW FDS", "SHOW HANDOVER"):
                 assert console.query(command).error["M"] == "admin access needed"
 
+    def test_handover_is_for_the_own_user_and_while_suspended(self, make_pooler):
+        pooler = make_pooler()
+        with pooler.console() as console:
+            told = console.query("SHOW HANDOVER").error["M"]
+            assert told == "SHOW HANDOVER is for user pgbouncer on the Unix socket"
+        told = harness.run("psql", "-h", pooler.home, "-p", pooler.port, "-U", "pgbouncer", "-At", "pgbouncer", "-c",
+                           "\\set ON_ERROR_STOP 0", "-c", "SHOW FDS")
+        assert [line.split("|")[1] for line in told.splitlines()] == ["pooler", "pooler"]
+
     def test_show_fds_without_descriptors(self, make_pooler):
         pooler = make_pooler()
         client = pooler.wire()
