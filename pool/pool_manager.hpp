@@ -235,7 +235,8 @@ class PoolManager {
   /// `client` (waiting in no queue, holding no server) needs a server of `pool`. O(1).
   [[nodiscard]] AcquireResult acquire(ClientId client, PoolId pool, TimePoint now, Actions& out);
   /// Like acquire for a client whose granted server proved dead before any byte of its request was sent: it waits
-  /// again with its first waiting time, at the head of the queue. The dead server must have been reported before.
+  /// again with its first waiting time, at the head of the queue. The dead server must have been reported before. Also
+  /// for one that waited in the process from which it was taken over.
   [[nodiscard]] AcquireResult acquire_again(ClientId client, PoolId pool, TimePoint waiting_since, TimePoint now,
                                             Actions& out);
   /// `client` (waiting in no queue, holding no server) needs a server of `pool` that is opened for it alone, whatever

@@ -36,6 +36,9 @@ void ClientSession::transfer(protocol::StateArchive& archive) {
   archive(id.index, id.generation);
   if (archive.reading()) id_before_ = id;
   archive(in_query_, in_transaction_, sent_to_server_, stream_forward_, stream_left_, counted_unread_);
+  bool waited = waiting_ || waited_before_;
+  archive(waited, notified_);
+  if (archive.reading()) waited_before_ = waited;
   archive(cancel_pending_, skip_to_sync_, output_cut_, mode_, tracks_);
   archive(segment_, segments_done_, changing_segment_, names_changing_);
   archive(connected_at_, last_request_, wait_start_, query_start_, transaction_start_, connect_wall_us_);

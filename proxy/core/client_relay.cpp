@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <utility>
 
 #include "pool/mutation.hpp"
 #include "protocol/message_builder.hpp"
@@ -160,16 +161,20 @@ bool ClientSession::prepare_server(const protocol::FrameHeader& header, std::siz
 }
 
 bool ClientSession::acquire() {
-  wait_start_ = core_->now();
-  notified_ = false;
+  const bool waits_on = std::exchange(waited_before_, false);
+  if (!waits_on) {
+    wait_start_ = core_->now();
+    notified_ = false;
+  }
   pool::AcquireResult result;
   std::string error;
   {
     PoolLock pools(core_->host());
-    result = pools->acquire(id_, context_->id, core_->now(), core_->actions());
+    result = waits_on ? pools->acquire_again(id_, context_->id, wait_start_, core_->now(), core_->actions())
+                      : pools->acquire(id_, context_->id, core_->now(), core_->actions());
     if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(context_->id);
   }
-  count_query_start();
+  if (!waits_on) count_query_start();
   return acquired(result, error);
 }
 

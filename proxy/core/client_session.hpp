@@ -244,6 +244,7 @@ class ClientSession final : public Connection {
   std::uint64_t segments_done_ = 0;           ///< parts of the pipeline, up to their Sync, that were answered
   std::uint64_t changing_segment_ = 0;
   bool names_changing_ = false;  ///< Parse or Close of names await their replies
+  bool waited_before_ = false;   ///< in the queue of the process that it was taken over from: it keeps its place
   bool output_cut_ = false;      ///< what the client got last is half a message: nothing may be appended
 
   PeerAddress address_;

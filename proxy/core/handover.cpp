@@ -100,8 +100,9 @@ std::optional<protocol::StateArchive> open_state(const std::optional<std::string
 }
 
 bool fit(const ClientSession& client) {
-  return client.state() == ClientSession::State::Ready && !client.closed() && !client.port().is_tls() &&
-         client.replication() == Replication::None;
+  if (client.closed() || client.port().is_tls()) return false;
+  if (client.silent()) return true;
+  return client.state() == ClientSession::State::Ready && client.replication() == Replication::None;
 }
 
 bool fit(const ServerSession& server) {
@@ -119,6 +120,7 @@ FdRow client_row(WorkerCore& core, ClientSession& client, bool with_state) {
   row.task = "client";
   row.fd = client.port().descriptor();
   row.descriptor = descriptor_of(core, client.port());
+  if (client.silent()) return row;
   row.user = client.user();
   row.database = client.database();
   fill_address(row, client.address());
@@ -194,7 +196,8 @@ bool can_change_over(const ServerSession& server) {
 std::vector<FdRow> handover_rows(WorkerCore& core, bool with_state) {
   std::vector<FdRow> rows;
   for (const auto& [id, client] : core.clients()) {
-    if (can_change_over(*client)) rows.push_back(client_row(core, *client, with_state));
+    if (!can_change_over(*client)) continue;
+    if (with_state || !client->silent()) rows.push_back(client_row(core, *client, with_state));
   }
   for (const auto& [id, server] : core.servers()) {
     if (can_change_over(*server)) rows.push_back(server_row(core, *server, with_state));
@@ -278,6 +281,7 @@ PoolContext* context_of(const FdRow& row, WorkerCore& core, const std::string& p
 ClientSession* WorkerCore::add_newcomer(Newcomer& newcomer) {
   const FdRow& row = newcomer.row;
   ClientSession& client = client_accepted(std::move(newcomer.port), std::move(newcomer.address));
+  if (!row.database) return &client;  // it has not said a word yet
   client.set_names(row.database.value_or(""), row.user.value_or(""));
   const bool understood = read_state(client, row, *this);
   bool bound;
@@ -326,6 +330,7 @@ void WorkerCore::take_over(Newcomers newcomers) {
     if (newcomers.server) newcomers.server->port->close();
     return;
   }
+  if (client != nullptr && !newcomers.client->row.database) return;
   PoolContext* context = nullptr;
   if (client != nullptr) {
     context = context_of(newcomers.client->row, *this, pool_user(client->database(), client->user()));

@@ -1,7 +1,7 @@
 // Online restart: what one process tells another about its sockets, so that clients and servers change over without
 // noticing. The rows are those of SHOW FDS, which PgBouncer understands too; `state` has everything else that our own
 // sessions know. Which sockets can change over is decided here: those with TLS cannot, since their keys live in the
-// process, nor can replication.
+// process, nor can replication. Who has connected and said nothing yet goes with a row without names.
 #pragma once
 
 #include <cstdint>

@@ -163,6 +163,8 @@ ClientSession& WorkerCore::client_accepted(std::unique_ptr<Port> port, PeerAddre
   ClientSession& result = *session;
   if (over_limit) result.set_over_limit();
   clients_.emplace(*id, std::move(session));
+  // It was on its way here when all stopped. It must not get at servers that another process may have been told of.
+  if (frozen_ && !PGWEIR_MUTANT(12)) host_.detach(result.port());
   return result;
 }
 
@@ -549,7 +551,8 @@ void WorkerCore::adopt_server(std::unique_ptr<ServerSession> server, pool::Serve
     session.close("database removed");
     return;
   }
-  host_.attach(session.port());
+  // Where all stands still it must not be looked at either: it would serve beside the process that has been told of it.
+  if (!frozen_ || PGWEIR_MUTANT(13)) host_.attach(session.port());
   session.arrive(*this, *context);
   PoolLock pools(host_);
   pools->server_arrived(id, now_, actions_);

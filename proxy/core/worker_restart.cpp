@@ -11,7 +11,7 @@ bool at_rest(const ClientSession& client) {
   if (client.closed()) return true;
   switch (client.state()) {
     case ClientSession::State::Login:
-      return client.silent();  // for instance somebody who only looks whether the port is open
+      return client.silent();  // and will stay so: no socket is read
     case ClientSession::State::Closing:
       return false;
     case ClientSession::State::Ready:

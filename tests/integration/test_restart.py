@@ -227,6 +227,13 @@ class TestOnlineRestart:
         client.send(whole[9:])
         assert client.collect().value() == "whole again"
 
+    def test_connection_that_has_said_nothing(self, make_pooler):
+        pooler = make_pooler()
+        client = Wire(pooler.port)
+        pooler.restart_online()
+        client.login("postgres", "app")
+        assert client.value("SELECT 1") == "1"
+
     def test_half_a_copy(self, make_pooler, table):
         pooler = make_pooler()
         client = pooler.wire()
@@ -263,6 +270,22 @@ class TestOnlineRestart:
         assert waiter.quiet_for(0.1)
         holder.query("COMMIT")
         assert waiter.collect().value() == "at last" and other.collect().value() == "me too"
+
+    def test_waiting_clients_keep_their_order(self, make_pooler, table):
+        pooler = make_pooler(settings={"default_pool_size": 1})
+        holder = pooler.wire()
+        holder.query("BEGIN")
+        waiters = [pooler.wire() for _ in range(8)]
+        for number, waiter in enumerate(waiters):
+            waiter.send(query(f"INSERT INTO {table} VALUES ({number}, clock_timestamp()::text)"))
+            pooler.wait_waiting(number + 1)
+        pooler.restart_online()
+        pooler.wait_waiting(8)
+        assert int(pooler.pool()["maxwait_us"]) + int(pooler.pool()["maxwait"]) > 0
+        holder.query("COMMIT")
+        for waiter in waiters:
+            assert waiter.collect().tags == ["INSERT 0 1"]
+        assert holder.query(f"SELECT n FROM {table} ORDER BY token").rows == [[str(n)] for n in range(8)]
 
     def test_session_mode(self, make_pooler):
         pooler = make_pooler(settings={"pool_mode": "session"})

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "proxy/core/handover.hpp"
 #include "tests/sim/world.hpp"
@@ -20,7 +21,8 @@ void World::restart(int times) {
   at(Duration(rng_.between(1, 300'000)), [this, times] {
     trace("SUSPEND");
     set_suspending(true);
-    change_over_when_at_rest(now_ + kPatience, [this, times] { restart(times - 1); });
+    suspended_ = true;
+    freeze(now_ + kPatience, [this, times] { restart(times - 1); });
   });
 }
 
@@ -33,7 +35,7 @@ void World::set_suspending(bool on) {
   settle_all();
 }
 
-// Stricter than the process: there, who has not said a word yet is cut off, and replication stays behind.
+// Stricter than the process: there, replication stays behind.
 bool World::at_rest() {
   for (const auto& core : cores_) core->end_batch();
   if (under_way_ > 0 || !pools_->at_rest()) return false;
@@ -43,33 +45,56 @@ bool World::at_rest() {
   });
 }
 
-void World::change_over_when_at_rest(TimePoint give_up, std::function<void()> then) {
-  at(Duration(rng_.between(1, 1'000)), [this, give_up, then = std::move(then)] {
-    if (at_rest()) {
-      change_over();
-    } else if (now_ >= give_up) {
+// As the process does it: all workers stop, one after the other, and then it is seen whether what was under way between
+// them has begun something new.
+void World::freeze(TimePoint give_up, std::function<void()> then) {
+  for (pool::WorkerId id = 0; id < plan_.workers; ++id) {
+    at(Duration(rng_.below(500)), [this, id] { cores_[id]->set_frozen(true); });
+  }
+  at(Duration(rng_.between(501, 3'000)), [this, give_up, then = std::move(then)] {
+    if (at_rest()) return change_over(then);
+    for (const auto& core : cores_) core->set_frozen(false);
+    if (now_ >= give_up) {
       trace("RESUME of a SUSPEND");
       set_suspending(false);
-    } else {
-      return change_over_when_at_rest(give_up, then);
+      accept_pending();
+      arm_pools();
+      return then();
     }
-    then();
+    settle_all();
+    arm_pools();
+    at(Duration(2'000), [this, give_up, then] { freeze(give_up, then); });
   });
 }
 
-void World::change_over() {
-  std::map<int, std::shared_ptr<Link>> links;
-  std::vector<core::FdRow> rows;
+void World::accept_pending() {
+  suspended_ = false;
+  for (const auto& link : std::exchange(pending_, {})) accept(link);
+}
+
+// The other process is told; nothing may happen in this one any more, however long it takes to go.
+void World::change_over(std::function<void()> then) {
+  auto handed = std::make_shared<Handed>();
+  auto& [links, rows] = *handed;
   const auto keep = [&](auto& session) {
     const auto& link = static_cast<SimPort&>(session.port()).shared_link();
     links[link->number()] = link;
   };
   for (const auto& core : cores_) {
-    core->set_frozen(true);
     for (const auto& [id, client] : core->clients()) keep(*client);
     for (const auto& [id, server] : core->servers()) keep(*server);
     auto own = core::handover_rows(*core, true);
     std::move(own.begin(), own.end(), std::back_inserter(rows));
+  }
+  at(Duration(rng_.between(1, 3'000)), [this, handed, then = std::move(then)] {
+    take_over(*handed);
+    then();
+  });
+}
+
+void World::take_over(Handed& handed) {
+  auto& [links, rows] = handed;
+  for (const auto& core : cores_) {
     core->forget_changed_over();
     if (!core->clients().empty() || !core->servers().empty()) fail("something at rest cannot change over");
   }
@@ -103,6 +128,7 @@ void World::change_over() {
   }
   pools_->set_adopting(false, now_, cores_[0]->actions());
   set_suspending(false);
+  accept_pending();
   arm_pools();
 }
 

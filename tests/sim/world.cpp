@@ -178,6 +178,7 @@ void World::arm_pools() {
   pools_armed_ = next;
   at(std::max(Duration(0), next - now_), [this] {
     pools_armed_ = pool::kNever;
+    if (cores_[0]->frozen()) return;
     pools_->on_time(now_, cores_[0]->actions());
     arm_pools();
     settle(0);
@@ -199,11 +200,28 @@ std::shared_ptr<Link> World::connect_client() {
   const pool::WorkerId worker = next_worker_;
   next_worker_ = static_cast<pool::WorkerId>((next_worker_ + 1) % plan_.workers);
   auto link = std::make_shared<Link>(*this, worker);
-  core::PeerAddress address;
-  address.host = "127.0.0.1";
-  cores_[worker]->client_accepted(std::make_unique<SimPort>(link), address);
-  settle(worker);
+  if (suspended_) {
+    link->leave();
+    pending_.push_back(link);
+  } else {
+    accept(link);
+  }
   return link;
+}
+
+// Like a listener, which tells the worker: that may have stopped by then.
+void World::accept(const std::shared_ptr<Link>& link) {
+  ++under_way_;
+  at(Duration(rng_.below(plan_.restarts > 0 ? 1'000 : 1)), [this, link] {
+    --under_way_;
+    const pool::WorkerId worker = link->worker();
+    link->set_worker(worker);
+    core::PeerAddress address;
+    address.host = "127.0.0.1";
+    cores_[worker]->client_accepted(std::make_unique<SimPort>(link), address);
+    settle(worker);
+  });
+  link->leave();
 }
 
 void World::connect_server(pool::WorkerId worker, pool::ServerId server) {

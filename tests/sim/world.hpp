@@ -58,6 +58,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void leave() { attached_ = false; }
   /// What the process knows it by.
   [[nodiscard]] int number() const { return number_; }
+  [[nodiscard]] pool::WorkerId worker() const { return worker_; }
 
  private:
   void deliver_to_proxy();
@@ -252,8 +253,16 @@ class World {
   void settle_all();
   void set_suspending(bool on);
   [[nodiscard]] bool at_rest();
-  void change_over_when_at_rest(TimePoint give_up, std::function<void()> then);
-  void change_over();
+  void freeze(TimePoint give_up, std::function<void()> then);
+  /// What another process has been told, and the connections.
+  struct Handed {
+    std::map<int, std::shared_ptr<Link>> links;
+    std::vector<core::FdRow> rows;
+  };
+  void change_over(std::function<void()> then);
+  void take_over(Handed& handed);
+  void accept(const std::shared_ptr<Link>& link);
+  void accept_pending();
   void operator_step();
   void resume_everything();
   [[nodiscard]] std::uint32_t limit_of(const std::string& database) const;
@@ -275,6 +284,8 @@ class World {
   std::uint32_t last_pid_ = 100;
   int last_link_ = 0;
   core::ProcessKeys keys_;
+  bool suspended_ = false;                        ///< new connections wait
+  std::vector<std::shared_ptr<Link>> pending_{};  ///< those that do
   std::size_t under_way_ = 0;  ///< tasks between workers, and connects, also those that nobody waits for any more
   std::map<std::string, std::string> sent_;            ///< by owner
   std::map<std::string, std::uint32_t> used_backend_;  ///< by owner
