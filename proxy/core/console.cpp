@@ -24,6 +24,12 @@ bool is_unsupported(char type) {
          type == frontend::CopyFail;
 }
 
+/// The others might close a connection, or change how it is served, while another process is being told about it.
+bool suspending_allows(AdminVerb verb) {
+  return verb == AdminVerb::Resume || verb == AdminVerb::Shutdown || verb == AdminVerb::WaitClose ||
+         verb == AdminVerb::Disable || verb == AdminVerb::Enable;
+}
+
 /// Whether there is such an entry, or a database that came by `*`. RESUME and ENABLE ask, since they do not make one.
 bool is_registered(WorkerCore& core, std::string_view database) {
   if (core.config().databases.contains(database)) return true;
@@ -182,6 +188,7 @@ void Console::run(std::string_view sql) {
 }
 
 void Console::act(const AdminCommand& command) {
+  if (client_.core().suspending() && !suspending_allows(command.verb)) return error("already suspended/paused");
   switch (command.verb) {
     case AdminVerb::Pause:
       return pause(command);

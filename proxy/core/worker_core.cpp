@@ -164,7 +164,7 @@ ClientSession& WorkerCore::client_accepted(std::unique_ptr<Port> port, PeerAddre
   if (over_limit) result.set_over_limit();
   clients_.emplace(*id, std::move(session));
   // It was on its way here when all stopped. It must not get at servers that another process may have been told of.
-  if (frozen_ && !PGWEIR_MUTANT(12)) host_.detach(result.port());
+  if (frozen_) host_.detach(result.port());
   return result;
 }
 
@@ -552,7 +552,7 @@ void WorkerCore::adopt_server(std::unique_ptr<ServerSession> server, pool::Serve
     return;
   }
   // Where all stands still it must not be looked at either: it would serve beside the process that has been told of it.
-  if (!frozen_ || PGWEIR_MUTANT(13)) host_.attach(session.port());
+  if (!frozen_) host_.attach(session.port());
   session.arrive(*this, *context);
   PoolLock pools(host_);
   pools->server_arrived(id, now_, actions_);

@@ -221,6 +221,10 @@ void Runtime::on_signal(int number) {
   core.set_now(monotonic_now());
   switch (number) {
     case SIGHUP:
+      if (suspend_ != Suspend::No) {
+        log().warning("got SIGHUP while suspended, ignored");
+        break;
+      }
       log().info("got SIGHUP, re-reading config");
       (void)reload();
       break;
@@ -237,6 +241,7 @@ void Runtime::on_signal(int number) {
       stop();
       break;
     case SIGUSR1: {
+      if (suspend_ != Suspend::No) break;
       log().info("got SIGUSR1, pausing all activity");
       core::PoolLock pools(*workers_[0]);
       (void)pools->pause_all(core.now(), core.actions());

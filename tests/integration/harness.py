@@ -5,6 +5,7 @@ import os
 import pathlib
 import pwd
 import re
+import signal
 import socket
 import subprocess
 import tempfile
@@ -27,6 +28,16 @@ PATIENCE = float(os.environ.get("PGWEIR_TEST_PATIENCE", "1"))
 SANITIZER_REPORT = re.compile(
     r"(ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|runtime error:|PROXY_INVARIANT|"
     r"terminate called|Sanitizer:DEADLYSIGNAL)")
+
+
+def restore_signals():
+    """Shells start what they put into the background with these ignored, and programs under test would inherit it."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+restore_signals()
 
 
 def wait_until(condition, seconds=5.0, what="condition"):

@@ -38,7 +38,7 @@ class TestSuspend:
             assert console.rows("SHOW STATE")[2] == {"key": "suspended", "value": "yes"}
             client.send(query("SELECT 'late'"))
             assert client.quiet_for(0.2)
-            for command in ("SUSPEND", "PAUSE", "PAUSE app", "KILL"):
+            for command in ("SUSPEND", "PAUSE", "PAUSE app", "KILL", "RECONNECT", "RELOAD", "SET log_stats = 1"):
                 assert console.query(command).error["M"] == "already suspended/paused"
             assert console.query("RESUME").tags == ["RESUME"]
             assert client.collect().value() == "late"

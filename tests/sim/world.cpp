@@ -255,6 +255,7 @@ void World::operate(int times) {
 }
 
 void World::operator_step() {
+  if (suspended_) return;  // refused then, as what would close a connection
   const char* database = kDatabases[rng_.below(std::size(kDatabases))];
   const auto worker = static_cast<pool::WorkerId>(rng_.below(plan_.workers));
   pool::Actions& actions = cores_[worker]->actions();
@@ -279,6 +280,7 @@ void World::operator_step() {
 }
 
 void World::resume_everything() {
+  if (suspended_) return at(Duration(1'000), [this] { resume_everything(); });
   trace("RESUME");
   pool::Actions& actions = cores_[0]->actions();
   (void)pools_->resume_all(now_, actions);
