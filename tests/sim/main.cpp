@@ -158,7 +158,8 @@ void run_world(World& world, const Drawn& drawn) {
 std::uint64_t running_seed = 0;
 int mutation = 0;
 
-// A broken invariant of the pools aborts. For a planted bug that is as good a find as any other.
+// A broken invariant of the pools aborts, and a bug may make us touch what is not there. For a planted bug that is as
+// good a find as any other.
 void on_abort(int) {
   if (mutation != 0) {
     std::printf("mutation %d found by seed %llu (invariant)\n", mutation,
@@ -232,6 +233,9 @@ int main(int argc, char** argv) {
   const Options options = parse(argc, argv);
   mutation = options.mutate;
   std::signal(SIGABRT, on_abort);
+#ifndef __SANITIZE_ADDRESS__  // which says more about it
+  std::signal(SIGSEGV, on_abort);
+#endif
   std::signal(SIGILL, on_abort);
   std::signal(SIGTRAP, on_abort);
 #ifdef PGWEIR_MUTATION
