@@ -283,7 +283,6 @@ void Console::pause(const AdminCommand& command) {
   WorkerCore& core = client_.core();
   if (!command.argument.empty() && !check_database(command, "pause")) return;
   pool::PoolManager::DatabaseResult result;
-  if (core.suspending()) return error("already suspended/paused");
   {
     PoolLock pools(core.host());
     if (command.argument.empty()) {
@@ -342,7 +341,7 @@ void Console::kill(const AdminCommand& command) {
   std::vector<std::string> databases;
   if (command.argument.empty()) {
     PoolLock pools(core.host());
-    if (pools->all_paused() || core.suspending()) databases.emplace_back();  // told below
+    if (pools->all_paused()) databases.emplace_back();  // told below
     for (const auto& [name, entry] : core.config().databases) databases.push_back(name);
     for (const auto& row : pools->database_snapshots()) databases.push_back(row.name);
   } else {
@@ -425,7 +424,7 @@ void Console::suspend(const AdminCommand& command) {
   bool paused, database_paused;
   {
     PoolLock pools(core.host());
-    paused = pools->all_paused() || core.suspending();
+    paused = pools->all_paused();
     const auto databases = pools->database_snapshots();
     database_paused = std::any_of(databases.begin(), databases.end(), [](const auto& one) { return one.paused; });
   }

@@ -156,6 +156,11 @@ def conversation(client, request):
         client.send(request)
     except OSError:
         pass
+    return until_ready(client)
+
+
+def until_ready(client):
+    """Everything up to ReadyForQuery or the end of the connection."""
     got = []
     try:
         while not got or got[-1].type != "Z":

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 import wire
-from both import End, both, conversation, probe, readable, rest_after
+from both import End, both, conversation, probe, readable, rest_after, until_ready
 from harness import wait_until
 from wire import (
     CANCEL_REQUEST,
@@ -132,19 +132,8 @@ def test_requests_before_the_startup(pooler, seen, name):
                 break
         else:
             client.send(parameters())
-            told += [one for one in map(readable, welcome(client)) if one[0] not in "SK"]
+            told += [one for one in map(readable, until_ready(client)) if one[0] not in "SK"]
         seen("answers", told)
-
-
-def welcome(client):
-    """Everything up to ReadyForQuery or the end."""
-    told = []
-    try:
-        while not told or told[-1].type != "Z":
-            told.append(client.read())
-    except Closed:
-        told.append(End())
-    return told
 
 
 @pytest.mark.parametrize(
@@ -162,7 +151,7 @@ def test_tracked_parameters(pooler, seen, name):
     }[name]
     with Wire(pooler.port) as client:
         client.send(parameters(**{name: value}))
-        told = {m.cstrings()[0]: m.cstrings()[1] for m in welcome(client) if m.type == "S"}
+        told = {m.cstrings()[0]: m.cstrings()[1] for m in until_ready(client) if m.type == "S"}
         seen("told", sorted(told.items()))
         seen.answer("in force", client, query(f"SHOW {name}"))
         seen.answer("a SET", client, query(f"SET {name} TO DEFAULT"))
@@ -181,7 +170,7 @@ def test_unknown_parameters(pooler, seen):
     for name, packet in {"one": parameters(nothing="1"), "two": parameters(nothing="1", more="2")}.items():
         with Wire(pooler.port) as client:
             client.send(packet)
-            seen.messages(name, welcome(client))
+            seen.messages(name, until_ready(client))
 
 
 @both(settings={"ignore_startup_parameters": "extra_float_digits, options"})
@@ -194,7 +183,7 @@ def test_ignored_parameters(pooler, seen):
     }.items():
         with Wire(pooler.port) as client:
             client.send(packet)
-            seen(name, [one for one in map(readable, welcome(client)) if one[0] not in "SK"])
+            seen(name, [one for one in map(readable, until_ready(client)) if one[0] not in "SK"])
 
 
 # -- after the login ----------------------------------------------------------------------------------------
@@ -310,7 +299,7 @@ def test_cancel_of_a_waiting_client(pooler, seen):
     pooler.wait_waiting(1)
     send_cancel(pooler.port, second.key)
     seen.answer("the other", first, query("COMMIT"))
-    seen.messages("the one that waited", welcome(second))
+    seen.messages("the one that waited", until_ready(second))
     first.close()
 
 
@@ -377,7 +366,7 @@ def test_limits(compare, limit):
         if limit == "max_client_conn":
             seen.messages("second", [*second.expect_closed(), End()])
         else:
-            welcome(second)
+            until_ready(second)
             second.send(query("SELECT 1"))
             pooler.wait_waiting(1)
             first.query("COMMIT")
@@ -392,7 +381,7 @@ def test_query_in_pieces(pooler, seen):
     with pooler.wire() as client:
         for byte in query("SELECT 'pieces'"):
             client.send(bytes([byte]))
-        seen.messages("answer", welcome(client))
+        seen.messages("answer", until_ready(client))
 
 
 @both()
@@ -413,7 +402,7 @@ def socket_probe(pooler, packet):
         client.send(packet)
         if packet[4:8] == struct.pack("!I", SSL_REQUEST):
             return [wire.Message(client.read_bytes(1).decode(), b"")]
-        return welcome(client)
+        return until_ready(client)
 
 
 @both()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from both import End, both, conversation, readable
+from both import both, conversation, readable, until_ready
 from fake_server import (
     ALL_PARAMETERS,
     AUTH_OK,
@@ -17,20 +17,14 @@ from fake_server import (
     serve,
 )
 from harness import wait_until
-from wire import Closed, Wire, query, startup_packet
+from wire import Wire, query, startup_packet
 
 LOGIN = startup_packet({"user": "postgres", "database": "app"})
 
 
 def rest(client):
     """Everything up to ReadyForQuery or the end, without parameters and keys."""
-    told = []
-    try:
-        while not told or told[-1].type != "Z":
-            told.append(client.read())
-    except Closed:
-        told.append(End())
-    return [readable(one) for one in told if one.type not in "SK"]
+    return [readable(one) for one in until_ready(client) if one.type not in "SK"]
 
 
 # name: (settings, what the client does before it waits for its end)
