@@ -18,7 +18,9 @@
 #include "protocol/wire.hpp"
 #include "proxy/core/certificate_names.hpp"
 #include "proxy/core/config.hpp"
+#include "proxy/core/host_group.hpp"
 #include "proxy/core/password_check.hpp"
+#include "router/host_tracker.hpp"
 
 namespace pgweir::core {
 
@@ -149,6 +151,19 @@ class Host {
   [[nodiscard]] virtual pool::WorkerId worker_count() const = 0;
   /// Carries out what the console asked for; see console.hpp. Process-wide.
   virtual void process_command(const ProcessCommand& command) = 0;
+
+  /// What a server connection has let slip about a host of the group: the prober looks at it at once. Cheap.
+  virtual void witness(const std::string& group, router::HostId host, router::Witness witness) {
+    (void)group, (void)host, (void)witness;
+  }
+  /// Somebody has changed the catalogue of `dbname` on the primary of the group: it is to be read again. Cheap.
+  virtual void catalog_changed(const std::string& group, const std::string& dbname) { (void)group, (void)dbname; }
+  /// Of the database: the same object on every worker, for as long as the process lives. A Host of a single worker may
+  /// leave it to the worker to keep one.
+  [[nodiscard]] virtual std::shared_ptr<SharedWriteToken> shared_writes(const std::string& database) {
+    (void)database;
+    return std::make_shared<SharedWriteToken>();
+  }
 
   /// A wait of PoolManager::wait_for that no console asked for is over.
   virtual void wait_over(std::uint64_t token) { (void)token; }

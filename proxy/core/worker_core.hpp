@@ -74,6 +74,12 @@ class WorkerCore {
   void process_command_done(pool::ClientId client, const std::string& error);
   /// Closes the client with this SHOW CLIENTS id. False if there is none.
   bool kill_client(std::uint64_t number);
+  /// A new snapshot of the hosts of a group (host_group_name): sessions that wait are decided on again. A group that is
+  /// new here begins with it.
+  void set_host_table(const std::string& group, std::shared_ptr<const router::HostTable> table);
+  /// What is known of the catalogue of `dbname`, a name on the servers of the group. Null: nothing any more.
+  void set_catalog(const std::string& group, const std::string& dbname,
+                   std::shared_ptr<const router::CatalogKnowledge> catalog);
   /// Ends the statistics period of all pools.
   void end_stats_period(Duration length);
   // ---- online restart (worker_restart.cpp, handover.cpp) ----
@@ -189,6 +195,8 @@ class WorkerCore {
   void remember(PoolContext& context, const std::shared_ptr<const ServerReport>& report, const ParameterList& accepted);
   void fire(const Timer& timer);
 
+  HostGroup& host_group(const std::string& name);
+
   pool::WorkerId id_;
   Host& host_;
   std::shared_ptr<const Settings> settings_;
@@ -205,6 +213,7 @@ class WorkerCore {
   std::vector<Connection*> woken_, waking_;
   std::uint64_t number_;
 
+  std::map<std::string, HostGroup, std::less<>> host_groups_;
   std::map<pool::PoolId, std::unique_ptr<PoolContext>> contexts_;
   std::unordered_map<std::string, PoolContext*> context_by_name_;  ///< "database\0user"
   std::unordered_map<pool::ClientId, std::unique_ptr<ClientSession>> clients_;
