@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -60,13 +61,18 @@ struct Account {
   [[nodiscard]] bool clients_full() const { return max_clients != 0 && clients >= max_clients; }
 };
 
+/// One host of a database whose pools are per host: max_db_connections holds for each host by itself, so that what a
+/// lost one still holds keeps nobody from the others.
+struct HostAccount : Account {};
+
 struct DatabaseState : Account, DeadlineEntry {
   bool paused = false;
   bool disabled = false;
-  Duration idle_timeout{};         ///< unused for so long it is forgotten; 0: never
-  TimePoint last_used{};           ///< while it is unused: since when
-  std::uint32_t close_needed = 0;  ///< its servers that carry the mark
-  std::map<std::string, PoolState*, std::less<>> pool_of_user{};
+  Duration idle_timeout{};                                        ///< unused for so long it is forgotten; 0: never
+  TimePoint last_used{};                                          ///< while it is unused: since when
+  std::uint32_t close_needed = 0;                                 ///< its servers that carry the mark
+  std::map<std::string, PoolState*, std::less<>> pool_of_user{};  ///< by PoolState::key_of
+  std::map<std::string, std::unique_ptr<HostAccount>, std::less<>> hosts{};
 };
 
 struct UserState : Account {};

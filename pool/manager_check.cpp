@@ -75,6 +75,7 @@ void PoolManager::Impl::check_pool(const PoolState& pool, TimePoint now) const {
   pool.queue.check(pool);
   pool.dedicated.check(pool);
   PROXY_INVARIANT(pool.nobody_waits() != pool.hungry_hook.is_linked());
+  PROXY_INVARIANT((pool.host != nullptr) == (pool.home != nullptr));
   // Nobody waits beside an idle server that no worker was asked for, nor for a connection that could be opened.
   PROXY_INVARIANT(pool.idle.offered() >= std::min<std::size_t>(pool.queue.size(), pool.idle.size()));
   if (paused(pool)) {
@@ -90,11 +91,13 @@ void PoolManager::Impl::check_pool(const PoolState& pool, TimePoint now) const {
 
 namespace {
 
-void check_account(const Account& account, std::uint32_t clients, bool by_database) {
+void check_account(const Account& account, std::uint32_t clients) {
   StateCounts counts;
   std::uint32_t hungry = 0, warm = 0;
   for (const PoolState* pool : account.pools) {
-    PROXY_INVARIANT((by_database ? static_cast<const Account*>(&pool->database) : &pool->user) == &account);
+    bool mine = false;
+    pool->each_account([&](const Account& one) { mine = mine || &one == &account; });
+    PROXY_INVARIANT(mine);
     for (std::size_t i = 0; i < kServerStates; ++i) counts.by_state[i] += pool->servers.by_state[i];
     counts.total += pool->servers.total;
     if (!pool->nobody_waits()) ++hungry;
@@ -119,11 +122,12 @@ void PoolManager::Impl::check_accounts() const {
   });
   std::uint32_t all_marked = 0;
   for (const auto& [name, db] : databases) {
-    check_account(*db, bound[db.get()], true);
+    check_account(*db, bound[db.get()]);
+    for (const auto& [host_name, host] : db->hosts) check_account(*host, 0);
     PROXY_INVARIANT(db->close_needed == marked[db.get()]);
     all_marked += db->close_needed;
   }
-  for (const auto& [name, user] : users) check_account(*user, bound[user.get()], false);
+  for (const auto& [name, user] : users) check_account(*user, bound[user.get()]);
   PROXY_INVARIANT(all_marked == close_needed);
 }
 

@@ -77,7 +77,7 @@ void PoolManager::attach_client(ClientId client, PoolId pool, TimePoint now, Act
   PoolState* p = m.find_pool(pool);
   if (c == nullptr || p == nullptr || c->attached == p) return;
   if (c->attached != nullptr) {
-    m.arm(*c->attached, now);  // its min_pool_size may not hold any more
+    m.arm_with_branches(*c->attached, now);  // its min_pool_size may not hold any more
     m.note_use(*c->attached, now);
     detach_from_pool(*c);
   } else {
@@ -87,6 +87,7 @@ void PoolManager::attach_client(ClientId client, PoolId pool, TimePoint now, Act
   ++p->attached;
   if (c->waiting) ++p->attached_waiting;
   m.keep_min_pool(*p, now, out);
+  for (PoolState* branch : p->branches) m.keep_min_pool(*branch, now, out);
 }
 
 void PoolManager::remove_client(ClientId client, TimePoint now, Actions& out) {
@@ -103,7 +104,7 @@ void PoolManager::remove_client(ClientId client, TimePoint now, Actions& out) {
   m.cancels.forget_key(*c);
   if (c->attached != nullptr) {
     --m.attached_clients;
-    if (c->attached->settings.min_pool_size > 0) m.arm(*c->attached, now);
+    if (c->attached->settings.min_pool_size > 0) m.arm_with_branches(*c->attached, now);
     m.note_use(*c->attached, now);
     detach_from_pool(*c);
   }
@@ -131,8 +132,7 @@ void PoolManager::Impl::set_waiting(ClientSlot& client, bool waiting) {
 void PoolManager::Impl::enqueue(ClientSlot& client, PoolState& pool) {
   if (pool.nobody_waits()) {
     hungry.push_back(pool);
-    ++pool.database.hungry_pools;
-    ++pool.user.hungry_pools;
+    pool.each_account([](Account& account) { ++account.hungry_pools; });
   }
   client.queue_of = &pool;
   pool.queue_for(client).insert(client);
@@ -146,13 +146,13 @@ void PoolManager::Impl::dequeue(ClientSlot& client) {
   set_waiting(client, false);
   if (pool.nobody_waits()) {
     hungry.erase(hungry.iterator_to(pool));
-    --pool.database.hungry_pools;
-    --pool.user.hungry_pools;
+    pool.each_account([](Account& account) { --account.hungry_pools; });
   }
 }
 
 bool PoolManager::Impl::fails_fast(const ClientSlot& client, const PoolState& pool, TimePoint now) const {
   // A login needs the server only for its parameters and waits for it, as does everybody if nothing ever worked.
+  if (pool.settings.held || (pool.settings.patient && !pool.last_login_rejected)) return false;
   return client.attached != nullptr && pool.ever_logged_in && pool.login_paused(now) && pool.servers.alive() == 0 &&
          !paused(pool);
 }

@@ -108,24 +108,45 @@ void PoolManager::reconnect(std::string_view database, TimePoint now, Actions& o
   Impl& m = *impl_;
   now = m.tick(now);
   for (const auto& pool : m.pools) {
-    if (!database.empty() && pool->database.name != database) continue;
-    for (ServerSlot& server : pool->all_servers) {
-      m.mark_close_needed(server, out);
-      const bool undelivered = server.client != nullptr && server.client->grant_pending;
-      if (server.state == ServerState::Idle || server.state == ServerState::Login ||
-          (server.dedicated && undelivered)) {
-        m.unlink_and_requeue(server, out);
-        m.close(server, close_reason::kConfigChanged, now, out);
-      } else if (server.dedicated && server.state == ServerState::Active) {
-        // It may be in use for as long as both ends live, so nobody can wait for it to come free.
-        out.push_back({.kind = ActionKind::DropClient,
-                       .worker = server.worker,
-                       .client = server.client->id,
-                       .reason = std::string(close_reason::kConfigChanged)});
-      }
-    }
-    m.open_wanted(*pool, now, out);  // for those who waited for a login that has been cut
+    if (database.empty() || pool->database.name == database) m.recycle(*pool, now, out);
   }
+  m.check_waits(out);
+}
+
+void PoolManager::Impl::recycle(PoolState& pool, TimePoint now, Actions& out) {
+  for (ServerSlot& server : pool.all_servers) {
+    mark_close_needed(server, out);
+    const bool undelivered = server.client != nullptr && server.client->grant_pending;
+    if (server.state == ServerState::Idle || server.state == ServerState::Login || (server.dedicated && undelivered)) {
+      unlink_and_requeue(server, out);
+      close(server, close_reason::kConfigChanged, now, out);
+    } else if (server.dedicated && server.state == ServerState::Active) {
+      // It may be in use for as long as both ends live, so nobody can wait for it to come free.
+      out.push_back({.kind = ActionKind::DropClient,
+                     .worker = server.worker,
+                     .client = server.client->id,
+                     .reason = std::string(close_reason::kConfigChanged)});
+    }
+  }
+  open_wanted(pool, now, out);  // for those who waited for a login that has been cut
+}
+
+void PoolManager::recycle_pool(PoolId pool, TimePoint now, Actions& out) {
+  Impl& m = *impl_;
+  now = m.tick(now);
+  PoolState* p = m.find_pool(pool);
+  if (p == nullptr) return;
+  m.recycle(*p, now, out);
+  m.check_waits(out);
+}
+
+void PoolManager::end_login_pause(PoolId pool, TimePoint now, Actions& out) {
+  Impl& m = *impl_;
+  now = m.tick(now);
+  PoolState* p = m.find_pool(pool);
+  if (p == nullptr || !p->login_paused(now) || p->last_login_rejected) return;
+  p->retry_at = now;
+  m.run_pool(*p, now, out);
   m.check_waits(out);
 }
 
@@ -192,7 +213,9 @@ void PoolManager::reject_waiting(std::string_view reason, TimePoint now, Actions
 // ---- waits ----
 
 bool PoolManager::Impl::satisfied(const Wait& wait) const {
-  const StateCounts& counts = wait.database != nullptr ? wait.database->servers : servers;
+  const StateCounts& counts = wait.host != nullptr       ? wait.host->servers
+                              : wait.database != nullptr ? wait.database->servers
+                                                         : servers;
   switch (wait.what) {
     case WaitFor::NoActiveServers:
       return counts.of(ServerState::Active) + counts.of(ServerState::Testing) + counts.of(ServerState::Moving) == 0;
@@ -216,15 +239,21 @@ void PoolManager::Impl::check_waits_slow(Actions& out) {
 }
 
 void PoolManager::wait_for(WaitFor what, std::string_view database, WorkerId worker, std::uint64_t token, TimePoint now,
-                           Actions& out) {
+                           Actions& out, std::string_view host) {
   Impl& m = *impl_;
   m.tick(now);
   DatabaseState* db = m.find_database(database);
-  if (!database.empty() && db == nullptr) {  // a database that nobody knows has nothing to wait for
+  const HostAccount* account = nullptr;
+  if (db != nullptr && !host.empty()) {
+    const auto known = db->hosts.find(host);
+    if (known == db->hosts.end()) db = nullptr;
+    if (db != nullptr) account = known->second.get();
+  }
+  if (!database.empty() && db == nullptr) {  // what nobody knows has nothing to wait for
     out.push_back({.kind = ActionKind::WaitOver, .worker = worker, .token = token});
     return;
   }
-  m.waits.push_back({what, database.empty() ? nullptr : db, worker, token});
+  m.waits.push_back({what, database.empty() ? nullptr : db, account, worker, token});
   m.check_waits_slow(out);
 }
 

@@ -58,6 +58,7 @@ struct PoolManager::Impl {
   struct Wait {
     WaitFor what{};
     DatabaseState* database = nullptr;  ///< nullptr: all
+    const HostAccount* host = nullptr;  ///< nullptr: all of the database
     WorkerId worker = 0;
     std::uint64_t token = 0;
   };
@@ -115,7 +116,7 @@ struct PoolManager::Impl {
     if (id.index >= pool_index.size() || pool_index[id.index].generation != id.generation) return nullptr;
     return pool_index[id.index].pool;
   }
-  PoolState& add_pool(DatabaseState& db, UserState& owner);
+  PoolState& add_pool(DatabaseState& db, UserState& owner, std::string_view host_name);
   [[nodiscard]] bool paused(const PoolState& pool) const { return all_paused || pool.database.paused; }
   /// Workers read their clocks before they get the lock; here time never goes back.
   TimePoint tick(TimePoint now) { return last_now = now > last_now ? now : last_now; }
@@ -165,7 +166,7 @@ struct PoolManager::Impl {
 
   // ---- opening (manager_open.cpp) ----
   [[nodiscard]] std::uint32_t openable(const PoolState& pool, TimePoint now) const;
-  static bool permits_free(const PoolState& pool) { return !pool.database.full() && !pool.user.full(); }
+  static bool permits_free(const PoolState& pool) { return !pool.connections.full() && !pool.user.full(); }
   /// `own`: the client (in no queue) for which it is opened alone; nullptr: for anybody.
   /// A permit, taken for a connection whose login is about to begin.
   ServerSlot& add_server(PoolState& pool, WorkerId worker, TimePoint created);
@@ -193,6 +194,10 @@ struct PoolManager::Impl {
 
   // ---- time (manager_time.cpp) ----
   void arm(PoolState& pool, TimePoint when) { deadlines.not_later_than(pool, when); }
+  void arm_with_branches(PoolState& pool, TimePoint when) {
+    arm(pool, when);
+    for (PoolState* branch : pool.branches) arm(*branch, when);
+  }
   void arm_waiting(PoolState& pool, TimePoint now);  ///< retry pause, reserve pool
   void arm_idle(PoolState& pool, const ServerSlot& server);
   void close_expired(PoolState& pool, TimePoint now, Actions& out);
@@ -221,6 +226,7 @@ struct PoolManager::Impl {
   void drop_client(ClientSlot& client, std::string_view reason, TimePoint now, Actions& out);
   void kill_servers(PoolState& pool, std::string_view reason, TimePoint now, Actions& out);
   void close_unused(PoolState& pool, TimePoint now, Actions& out);
+  void recycle(PoolState& pool, TimePoint now, Actions& out);
   void wake_pools(const std::vector<PoolState*>& of, TimePoint now, Actions& out);
   [[nodiscard]] bool satisfied(const Wait& wait) const;
   void check_waits_slow(Actions& out);

@@ -11,7 +11,7 @@ namespace {
 
 /// Whether a permit that `around` gave back may be what `pool` waits for.
 bool shares_limit(const PoolState& pool, const PoolState& around) {
-  return &pool == &around || (around.database.limited() && &pool.database == &around.database) ||
+  return &pool == &around || (around.connections.limited() && &pool.connections == &around.connections) ||
          (around.user.limited() && &pool.user == &around.user);
 }
 
@@ -28,8 +28,7 @@ ServerSlot& PoolManager::Impl::add_server(PoolState& pool, WorkerId worker, Time
   server.created = created;
   pool.all_servers.push_back(server);
   pool.servers.enter(ServerState::Login);
-  pool.database.servers.enter(ServerState::Login);
-  pool.user.servers.enter(ServerState::Login);
+  pool.each_account([](Account& account) { account.servers.enter(ServerState::Login); });
   servers.enter(ServerState::Login);
   ++pool.logins;
   return server;
@@ -104,7 +103,7 @@ PoolState* PoolManager::Impl::oldest_openable(const PoolState& around, TimePoint
 }
 
 void PoolManager::Impl::feed(PoolState& pool, TimePoint now, Actions& out) {
-  if (!pool.database.limited() && !pool.user.limited()) {
+  if (!pool.connections.limited() && !pool.user.limited()) {
     open_wanted(pool, now, out);
     return;
   }
@@ -116,7 +115,7 @@ void PoolManager::Impl::feed(PoolState& pool, TimePoint now, Actions& out) {
 std::uint32_t PoolManager::Impl::demand(const Account& account, TimePoint now) const {
   std::uint32_t sum = 0;
   for (const PoolState& pool : hungry) {
-    const bool holds_it = static_cast<const Account*>(&pool.database) == &account || &pool.user == &account;
+    const bool holds_it = &pool.connections == &account || &pool.user == &account;
     if (holds_it) sum += openable(pool, now);
   }
   return sum;
@@ -135,7 +134,7 @@ bool PoolManager::Impl::evict_longest_idle(Account& account, TimePoint now, Acti
 }
 
 void PoolManager::Impl::evict_for(PoolState& pool, TimePoint now, Actions& out) {
-  const std::array<Account*, 2> accounts{&pool.database, &pool.user};
+  const std::array<Account*, 2> accounts{&pool.connections, &pool.user};
   const auto hopeless = [](const Account* a) {
     return a->full() && a->servers.of(ServerState::Idle) + a->servers.of(ServerState::Closing) == 0;
   };
@@ -153,7 +152,7 @@ void PoolManager::Impl::evict_for(PoolState& pool, TimePoint now, Actions& out) 
 
 void PoolManager::Impl::offer_to_other_pools(PoolState& pool, TimePoint now, Actions& out) {
   const auto contended = [](const Account& a) { return a.full() && a.hungry_pools > 0; };
-  if (!contended(pool.database) && !contended(pool.user)) [[likely]]
+  if (!contended(pool.connections) && !contended(pool.user)) [[likely]]
     return;
   open_wanted_around(pool, now, out);
 }
@@ -175,7 +174,7 @@ void PoolManager::Impl::keep_min_pool(PoolState& pool, TimePoint now, Actions& o
 
 void PoolManager::Impl::keep_min_pools_around(PoolState& pool, TimePoint now, Actions& out) {
   keep_min_pool(pool, now, out);
-  for (Account* account : {static_cast<Account*>(&pool.database), static_cast<Account*>(&pool.user)}) {
+  for (Account* account : {&pool.connections, static_cast<Account*>(&pool.user)}) {
     if (!account->limited() || account->warm_pools == 0) continue;
     for (PoolState* other : account->pools) {
       if (account->full()) break;

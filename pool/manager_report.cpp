@@ -7,6 +7,7 @@ namespace pgweir::pool {
 
 PoolSnapshot PoolManager::Impl::snapshot(const PoolState& pool, TimePoint now) const {
   PoolSnapshot s{.id = pool.id, .database = pool.database.name, .user = pool.user.name};
+  if (pool.host != nullptr) s.host = pool.host->name;
   s.cl_active = pool.attached - pool.attached_waiting;
   s.cl_waiting = pool.queue.size() + pool.dedicated.size() + pool.moving_to_client;
   s.cl_active_cancel_req = pool.cancels.sent;

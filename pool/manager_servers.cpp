@@ -15,6 +15,7 @@ void PoolManager::Impl::set_state(ServerSlot& server, ServerState next) {
   if (last == next) return;
   pool.servers.move(last, next);
   pool.database.servers.move(last, next);
+  if (pool.host != nullptr) pool.host->servers.move(last, next);
   pool.user.servers.move(last, next);
   servers.move(last, next);
 }
@@ -102,7 +103,7 @@ bool PoolManager::Impl::gives_way(const PoolState& pool, TimePoint now) const {
   const auto lacks_permits = [&](const Account& a) {
     return a.full() && a.servers.of(ServerState::Closing) < pool.dedicated.size();
   };
-  return pool.lacks_room() || lacks_permits(pool.database) || lacks_permits(pool.user);
+  return pool.lacks_room() || lacks_permits(pool.connections) || lacks_permits(pool.user);
 }
 
 void PoolManager::Impl::settle(ServerSlot& server, TimePoint now, Actions& out) {
@@ -179,6 +180,7 @@ void PoolManager::Impl::ask_fast_close(const ServerSlot& server, Actions& out) {
 void PoolManager::Impl::login_failed(PoolState& pool, CloseKind kind, std::string_view message, TimePoint now,
                                      Actions& out) {
   pool.last_login_failed = true;
+  pool.last_login_rejected = kind == CloseKind::LoginRejected;
   pool.last_error = message;
   pool.retry_at = now + pool.settings.server_login_retry;
   if (kind == CloseKind::LoginRejected && pool.servers.usable() == 0) reject_waiters(pool, pool.queue, message, out);
@@ -193,8 +195,7 @@ void PoolManager::Impl::free_server(ServerSlot& server) {
   cancels.detach(server);
   pool.servers.leave(server.state);
   if (PGWEIR_MUTANT(1) && pool.servers.total > 0) --pool.servers.total;
-  pool.database.servers.leave(server.state);
-  pool.user.servers.leave(server.state);
+  pool.each_account([&](Account& account) { account.servers.leave(server.state); });
   servers.leave(server.state);
   pool.all_servers.erase(pool.all_servers.iterator_to(server));
   server_slots.erase(server);

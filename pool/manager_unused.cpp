@@ -34,7 +34,8 @@ bool PoolManager::Impl::unused(const DatabaseState& db) const {
 
 void PoolManager::Impl::expire(PoolState& pool, TimePoint now, Actions& out) {
   const Duration timeout = pool.settings.pool_idle_timeout;
-  if (timeout <= Duration::zero() || !pool.unused()) return;  // the end of its next use looks again
+  // The end of its next use, or of the last of its parts, looks again.
+  if (timeout <= Duration::zero() || !pool.unused() || !pool.branches.empty()) return;
   if (now - pool.last_used < timeout) {
     arm(pool, pool.last_used + timeout);
   } else {
@@ -48,7 +49,8 @@ void PoolManager::Impl::expire(DatabaseState& db, TimePoint now, Actions& out) {
     plan_end(db);
     return;
   }
-  const std::vector<PoolState*> all = db.pools;
+  std::vector<PoolState*> all = db.pools;
+  std::stable_partition(all.begin(), all.end(), [](const PoolState* pool) { return pool->home != nullptr; });
   for (PoolState* pool : all) ask_to_forget(*pool, now, out);
   if (db.pools.empty()) {
     erase_database(db);
@@ -58,6 +60,7 @@ void PoolManager::Impl::expire(DatabaseState& db, TimePoint now, Actions& out) {
 }
 
 void PoolManager::Impl::ask_to_forget(PoolState& pool, TimePoint now, Actions& out) {
+  if (!pool.branches.empty()) return;  // later, after them
   if (pool.holders == 0) {
     erase_pool(pool);
     return;
@@ -70,12 +73,21 @@ void PoolManager::Impl::ask_to_forget(PoolState& pool, TimePoint now, Actions& o
 }
 
 void PoolManager::Impl::erase_pool(PoolState& pool) {
-  PROXY_INVARIANT(pool.unused() && pool.holders == 0);
-  for (Account* account : {static_cast<Account*>(&pool.database), static_cast<Account*>(&pool.user)}) {
-    if (pool.settings.min_pool_size > 0) --account->warm_pools;
-    std::erase(account->pools, &pool);
+  PROXY_INVARIANT(pool.unused() && pool.branches.empty() && pool.holders == 0);
+  pool.each_account([&](Account& account) {
+    if (pool.settings.min_pool_size > 0) --account.warm_pools;
+    std::erase(account.pools, &pool);
+  });
+  pool.database.pool_of_user.erase(pool.key());
+  if (pool.home != nullptr) {
+    std::erase(pool.home->branches, &pool);
+    note_use(*pool.home, last_now);
   }
-  pool.database.pool_of_user.erase(pool.user.name);
+  if (pool.host != nullptr && pool.host->pools.empty()) {
+    const bool waited_for =
+        std::any_of(waits.begin(), waits.end(), [&](const Wait& wait) { return wait.host == pool.host; });
+    if (!waited_for) pool.database.hosts.erase(pool.database.hosts.find(pool.host->name));
+  }
   deadlines.remove(pool);
   PoolIndex& index = pool_index[pool.id.index];
   index.pool = nullptr;
@@ -99,7 +111,7 @@ bool PoolManager::pool_forgotten(PoolId pool, WorkerId worker, TimePoint now, Ac
   now = m.tick(now);
   PoolState* p = m.find_pool(pool);
   if (p == nullptr) return true;
-  if (!p->unused()) return false;
+  if (!p->unused() || !p->branches.empty()) return false;
   p->holders &= ~(std::uint64_t{1} << worker);
   if (p->holders != 0) return true;
   DatabaseState& db = p->database;

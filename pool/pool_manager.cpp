@@ -30,7 +30,17 @@ DatabaseState* PoolManager::Impl::find_database(std::string_view name) const {
   return entry == databases.end() ? nullptr : entry->second.get();
 }
 
-PoolState& PoolManager::Impl::add_pool(DatabaseState& db, UserState& owner) {
+PoolState& PoolManager::Impl::add_pool(DatabaseState& db, UserState& owner, std::string_view host_name) {
+  HostAccount* host = nullptr;
+  if (!host_name.empty()) {
+    std::unique_ptr<HostAccount>& account = db.hosts[std::string(host_name)];
+    if (!account) {
+      account = std::make_unique<HostAccount>();
+      account->name = host_name;
+      account->max_servers = db.max_servers;
+    }
+    host = account.get();
+  }
   if (free_pool_ids.empty()) {
     free_pool_ids.push_back(static_cast<std::uint32_t>(pool_index.size()));
     pool_index.emplace_back();
@@ -38,11 +48,14 @@ PoolState& PoolManager::Impl::add_pool(DatabaseState& db, UserState& owner) {
   const std::uint32_t index = free_pool_ids.back();
   free_pool_ids.pop_back();
   const PoolId id{index, pool_index[index].generation};
-  PoolState& pool = *pools.emplace_back(std::make_unique<PoolState>(id, db, owner, settings.workers));
+  PoolState& pool = *pools.emplace_back(std::make_unique<PoolState>(id, db, host, owner, settings.workers));
   pool_index[index].pool = &pool;
-  db.pool_of_user.emplace(owner.name, &pool);
-  db.pools.push_back(&pool);
-  owner.pools.push_back(&pool);
+  db.pool_of_user.emplace(pool.key(), &pool);
+  pool.each_account([&](Account& account) { account.pools.push_back(&pool); });
+  if (host != nullptr) {
+    pool.home = db.pool_of_user.find(owner.name)->second;
+    pool.home->branches.push_back(&pool);
+  }
   return pool;
 }
 
@@ -55,6 +68,7 @@ void PoolManager::set_database_limits(std::string_view database, DatabaseLimits 
   DatabaseState& db = impl_->database(database);
   const bool changed = db.max_servers != limits.max_db_connections;
   db.max_servers = limits.max_db_connections;
+  for (const auto& [name, host] : db.hosts) host->max_servers = limits.max_db_connections;
   db.max_clients = limits.max_db_client_connections;
   if (!changed) return;
   for (PoolState* pool : db.pools) impl_->arm(*pool, impl_->last_now);
@@ -77,15 +91,16 @@ void PoolManager::set_user_limits(std::string_view user, UserLimits limits) {
 }
 
 PoolId PoolManager::set_pool(std::string_view database, std::string_view user, const PoolSettings& settings,
-                             TimePoint now, Actions& out) {
+                             TimePoint now, Actions& out, std::string_view host) {
   Impl& m = *impl_;
   now = m.tick(now);
   DatabaseState& db = m.database(database);
   PoolState* pool = nullptr;
-  if (const auto known = db.pool_of_user.find(user); known != db.pool_of_user.end()) {
+  if (const auto known = db.pool_of_user.find(PoolState::key_of(user, host)); known != db.pool_of_user.end()) {
     pool = known->second;
   } else {
-    pool = &m.add_pool(db, m.user(user));
+    PROXY_INVARIANT(host.empty() || db.pool_of_user.contains(user));
+    pool = &m.add_pool(db, m.user(user), host);
     m.note_use(*pool, now);
   }
   const bool was_warm = pool->settings.min_pool_size > 0;
@@ -95,9 +110,9 @@ PoolId PoolManager::set_pool(std::string_view database, std::string_view user, c
   pool->settings = settings;
   pool->cancels.max = pool->cancels_max();
   CancelRegistry::start_waiting(pool->cancels, out);
-  for (Account* account : {static_cast<Account*>(&db), static_cast<Account*>(&pool->user)}) {
-    account->warm_pools += static_cast<std::uint32_t>(warm) - static_cast<std::uint32_t>(was_warm);
-  }
+  pool->each_account([&](Account& account) {
+    account.warm_pools += static_cast<std::uint32_t>(warm) - static_cast<std::uint32_t>(was_warm);
+  });
   if (idle_timeout_changed) m.note_use(*pool, now);
   if (fast_close) {
     for (const ServerSlot& server : pool->all_servers) m.ask_fast_close(server, out);
@@ -107,10 +122,10 @@ PoolId PoolManager::set_pool(std::string_view database, std::string_view user, c
   return pool->id;
 }
 
-PoolId PoolManager::find_pool(std::string_view database, std::string_view user) const {
+PoolId PoolManager::find_pool(std::string_view database, std::string_view user, std::string_view host) const {
   const DatabaseState* db = impl_->find_database(database);
   if (db == nullptr) return {};
-  const auto entry = db->pool_of_user.find(user);
+  const auto entry = db->pool_of_user.find(PoolState::key_of(user, host));
   return entry == db->pool_of_user.end() ? PoolId{} : entry->second->id;
 }
 
@@ -125,6 +140,11 @@ std::pair<std::string, std::string> PoolManager::pool_name(PoolId pool) const {
   const PoolState* p = impl_->find_pool(pool);
   if (p == nullptr) return {};
   return {p->database.name, p->user.name};
+}
+
+std::string PoolManager::pool_host(PoolId pool) const {
+  const PoolState* p = impl_->find_pool(pool);
+  return p == nullptr || p->host == nullptr ? std::string() : p->host->name;
 }
 
 std::string PoolManager::last_login_error(PoolId pool) const {

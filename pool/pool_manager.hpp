@@ -50,6 +50,8 @@ struct PoolSettings {
   bool server_check = true;         ///< a check query is configured
   bool server_round_robin = false;  ///< reuse the longest idle first instead of the newest
   bool forced_user = false;         ///< min_pool_size holds without clients too
+  bool held = false;     ///< whoever queues here waits until the caller sends it to a pool of one host: none is opened
+  bool patient = false;  ///< a server that cannot be reached fails nobody: its clients wait, or go elsewhere
 };
 
 /// Process-wide limits; 0 is unlimited except for max_client_conn.
@@ -162,6 +164,7 @@ struct PeerSnapshot {
 struct PoolSnapshot {
   PoolId id{};
   std::string database, user;
+  std::string host{};  ///< as given to set_pool
   std::uint32_t cl_active = 0, cl_waiting = 0, cl_active_cancel_req = 0, cl_waiting_cancel_req = 0;
   std::uint32_t sv_active = 0, sv_active_cancel = 0, sv_being_canceled = 0, sv_idle = 0, sv_used = 0, sv_tested = 0,
                 sv_login = 0;
@@ -201,8 +204,15 @@ class PoolManager {
   void set_autodb_idle_timeout(std::string_view database, Duration timeout, TimePoint now);
   void set_user_limits(std::string_view user, UserLimits limits);
   /// Creates the pool or gives it new settings; servers over a shrunken limit are closed as they become idle.
+  /// `host`: the pool is the part on that host, any text, of the pool without one, which must exist. Each host has
+  /// max_db_connections of its own; clients are attached to the pool without a host, and for them min_pool_size holds
+  /// on each.
   PoolId set_pool(std::string_view database, std::string_view user, const PoolSettings& settings, TimePoint now,
-                  Actions& out);
+                  Actions& out, std::string_view host = {});
+  /// What is idle, or still logging in, is closed, what is in use when it comes free.
+  void recycle_pool(PoolId pool, TimePoint now, Actions& out);
+  /// The server can be reached again: the pause after a failed login is over, unless the server itself refused us.
+  void end_login_pause(PoolId pool, TimePoint now, Actions& out);
   /// `worker` keeps things of its own about the pool, and is asked to forget them (ForgetPool) before the id dies.
   void hold_pool(PoolId pool, WorkerId worker);
   /// Answer to ForgetPool: `worker` is about to forget it. False: it must not, the pool is in use again.
@@ -210,10 +220,11 @@ class PoolManager {
   /// The peers from now on, with the own id; 0 for none: then nothing is passed on. Requests that wait for a peer which
   /// is gone are abandoned; what is under way goes on.
   void set_peers(std::uint16_t own_id, std::span<const PeerLimits> peers, Actions& out);
-  [[nodiscard]] PoolId find_pool(std::string_view database, std::string_view user) const;
+  [[nodiscard]] PoolId find_pool(std::string_view database, std::string_view user, std::string_view host = {}) const;
   /// Every existing pool, for re-resolving the settings after a reload.
   [[nodiscard]] std::vector<PoolId> pools() const;
   [[nodiscard]] std::pair<std::string, std::string> pool_name(PoolId pool) const;  ///< database, user
+  [[nodiscard]] std::string pool_host(PoolId pool) const;                          ///< empty: it is not of one host
 
   // ---- clients ----
   /// A client socket was accepted. nullopt: max_client_conn is reached. `exempt` (console logins) passes the limit.
@@ -336,8 +347,9 @@ class PoolManager {
     NoClients,        ///< SHUTDOWN WAIT_FOR_CLIENTS
     NoCloseNeeded,    ///< WAIT_CLOSE
   };
+  /// `host`: only what runs on that host of the database; of NoActiveServers.
   void wait_for(WaitFor what, std::string_view database /* empty: all */, WorkerId worker, std::uint64_t token,
-                TimePoint now, Actions& out);
+                TimePoint now, Actions& out, std::string_view host = {});
   void stop_wait(std::uint64_t token);
 
   [[nodiscard]] std::vector<PoolSnapshot> pool_snapshots(TimePoint now) const;

@@ -6,17 +6,20 @@
 namespace pgweir::pool {
 
 std::uint32_t PoolState::min_servers() const {
-  if (attached == 0 && !settings.forced_user) return 0;
+  if (settings.held) return 0;
+  if (attached == 0 && (home == nullptr || home->attached == 0) && !settings.forced_user) return 0;
   if (settings.pool_size == 0) return settings.min_pool_size;
   return std::min(settings.min_pool_size, settings.pool_size);
 }
 
 std::uint32_t PoolState::uncovered() const {
+  if (settings.held) return dedicated.size();
   const std::uint32_t covered = supply();
   return dedicated.size() + (queue.size() > covered ? queue.size() - covered : 0);
 }
 
 const ClientSlot* PoolState::first_uncovered() const {
+  if (settings.held) return dedicated.at(0);
   const ClientSlot* any = queue.at(supply());
   const ClientSlot* own = dedicated.at(0);
   if (any == nullptr || own == nullptr) return any == nullptr ? own : any;
@@ -45,7 +48,7 @@ TimePoint PoolState::reserve_from() const {
 }
 
 bool PoolState::excess() const {
-  if (database.excess() || user.excess()) return true;
+  if (connections.excess() || user.excess()) return true;
   return settings.pool_size != 0 &&
          servers.alive() > std::uint64_t{settings.pool_size} + std::uint64_t{settings.reserve_pool_size};
 }

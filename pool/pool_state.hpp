@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "pool/cancel_lane.hpp"
 #include "pool/deadline_heap.hpp"
@@ -25,12 +26,38 @@ inline constexpr Duration kMinPoolPause{333'000};
 inline constexpr std::uint32_t kUnlimitedPoolCancels = 100;
 
 struct PoolState : DeadlineEntry {
-  PoolState(PoolId pool_id, DatabaseState& db, UserState& owner, WorkerId workers)
-      : id(pool_id), database(db), user(owner), queue(workers), dedicated(workers), idle(workers) {}
+  PoolState(PoolId pool_id, DatabaseState& db, HostAccount* on_host, UserState& owner, WorkerId workers)
+      : id(pool_id),
+        database(db),
+        host(on_host),
+        connections(on_host != nullptr ? static_cast<Account&>(*on_host) : db),
+        user(owner),
+        queue(workers),
+        dedicated(workers),
+        idle(workers) {}
+
+  /// The name of a pool within its database.
+  [[nodiscard]] static std::string key_of(std::string_view user, std::string_view host) {
+    std::string key(user);
+    if (!host.empty()) key.append(1, '\0').append(host);
+    return key;
+  }
+  [[nodiscard]] std::string key() const { return key_of(user.name, host != nullptr ? host->name : std::string_view()); }
+  /// Calls `visit` for everybody whose limits or counts its connections concern: database, host if it is of one, user.
+  template <class Visit>
+  void each_account(Visit visit) const {
+    visit(static_cast<Account&>(database));
+    if (host != nullptr) visit(static_cast<Account&>(*host));
+    visit(static_cast<Account&>(user));
+  }
 
   PoolId id;
   DatabaseState& database;
+  HostAccount* host;     ///< null: the pool is not of one host
+  Account& connections;  ///< whose max_db_connections applies: the host's, or the database's
   UserState& user;
+  PoolState* home = nullptr;         ///< of a pool of one host: the one that its clients are attached to
+  std::vector<PoolState*> branches;  ///< the other way round
   PoolSettings settings{};
 
   WaiterQueue queue;
@@ -48,6 +75,7 @@ struct PoolState : DeadlineEntry {
 
   bool ever_logged_in = false;
   bool last_login_failed = false;
+  bool last_login_rejected = false;  ///< by the server, in words
   std::string last_error;
   TimePoint retry_at{};  ///< end of the pause after a failed login
 
