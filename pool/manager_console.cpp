@@ -131,11 +131,12 @@ void PoolManager::Impl::recycle(PoolState& pool, TimePoint now, Actions& out) {
   open_wanted(pool, now, out);  // for those who waited for a login that has been cut
 }
 
-void PoolManager::recycle_pool(PoolId pool, TimePoint now, Actions& out) {
+void PoolManager::recycle_pool(PoolId pool, std::uint64_t version, TimePoint now, Actions& out) {
   Impl& m = *impl_;
   now = m.tick(now);
   PoolState* p = m.find_pool(pool);
-  if (p == nullptr) return;
+  if (p == nullptr || p->recycled >= version) return;
+  p->recycled = version;
   m.recycle(*p, now, out);
   m.check_waits(out);
 }

@@ -73,6 +73,7 @@ struct PoolState : DeadlineEntry {
   std::uint32_t attached_waiting = 0;  ///< those of them that wait, here or in another pool
   CancelLane cancels;
 
+  std::uint64_t recycled = 0;  ///< version of the last recycle_pool
   bool ever_logged_in = false;
   bool last_login_failed = false;
   bool last_login_rejected = false;  ///< by the server, in words

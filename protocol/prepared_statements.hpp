@@ -41,6 +41,13 @@ class Statement : public boost::intrusive_ref_counter<Statement, boost::thread_u
   /// int16 count and the OIDs, as in the Parse message.
   [[nodiscard]] const std::string& parameter_types() const { return parameter_types_; }
 
+  /// What the layer above has found out about the text, as long as its `epoch` lasts; 0: nothing.
+  struct Note {
+    std::uint64_t epoch = 0;
+    std::uint32_t value = 0;
+  };
+  Note note;
+
  private:
   friend class StatementTable;
   StatementTable* table_;

@@ -30,6 +30,21 @@ void transfer_overrides(protocol::StateArchive& archive, std::unique_ptr<Startup
 
 }  // namespace
 
+// What has been sent cannot be sent again from the other process: that is no reason to hold its answer back.
+void ClientSession::transfer_route(protocol::StateArchive& archive) {
+  bool there = route_ != nullptr;
+  archive(there);
+  if (!there) return;
+  if (archive.reading()) route_ = std::make_unique<ClientRoute>();
+  ClientRoute& route = *route_;
+  router::TimePoint written = route.session.own_writes.last_write();
+  archive(route.session.wish, route.session.bound_to_primary, route.session.serializable, route.read_only, written);
+  archive(route.begun, route.decision.kind, route.decision.role, route.decision.reason);
+  router::Verdict& verdict = route.request.verdict;
+  archive(verdict.cls, verdict.reason, verdict.transaction, verdict.mode);
+  if (archive.reading()) route.session.own_writes.write_acknowledged(written);
+}
+
 void ClientSession::transfer(protocol::StateArchive& archive) {
   const protocol::TrackedNames& names = *core_->settings()->tracked;
   pool::ClientId id = id_;
@@ -53,6 +68,7 @@ void ClientSession::transfer(protocol::StateArchive& archive) {
   for (Unnamed& one : unnamed_) {
     archive(one.query, one.parameter_types, one.segment, one.serial, one.kept, one.parsed);
   }
+  transfer_route(archive);
   transfer_buffers(archive);
   if (archive.reading() && (!parameters_.tracked || mode_ > PoolMode::Statement)) archive.fail();
 }
@@ -73,6 +89,15 @@ void ClientSession::take_up(PoolContext& context, ServerSession* server) {
   login_.reset();
   context_ = &context;
   server_ = server;
+  if (!context.routed()) route_.reset();
+  if (route_ && server != nullptr) {
+    route_->scanned = true;
+    route_->pool = &server->context();
+    if (server->context().host_id) route_->decision.host = *server->context().host_id;
+    count_outstanding(server->context().host_id);
+  } else if (route_) {
+    route_->end_transaction();
+  }
   state_ = State::Ready;
   pinned_ = mode_ == PoolMode::Session ? PinReason::SessionMode : PinReason::None;
   settings_changed();

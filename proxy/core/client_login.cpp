@@ -169,14 +169,48 @@ void ClientLogin::request_server(PoolContext& pool) {
   wanted_ = &pool;
   client_.wait_start_ = core.now();
   client_.wait_timeout_ = effective_query_wait_timeout(core.config(), *pool.entry, client_.user_);
+  PoolContext& target = pool_to_ask();
+  client_.enter_pool(target);
   pool::AcquireResult result;
   std::string error;
   {
     PoolLock pools(core.host());
-    result = pools->acquire(client_.id_, pool.id, core.now(), core.actions());
-    if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(pool.id);
+    result = pools->acquire(client_.id_, target.id, core.now(), core.actions());
+    if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(target.id);
   }
   (void)client_.acquired(result, error);
+}
+
+PoolContext& ClientLogin::pool_to_ask() {
+  WorkerCore& core = *client_.core_;
+  asked_ = wanted_;
+  if (!wanted_->routed() || !wanted_->group->table) return *asked_;
+  // What a server reports is the same on all of them but for its role, which is not passed on.
+  router::RouteRequest request;
+  request.verdict = {router::StatementClass::Read, router::ClassReason::Select};
+  const router::RouteDecision decision = router::decide(request, {}, *wanted_->group->table, wanted_->policy, {},
+                                                        wanted_->group->outstanding, core.random());
+  if (decision.kind == router::RouteKind::Host) {
+    if (PoolContext* on_host = core.context_on(*wanted_, decision.host)) asked_ = on_host;
+  }
+  return *asked_;
+}
+
+void ClientLogin::route_again() {
+  if (wanted_ == nullptr || client_.replication_) return;
+  PoolContext* before = asked_;
+  const bool waits_well = before != wanted_ && before->host_id && wanted_->routed() && wanted_->group->table &&
+                          wanted_->group->table->host(*before->host_id).health == router::HostHealth::Up;
+  if (waits_well || &pool_to_ask() == before) {
+    asked_ = before;
+    return;
+  }
+  {
+    PoolLock pools(client_.core_->host());
+    pools->stop_waiting(client_.id_, client_.core_->now(), client_.core_->actions());
+  }
+  client_.waiting_ = false;
+  client_.acquire_again(*asked_);
 }
 
 void ClientLogin::granted(ServerSession& server) {
@@ -523,7 +557,11 @@ void ClientLogin::append_welcome(std::string& out, const ServerReport& report) c
   WorkerCore& core = *client_.core_;
   const auto& names = *core.settings()->tracked;
   protocol::append_authentication_ok(out);
-  for (const auto& [name, value] : report.untracked) protocol::append_parameter_status(out, name, value);
+  const bool writable = wanted_->policy.read_write_split && wanted_->routed();
+  for (const auto& [name, value] : report.untracked) {
+    // Where a transaction goes decides itself: no single server's role is that of the whole.
+    protocol::append_parameter_status(out, name, writable && name == kHotStandby ? std::string_view("off") : value);
+  }
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto& value = client_.parameters_.tracked->values[i];
     if (value) protocol::append_parameter_status(out, names.name(i), *value);

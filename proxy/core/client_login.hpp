@@ -44,6 +44,11 @@ class ClientLogin {
   bool rejected();
   /// The pool that the step under way wants a server of.
   [[nodiscard]] PoolContext* wanted_pool() const { return wanted_; }
+  /// Where a server for the login may come from now: of a routed database, from any host that serves.
+  [[nodiscard]] PoolContext& pool_to_ask();
+  /// The hosts have changed while it waited.
+  void route_again();
+  [[nodiscard]] bool refers_to(const PoolContext& context) const { return wanted_ == &context || asked_ == &context; }
   /// The client has sent something.
   [[nodiscard]] bool heard() const { return heard_; }
   /// It is no login but a cancel request, which lasts as long as it takes.
@@ -148,6 +153,7 @@ class ClientLogin {
   std::optional<HiddenResult> found_;  ///< by auth_query, looked at when its server has been given back
   std::string secret_;                 ///< as stored; of the login user
   PoolContext* wanted_ = nullptr;
+  PoolContext* asked_ = nullptr;  ///< where it waits: wanted_, or the part of it on one host
   Replication replication_ = Replication::None;
   std::optional<std::string> options_;  ///< of a replication connection, as sent
   std::string application_name_;

@@ -98,7 +98,18 @@ std::size_t ClientSession::relay(ByteView in) {
       pos += message.size();
       continue;
     }
-    if (!prepare_server(header, message.size(), out)) break;
+    if (context_->routed()) {
+      if (held_at_gate()) break;
+      const Step answered = answer_route_command(header, message);
+      if (answered == Step::Hold) break;
+      if (answered == Step::Done) {
+        stream_forward_ = false;
+        pos += message.size();
+        continue;
+      }
+    }
+    if (!prepare_server(header, rest, out)) break;
+    if (route_ && !route_->begun) guard(rest);
     const Step step = take_message(header, message, out);
     if (state_ != State::Ready) {
       out.clear();
@@ -147,10 +158,12 @@ void ClientSession::flush_to_server(OutBatch& out) {
 }
 
 // True when this message may go to a server now.
-bool ClientSession::prepare_server(const protocol::FrameHeader& header, std::size_t available, OutBatch& out) {
+bool ClientSession::prepare_server(const protocol::FrameHeader& header, ByteView rest, OutBatch& out) {
   if (server_ == nullptr) {
-    if (available < header.total() && header.total() <= kHoldMax) return false;
-    if (waiting_ || !acquire()) return false;
+    if (rest.size() < header.total() && header.total() <= kHoldMax) return false;
+    if (waiting_) return false;
+    PoolContext* target = choose_pool(rest);
+    if (target == nullptr || !acquire(*target)) return false;
   }
   if (server_->wants_flush()) {
     protocol::append_flush(out.begin_own());
@@ -160,19 +173,29 @@ bool ClientSession::prepare_server(const protocol::FrameHeader& header, std::siz
   return !server_->needs_alignment() || align();
 }
 
-bool ClientSession::acquire() {
+// On one server nothing follows a read of a routed database before its replies have come: the next transaction may
+// belong elsewhere.
+bool ClientSession::held_at_gate() const {
+  if (server_ == nullptr || !route_ || !route_->begun || !context_->policy.read_write_split) return false;
+  if (route_->decision.role != HostRole::Standby && !route_->is_read()) return false;
+  const protocol::ReplyLedger& ledger = server_->ledger();
+  return !ledger.idle() && !ledger.unsynced();
+}
+
+bool ClientSession::acquire(PoolContext& target) {
   const bool waits_on = std::exchange(waited_before_, false);
   if (!waits_on) {
     wait_start_ = core_->now();
     notified_ = false;
   }
+  enter_pool(target);
   pool::AcquireResult result;
   std::string error;
   {
     PoolLock pools(core_->host());
-    result = waits_on ? pools->acquire_again(id_, context_->id, wait_start_, core_->now(), core_->actions())
-                      : pools->acquire(id_, context_->id, core_->now(), core_->actions());
-    if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(context_->id);
+    result = waits_on ? pools->acquire_again(id_, target.id, wait_start_, core_->now(), core_->actions())
+                      : pools->acquire(id_, target.id, core_->now(), core_->actions());
+    if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(target.id);
   }
   if (!waits_on) count_query_start();
   return acquired(result, error);

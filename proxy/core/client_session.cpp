@@ -148,6 +148,7 @@ bool ClientSession::on_granted(ServerSession& server, bool needs_check) {
   ++context.stats.server_assignment_count;
   context.stats.wait_time += static_cast<std::uint64_t>((core_->now() - wait_start_).count());
   if (server.latencies() != nullptr) server.latencies()->wait.add(core_->now() - wait_start_);
+  if (!accepts_role(server)) return false;
   if (needs_check) {
     const std::string& query = core_->config().server_check_query;
     server.run_hidden(query == "<empty>" ? std::string_view() : std::string_view(query), HiddenPurpose::Check);
@@ -204,27 +205,27 @@ void ClientSession::on_server_lost(std::string_view reason) {
   server_ = nullptr;
   if (state_ == State::Closing || closed()) return;
   // The connection of a client that replicates ends with its server, which it knows by what it was welcomed with.
+  if (route_ && route_->again) return send_again();
   const bool retry = !sent_to_server_ && !replication_;
   if (!retry) {
+    note_write_end();  // it may have been carried out
     fatal(reason, core_->sqlstate("08006"));
     return;
   }
   // Nothing of this client has reached the server: it may have another one, with its old place in the queue.
-  PoolContext* context = state_ == State::Login ? login_->wanted_pool() : context_;
-  pool::AcquireResult result;
-  std::string error;
-  {
-    PoolLock pools(core_->host());
-    result = pools->acquire_again(id_, context->id, wait_start_, core_->now(), core_->actions());
-    if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(context->id);
-  }
-  if (acquired(result, error)) core_->wake(*this);
+  if (state_ == State::Login) return acquire_again(login_->pool_to_ask());
+  acquire_again(context_->routed() && route_ ? pool_of(decide_route()) : *context_);
 }
 
 void ClientSession::on_server_released() {
   server_ = nullptr;
   sent_to_server_ = false;
   last_request_ = core_->now();
+  if (route_) {
+    if (route_->again) return send_again();
+    route_->end_transaction();
+    count_outstanding(std::nullopt);
+  }
   if (idle_timeout_ > Duration::zero()) core_->schedule(*this, next_deadline());
   if (state_ == State::Login || (state_ == State::Ready && unread_size() > 0)) core_->wake(*this);
 }
@@ -260,6 +261,10 @@ void ClientSession::on_cancel_while_waiting() {
   }
   waiting_ = false;
   cancel_pending_ = true;
+  if (route_) {
+    route_->end_transaction();
+    count_outstanding(std::nullopt);
+  }
   core_->wake(*this);
 }
 
@@ -306,6 +311,7 @@ void ClientSession::log_closing(std::string_view reason) {
 void ClientSession::leave() {
   if (left_) return;
   left_ = true;
+  count_outstanding(std::nullopt);
   console_.reset();
   if (login_) login_->abandon();
   if (server_ != nullptr) {
@@ -376,7 +382,8 @@ void ClientSession::become_ready(PoolContext& context) {
 }
 
 bool ClientSession::refers_to(const PoolContext& context) const {
-  return context_ == &context || (login_ && login_->wanted_pool() == &context);
+  // Of contexts of single hosts the one of the clients is as good as a reference.
+  return context_ == &context || (route_ && route_->pool == &context) || (login_ && login_->refers_to(context));
 }
 
 void ClientSession::settings_changed() {
@@ -390,7 +397,7 @@ void ClientSession::settings_changed() {
 }
 
 TimePoint ClientSession::wait_deadline() const {
-  return waiting_ ? after(wait_start_, wait_timeout_) : pool::kNever;
+  return waiting_ ? std::min(after(wait_start_, wait_timeout_), route_deadline()) : pool::kNever;
 }
 
 // A stream of changes is one query for as long as both ends live; what shows that the client does is what it sends.
@@ -451,7 +458,11 @@ void ClientSession::on_timer(TimePoint now) {
 // False if the client was closed.
 bool ClientSession::check_wait_timeout(TimePoint now) {
   if (now < wait_deadline()) return true;
-  fatal("query_wait_timeout", core_->sqlstate("57014"));
+  if (now >= route_deadline()) {
+    fatal(no_host_text(), "57P03");
+  } else {
+    fatal("query_wait_timeout", core_->sqlstate("57014"));
+  }
   return false;
 }
 

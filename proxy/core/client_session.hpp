@@ -14,10 +14,12 @@
 #include "protocol/message_view.hpp"
 #include "protocol/prepared_statements.hpp"
 #include "protocol/session_parameters.hpp"
+#include "proxy/core/client_route.hpp"
 #include "proxy/core/connection.hpp"
 #include "proxy/core/pool_context.hpp"
 #include "proxy/core/replication.hpp"
 #include "proxy/core/server_session.hpp"
+#include "router/hints.hpp"
 
 namespace pgweir::core {
 
@@ -125,6 +127,23 @@ class ClientSession final : public Connection {
   [[nodiscard]] const std::shared_ptr<const ReplicationStartup>& replication_startup() const { return replication_; }
   [[nodiscard]] Replication replication() const { return replication_ ? replication_->kind : Replication::None; }
 
+  // ---- routing (client_route.cpp) ----
+  /// Waits for a server of a database of this group (null: of any), or for one of its hosts to be chosen.
+  [[nodiscard]] bool waits_in(const HostGroup* group) const;
+  [[nodiscard]] TimePoint waiting_since() const { return wait_start_; }
+  /// Decides again where it waits.
+  void route_again();
+  /// What it has sent may be sent again: its server tells it nothing until may_retry() has been asked, or end_guard().
+  [[nodiscard]] bool guarded() const { return route_ && route_->guarded; }
+  [[nodiscard]] router::Retry may_retry(router::FailureKind failure) const;
+  void end_guard();
+  /// `retry`, as may_retry() has it: what was sent is sent again when the server has been given back or is lost.
+  void prepare_retry(router::Retry retry);
+  /// A Parse of the guarded request has succeeded.
+  void note_prepared(const std::string& name, std::uint64_t serial);
+  /// ReadyForQuery says that a transaction is over.
+  void note_write_end();
+
   // ---- from the server's relay ----
   /// The pool mode and what the client did say that a free server goes back to the pool.
   [[nodiscard]] bool releases_server() const;
@@ -156,10 +175,36 @@ class ClientSession final : public Connection {
   // relay (client_relay.cpp)
   std::size_t relay(ByteView in);
   void flush_to_server(OutBatch& out);
-  bool prepare_server(const protocol::FrameHeader& header, std::size_t available, OutBatch& out);
-  bool acquire();
+  bool prepare_server(const protocol::FrameHeader& header, ByteView rest, OutBatch& out);
+  bool acquire(PoolContext& target);
   bool acquired(const pool::AcquireResult& result, const std::string& error);
   bool align();
+  [[nodiscard]] bool held_at_gate() const;
+
+  // routing (client_route.cpp)
+  void transfer_route(protocol::StateArchive& archive);
+  [[nodiscard]] router::TextRules text_rules() const;
+  [[nodiscard]] router::RouteRequest look_at(std::string_view sql) const;
+  [[nodiscard]] router::RouteRequest look_at(protocol::Statement& statement) const;
+  RequestScan scan(ByteView in);
+  PoolContext* choose_pool(ByteView in);
+  [[nodiscard]] router::RouteDecision decide_route() const;
+  PoolContext& pool_of(const router::RouteDecision& decision);
+  void begin_routing();
+  void enter_pool(PoolContext& pool);
+  void count_outstanding(std::optional<router::HostId> host);
+  void count_route();
+  [[nodiscard]] bool may_still_serve(const router::RouteDecision& decision) const;
+  void acquire_again(PoolContext& target);
+  [[nodiscard]] TimePoint route_deadline() const;
+  [[nodiscard]] std::string no_host_text() const;
+  bool accepts_role(ServerSession& server);
+  void guard(ByteView in);
+  void send_again();
+  [[nodiscard]] std::vector<std::string> texts_of(ByteView request);
+  void take_route_command(const router::RouteCommand& command);
+  Step answer_route_command(const protocol::FrameHeader& header, ByteView message);
+
   Step take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_query(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   bool take_statement_sql(ByteView body, OutBatch& out);
@@ -203,8 +248,9 @@ class ClientSession final : public Connection {
   pool::ClientId id_;
   pool::ClientId id_before_{};
   State state_ = State::Login;
-  bool waiting_ = false;  ///< in the pool's queue
-  bool left_ = false;     ///< the pools know that it is gone
+  bool waiting_ = false;         ///< in the pool's queue
+  bool waits_for_host_ = false;  ///< ... of a database none of whose hosts could be chosen
+  bool left_ = false;            ///< the pools know that it is gone
   bool in_query_ = false, in_transaction_ = false;
   bool sent_to_server_ = false;  ///< bytes of this client went to the linked server
   bool notified_ = false;        ///< query_wait_notify was sent for this wait
@@ -227,6 +273,7 @@ class ClientSession final : public Connection {
   protocol::SessionParameters parameters_;
   std::unique_ptr<StartupOverrides> overrides_;
   std::shared_ptr<const ReplicationStartup> replication_;
+  std::unique_ptr<ClientRoute> route_;  ///< null until the first request to a routed database
 
   /// An unnamed statement of the client, kept so that it can follow to another server.
   struct Unnamed {

@@ -67,6 +67,11 @@ void Connection::resume_input() {
   update_interest();
 }
 
+void Connection::put_back_input(std::string bytes) {
+  bytes += in_;
+  in_ = std::move(bytes);
+}
+
 void Connection::writable() {
   if (closed_) return;
   if (has_unsent()) {

@@ -118,6 +118,8 @@ class Connection {
   void send(std::span<const ByteView> pieces);
   void send(ByteView bytes) { send(std::span<const ByteView>(&bytes, 1)); }
   void drop_input() { in_.clear(); }
+  /// These bytes are the next to be looked at. Not from within consume().
+  void put_back_input(std::string bytes);
   /// Ends our direction. What was not sent yet is dropped: written to an ended direction it would break the connection,
   /// and the end of the peer's could not be told from that.
   void end_output();

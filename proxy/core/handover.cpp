@@ -161,7 +161,8 @@ FdRow server_row(WorkerCore& core, ServerSession& server, bool with_state) {
     PoolLock pools(core.host());
     known = pools->state_of(server.id());
   }
-  archive(known.created, known.last_active, known.close_needed);
+  std::string host = server.context().host_name;
+  archive(known.created, known.last_active, known.close_needed, host);
   server.transfer(archive);
   row.state = archive.take();
   return row;
@@ -306,7 +307,15 @@ ServerSession* WorkerCore::add_newcomer(Newcomer& newcomer, ClientSession* clien
     return nullptr;
   }
   pool::AdoptedServer known;
-  (*archive)(known.created, known.last_active, known.close_needed);
+  std::string host;
+  (*archive)(known.created, known.last_active, known.close_needed, host);
+  // Which host it is on matters here only if it did there, and the other way round.
+  if (context->routed() == host.empty()) context = nullptr;
+  if (context != nullptr) context = context_named(context->database, context->user, host);
+  if (context == nullptr) {
+    newcomer.port->close();
+    return nullptr;
+  }
   auto session = std::make_unique<ServerSession>(*this, std::move(newcomer.port), pool::ServerId{}, *context,
                                                  std::move(newcomer.address), server_target(*context, 0));
   session->transfer(*archive);

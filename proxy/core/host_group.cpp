@@ -11,9 +11,26 @@ bool is_routed(const DatabaseConfig& database) {
 std::string host_group_name(const DatabaseConfig& database) {
   std::string name;
   for (const HostPort& host : database.hosts) {
-    name += fmt::format("{}{}:{}", name.empty() ? "" : ",", host.host, host.port);
+    if (!name.empty()) name += ',';
+    name += host_name_of(host);
   }
   return name;
+}
+
+std::string host_name_of(const HostPort& host) {
+  return fmt::format("{}:{}", host.host, host.port);
+}
+
+router::RoutePolicy route_policy(const Config& config, const DatabaseConfig& database) {
+  router::RoutePolicy policy;
+  policy.attrs = static_cast<router::TargetSessionAttrs>(database.target_session_attrs);
+  static_assert(static_cast<int>(TargetSessionAttrs::PreferStandby) ==
+                static_cast<int>(router::TargetSessionAttrs::PreferStandby));
+  policy.read_write_split = database.read_write_split;
+  policy.read_your_writes = static_cast<router::ReadYourWrites>(config.read_your_writes);
+  static_assert(static_cast<int>(ReadYourWrites::Database) == static_cast<int>(router::ReadYourWrites::Database));
+  policy.retry_reads = config.retry_reads;
+  return policy;
 }
 
 }  // namespace pgweir::core

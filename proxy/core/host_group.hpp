@@ -15,8 +15,12 @@
 #include "router/catalog_knowledge.hpp"
 #include "router/host_table.hpp"
 #include "router/read_your_writes.hpp"
+#include "router/router.hpp"
+#include "router/statement_cache.hpp"
 
 namespace pgweir::core {
+
+using pool::TimePoint;
 
 /// Whether it matters to this database which of its hosts is the primary. Only such databases are probed.
 [[nodiscard]] bool is_routed(const DatabaseConfig& database);
@@ -24,6 +28,12 @@ namespace pgweir::core {
 /// "host:port,host:port": equal for databases with the same hosts in the same order. The index of a host in the list is
 /// its router::HostId.
 [[nodiscard]] std::string host_group_name(const DatabaseConfig& database);
+
+/// A host of such a list, as the name of its pools and in SHOW.
+[[nodiscard]] std::string host_name_of(const HostPort& host);
+
+/// What the settings say about routing.
+[[nodiscard]] router::RoutePolicy route_policy(const Config& config, const DatabaseConfig& database);
 
 /// Both clocks count microseconds on the same monotonic line.
 [[nodiscard]] inline router::TimePoint router_time(pool::TimePoint time) {
@@ -50,13 +60,22 @@ class SharedWriteToken {
   std::atomic<router::Duration::rep> last_{router::kLongAgo.time_since_epoch().count()};
 };
 
-/// One worker's copy of a group.
+/// What one worker knows about statements for one database of a group.
+struct Catalog {
+  explicit Catalog(std::uint64_t seed) : statements({}, seed) {}
+
+  std::shared_ptr<const router::CatalogKnowledge> knowledge;  ///< null: nothing that names an object is a read
+  router::StatementCache statements;
+  std::uint64_t epoch = 1;  ///< changes with whatever may change a verdict: those remembered elsewhere are void then
+};
+
+/// One worker's copy of a group. Lives as long as the worker.
 struct HostGroup {
   std::string name;
-  std::shared_ptr<const router::HostTable> table;  ///< null: nobody has been asked yet
-  /// By the database's name on the servers. A database that has none is not read from standbys.
-  std::map<std::string, std::shared_ptr<const router::CatalogKnowledge>, std::less<>> catalogs;
-  std::vector<std::uint32_t> outstanding;  ///< requests of this worker that run or wait, by HostId
+  std::shared_ptr<const router::HostTable> table;                         ///< null: nobody has been asked yet
+  std::map<std::string, std::unique_ptr<Catalog>, std::less<>> catalogs;  ///< by the database's name on the servers
+  std::vector<std::uint32_t> outstanding;                                 ///< of this worker: run or wait, by HostId
+  std::vector<TimePoint> down_since;                                      ///< by HostId; kNever: it is not down
 };
 
 }  // namespace pgweir::core

@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include "router/host_table.hpp"
+
 #include "pool/time.hpp"
 
 namespace pgweir::core {
@@ -60,7 +62,7 @@ class LatencyHistogram {
 };
 
 /// What a server says of itself by the parameter kHotStandby, which PostgreSQL reports since version 14.
-enum class HostRole : std::uint8_t { Unknown, Primary, Standby };
+using router::HostRole;
 inline constexpr std::string_view kHotStandby = "in_hot_standby";
 [[nodiscard]] constexpr HostRole role_of(std::string_view in_hot_standby) {
   return in_hot_standby == "on" ? HostRole::Standby : HostRole::Primary;

@@ -8,8 +8,19 @@ void resolve(PoolContext& context, std::shared_ptr<const Settings> settings) {
   context.settings = std::move(settings);
   const Config& config = *context.settings->config;
   context.entry = find_database(config, context.database);
+  context.host_id.reset();
   if (context.entry == nullptr) return;
   const DatabaseConfig& entry = *context.entry;
+  if (!context.host_name.empty()) {
+    for (std::size_t i = 0; i < entry.hosts.size() && is_routed(entry); ++i) {
+      if (host_name_of(entry.hosts[i]) == context.host_name) context.host_id = static_cast<router::HostId>(i);
+    }
+    if (!context.host_id) {  // the list has lost it, or roles do not matter any more
+      context.entry = nullptr;
+      return;
+    }
+  }
+  context.policy = route_policy(config, entry);
   context.dbname = std::string(effective_dbname(entry, context.database));
   context.forced_user = entry.user.has_value();
   context.mode = effective_pool_mode(config, entry, context.user);
@@ -19,7 +30,8 @@ void resolve(PoolContext& context, std::shared_ptr<const Settings> settings) {
   context.idle_transaction_timeout = effective_idle_transaction_timeout(config, context.user);
 }
 
-pool::PoolSettings pool_settings(const Config& config, const DatabaseConfig& entry, const std::string& pool_user) {
+pool::PoolSettings pool_settings(const Config& config, const DatabaseConfig& entry, const std::string& pool_user,
+                                 std::string_view host) {
   pool::PoolSettings result;
   result.pool_size = static_cast<std::uint32_t>(effective_pool_size(config, entry, pool_user));
   result.min_pool_size = static_cast<std::uint32_t>(effective_min_pool_size(config, entry));
@@ -35,6 +47,8 @@ pool::PoolSettings pool_settings(const Config& config, const DatabaseConfig& ent
   result.forced_user = entry.user.has_value();
   result.pool_idle_timeout = config.pool_idle_timeout;
   result.server_fast_close = config.server_fast_close;
+  result.held = host.empty() && is_routed(entry);
+  result.patient = !host.empty();
   return result;
 }
 

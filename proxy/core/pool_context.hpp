@@ -14,6 +14,7 @@
 #include "protocol/session_parameters.hpp"
 #include "proxy/core/config.hpp"
 #include "proxy/core/hba_settings.hpp"
+#include "proxy/core/host_group.hpp"
 #include "proxy/core/latency.hpp"
 #include "proxy/core/pool_stats.hpp"
 #include "proxy/core/port.hpp"
@@ -59,6 +60,22 @@ struct PoolContext {
   std::size_t max_prepared_statements = 0;  ///< 0: named statements pass through untouched
   Duration query_timeout{}, transaction_timeout{}, idle_transaction_timeout{};
 
+  // Of a database that is routed by role (host_group.hpp). Clients belong to the context without a host, servers to
+  // those of the hosts.
+  HostGroup* group = nullptr;  ///< null: it is not routed
+  Catalog* catalog = nullptr;  ///< of `dbname`
+  router::RoutePolicy policy;
+  std::shared_ptr<SharedWriteToken> writes;
+  bool writes_held = false;               ///< SWITCHOVER: whatever needs the primary waits
+  std::string host_name;                  ///< "host:port" of one that is for a single host
+  std::optional<router::HostId> host_id;  ///< its place in the list; none once the list has lost it
+  PoolContext* home = nullptr;            ///< the context without a host
+  std::vector<PoolContext*> on_hosts;     ///< the other way round, by HostId; null where there was no need yet
+  RouteStats routes;
+
+  [[nodiscard]] bool routed() const { return group != nullptr; }
+  [[nodiscard]] PoolContext& client_side() { return home != nullptr ? *home : *this; }
+
   Credentials credentials;
   std::shared_ptr<const ServerReport> report;  ///< null until a server of this pool was seen here
   std::size_t next_host = 0;                   ///< for load_balance_hosts
@@ -80,9 +97,9 @@ struct PoolContext {
 /// Fills the resolved part of a context from new settings. `entry` is left null if the database is gone.
 void resolve(PoolContext& context, std::shared_ptr<const Settings> settings);
 
-/// The limits of a pool for PoolManager, all inheritance resolved.
+/// The limits of a pool for PoolManager, all inheritance resolved. `host`: its name if it is of a single host.
 [[nodiscard]] pool::PoolSettings pool_settings(const Config& config, const DatabaseConfig& entry,
-                                               const std::string& pool_user);
+                                               const std::string& pool_user, std::string_view host = {});
 
 /// The limits of a database and of a user for PoolManager.
 [[nodiscard]] pool::DatabaseLimits database_limits(const Config& config, const DatabaseConfig& entry);

@@ -47,6 +47,28 @@ constexpr PoolStats& operator+=(PoolStats& left, const PoolStats& right) {
   return left;
 }
 
+/// Where transactions of a routed database went, for SHOW ROUTES.
+struct RouteStats {
+  std::uint64_t reads_standby = 0;
+  std::uint64_t reads_primary_no_standby = 0;        ///< no standby took reads
+  std::uint64_t reads_primary_read_your_writes = 0;  ///< no standby showed the last write yet
+  std::uint64_t reads_primary_other = 0;             ///< hints, what the session keeps there, retries
+  std::uint64_t writes = 0;                          ///< whatever was not proven a read
+  std::uint64_t retries = 0;                         ///< failed unseen by the client and ran again
+  std::uint64_t learned = 0;                         ///< of those: a standby refused them, they are writes from then on
+
+  RouteStats& operator+=(const RouteStats& other) {
+    reads_standby += other.reads_standby;
+    reads_primary_no_standby += other.reads_primary_no_standby;
+    reads_primary_read_your_writes += other.reads_primary_read_your_writes;
+    reads_primary_other += other.reads_primary_other;
+    writes += other.writes;
+    retries += other.retries;
+    learned += other.learned;
+    return *this;
+  }
+};
+
 [[nodiscard]] constexpr PoolStats operator+(PoolStats left, const PoolStats& right) {
   left += right;
   return left;

@@ -168,6 +168,8 @@ class Host {
   /// A wait of PoolManager::wait_for that no console asked for is over.
   virtual void wait_over(std::uint64_t token) { (void)token; }
 
+  /// The clock itself, later than WorkerCore::now(), which is read once per batch of events.
+  [[nodiscard]] virtual TimePoint clock() = 0;
   virtual void log(LogLevel level, std::string text) = 0;
   [[nodiscard]] virtual protocol::Crypto& crypto() = 0;
   /// Seconds and microseconds since 1970, for what people read (SHOW, SCRAM has no need of it).

@@ -26,7 +26,7 @@ void transfer_report(protocol::StateArchive& archive, std::shared_ptr<const Serv
 }  // namespace
 
 bool ServerSession::at_rest() const {
-  return logged_in() && hidden_ == 0 && !testing_ && !finish_ && !terminated_ && !closed();
+  return logged_in() && hidden_ == 0 && !discarding_ && !testing_ && !finish_ && !terminated_ && !closed();
 }
 
 void ServerSession::transfer(protocol::StateArchive& archive) {

@@ -248,6 +248,7 @@ void ServerLogin::start_sasl(ByteView mechanisms) {
 void ServerLogin::take_error(ByteView body) {
   const auto error = protocol::parse_error_fields(body);
   if (!error) return failed("login failed", pool::CloseKind::LoginRejected);
+  if (error->sqlstate == "57P03") server_.core_->witness(*server_.context_, router::Witness::CannotConnect);
   const auto kind = error->sqlstate == "57P03" ? pool::CloseKind::ServerNotReadyYet : pool::CloseKind::LoginRejected;
   failed(error->message.empty() ? ByteView("login failed") : error->message, kind, error->sqlstate);
 }
@@ -286,7 +287,7 @@ void ServerLogin::logged_in() {
 }
 
 void ServerLogin::share_report() {
-  PoolContext& context = *server_.context_;
+  PoolContext& context = server_.context_->client_side();
   // Keep the old pointer where nothing changed, so that clients welcomed earlier compare equal by pointer.
   if (context.report && *context.report == *server_.report_) {
     server_.report_ = context.report;

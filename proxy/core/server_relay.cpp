@@ -87,6 +87,21 @@ std::size_t ServerSession::consume(ByteView in) {
 
 std::size_t ServerSession::relay(ByteView in) {
   if (client_ != nullptr && client_->has_unsent()) return 0;
+  if (client_ != nullptr && client_->guarded() && !discarding_ && hidden_ == 0) {
+    switch (weigh(in)) {
+      case Weighed::Undecided:
+        return 0;
+      case Weighed::Deliver:
+        client_->end_guard();
+        break;
+      case Weighed::Retry:
+        discarding_ = true;
+        break;
+      case Weighed::Lost:  // the server ends itself
+        close("server conn crashed?");
+        return in.size();
+    }
+  }
   if (client_ != nullptr) context_->stats.server_bytes += in.size();
   OutBatch& out = core_->batch();
   std::size_t pos = 0;
@@ -128,7 +143,50 @@ std::size_t ServerSession::relay(ByteView in) {
   return pos;
 }
 
+// What the first bytes of an answer mean for a request that may be run again: whatever only says that it was understood
+// is held back until something is known of how it went.
+ServerSession::Weighed ServerSession::weigh(ByteView in) {
+  constexpr std::size_t kHeldBackMax = 16384;
+  std::size_t pos = 0;
+  protocol::FrameHeader header;
+  while (pos < in.size() &&
+         read_frame_header(in.substr(pos), core_->config().max_packet_size, header) == protocol::FrameStatus::Ok) {
+    switch (header.type) {
+      case backend::ParseComplete:
+      case backend::BindComplete:
+      case backend::ParameterDescription:
+      case backend::RowDescription:
+      case backend::NoData:
+      case backend::NoticeResponse:
+      case backend::NotificationResponse:
+      case backend::ParameterStatus:
+        break;
+      case backend::ErrorResponse: {
+        if (in.size() - pos < header.total() && header.total() <= kCompleteMax) return Weighed::Undecided;
+        const ByteView body = in.substr(pos, header.total()).substr(protocol::kHeaderSize);
+        const auto error = protocol::parse_error_fields(body);
+        if (!error) return Weighed::Deliver;
+        const router::Retry retry = client_->may_retry(router::classify_failure(error->sqlstate, error->message));
+        if (retry == router::Retry::No) return Weighed::Deliver;
+        const bool fatal = error->severity_v == "FATAL" || error->severity_v == "PANIC";
+        if (fatal) {
+          hung_up_ = true;
+          return Weighed::Lost;
+        }
+        if (error->sqlstate == "25006") core_->witness(*context_, router::Witness::ReadOnlyError);
+        client_->prepare_retry(retry);
+        return Weighed::Retry;
+      }
+      default:
+        return Weighed::Deliver;
+    }
+    pos += header.total();
+  }
+  return in.size() > kHeldBackMax ? Weighed::Deliver : Weighed::Undecided;
+}
+
 void ServerSession::flush_to_client(OutBatch& out) {
+  if (discarding_) out.clear();
   if (out.empty()) return;
   if (client_ != nullptr) client_->deliver(out.views());
   out.clear();
@@ -239,6 +297,16 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
   // CopyDone behind a COPY that did not start has no reply to wait for.
   while (!ledger_.empty() && ledger_.front().kind == ReplyKind::CopyEnd) ledger_.drop_front();
   if (ledger_.idle()) client_->segment_done(true);
+  if (discarding_) {
+    if (status_ == 'I') return Step::Drop;
+    flush_to_client(out);
+    close("server was not ready");
+    return Step::Stop;
+  }
+  if (context_->routed() && status_ == 'I') {
+    client_->note_write_end();
+    if (std::exchange(catalog_seen_, false)) core_->host().catalog_changed(context_->group->name, context_->dbname);
+  }
   if (ledger_.empty()) client_->count_query_end(core_->now(), status_ == 'I', latencies_);
   if (context_->mode == PoolMode::Statement && status_ != 'I' && !replication_) {
     ClientSession* client = client_;
@@ -298,8 +366,9 @@ ServerSession::Step ServerSession::take_parameter_status(ByteView body, OutBatch
   }
   const auto index = core_->settings()->tracked->find(parameter->name);
   if (!index || *index >= parameters_.tracked->values.size()) {
-    if (parameter->name == kHotStandby) set_role(role_of(parameter->value));
-    return Step::Forward;
+    if (parameter->name != kHotStandby) return Step::Forward;
+    set_role(role_of(parameter->value));
+    return context_->routed() && context_->policy.read_write_split ? Step::Drop : Step::Forward;
   }
   const protocol::ParameterSetPtr before = parameters_.tracked;
   parameters_.tracked = with_value(before, *index, parameter->value);
@@ -320,6 +389,10 @@ ServerSession::Step ServerSession::take_command_complete(ByteView body) {
   if (ledger_.front().kind == ReplyKind::Execute) ledger_.drop_front();
   // Only a few tags concern us, and all begin with one of these letters.
   const char first = body.empty() ? '\0' : body[0];
+  if (context_->catalog != nullptr) {
+    catalog_seen_ =
+        catalog_seen_ || body.starts_with("CREATE ") || body.starts_with("ALTER ") || body.starts_with("DROP ");
+  }
   if (first != 'D' && first != 'R' && first != 'S') return Step::Forward;
   const auto complete = protocol::parse_command_complete(body);
   if (!complete) return Step::Forward;
@@ -437,6 +510,7 @@ void ServerSession::confirm(const ReplyEntry& entry) {
   }
   if (entry.change && client_ != nullptr && client_->statements() != nullptr && entry.change->added_serial != 0) {
     client_->statements()->confirm(entry.change->client_name, entry.change->added_serial);
+    client_->note_prepared(entry.change->client_name, entry.change->added_serial);
   }
 }
 

@@ -178,6 +178,11 @@ void ServerSession::finish_after_input() {
   core_->wake(*this);
 }
 
+void ServerSession::take_back() {
+  client_ = nullptr;
+  give_back();
+}
+
 void ServerSession::on_woken() {
   resume_input();
   if (!closed() && unread_size() == 0) (void)release_if_free();
@@ -185,7 +190,7 @@ void ServerSession::on_woken() {
 }
 
 void ServerSession::give_back() {
-  finish_ = mid_request_ = false;
+  finish_ = mid_request_ = discarding_ = catalog_seen_ = false;
   if (client_ != nullptr) {
     ClientSession* client = client_;
     client_ = nullptr;
@@ -247,6 +252,20 @@ void ServerSession::abandon(std::string_view reason, bool interrupt) {
   close(reason);
 }
 
+// The server ends while it owes the answer to a request that may be run again.
+void ServerSession::take_back_request() {
+  if (!discarding_) {
+    const router::Retry retry = client_->may_retry(router::FailureKind::ConnectionLost);
+    if (retry == router::Retry::No) return;
+    client_->prepare_retry(retry);
+  }
+  while (!ledger_.empty()) {
+    const std::size_t before = ledger_.size();
+    ledger_.fail([this](protocol::ReplyEntry& entry) { undo(entry); });
+    if (ledger_.size() == before) ledger_.drop_front();
+  }
+}
+
 void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::string_view message) {
   if (closed() || terminated_) return;
   const bool was_logged_in = logged_in();
@@ -255,6 +274,8 @@ void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::st
     const auto age = std::chrono::duration_cast<std::chrono::seconds>(core_->now() - connected_at_).count();
     core_->log(LogLevel::Log, log_name() + fmt::format("closing because: {} (age={}s)", reason, age));
   }
+  if (client_ != nullptr && client_->guarded()) take_back_request();
+  if (was_logged_in && hung_up_) core_->witness(*context_, router::Witness::ConnectionLost);
   ClientSession* client = client_;
   client_ = nullptr;
   // One that failed to log in is ended by the server itself.
@@ -348,6 +369,7 @@ void ServerSession::arrive(WorkerCore& core, PoolContext& context) {
 
 void ServerSession::set_role(HostRole role) {
   role_ = role;
+  core_->note_role(*context_, role);
   latencies_ = &context_->latencies_of(target_.host, role);
 }
 

@@ -86,6 +86,8 @@ class ServerSession final : public Connection {
   void give_back();
   /// give_back() as soon as what has been read is dealt with.
   void finish_after_input();
+  /// The client to which it was granted does not want it; nothing has been sent.
+  void take_back();
   /// Closes for good. `reason` goes to the log. `kind` says what it means for the pool.
   void close(std::string_view reason, pool::CloseKind kind = pool::CloseKind::Normal, std::string_view message = {});
   /// server_fast_close: closes as soon as the linked client, which keeps it, is between transactions. The client goes
@@ -136,6 +138,7 @@ class ServerSession final : public Connection {
   [[nodiscard]] const pool::BackendKey& key() const { return key_; }
   [[nodiscard]] bool logged_in() const { return login_ == nullptr; }
   /// Where the times of this server's clients are counted: of this worker. Set once it has logged in.
+  [[nodiscard]] HostRole role() const { return role_; }
   [[nodiscard]] Latencies* latencies() const { return latencies_; }
   [[nodiscard]] bool testing() const { return testing_; }
   /// CopyData goes both ways: replication.
@@ -173,6 +176,9 @@ class ServerSession final : public Connection {
   [[nodiscard]] bool wants_input() const override;
 
   std::size_t relay(ByteView in);
+  enum class Weighed { Undecided, Deliver, Retry, Lost };
+  [[nodiscard]] Weighed weigh(ByteView in);
+  void take_back_request();
   Step take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_reply(char type);
   Step unexpected(char type);
@@ -220,7 +226,9 @@ class ServerSession final : public Connection {
   bool needs_alignment_ = false;
   bool reset_seen_ = false;  ///< RESET or DISCARD ALL since the last ReadyForQuery
   bool copy_both_ = false;
-  bool terminated_ = false;  ///< Terminate was sent, waiting for the end
+  bool discarding_ = false;    ///< what comes is the rest of a request that is run again elsewhere
+  bool catalog_seen_ = false;  ///< a statement of the transaction changed the catalogue
+  bool terminated_ = false;    ///< Terminate was sent, waiting for the end
   protocol::ExtraParametersPtr aligning_extras_;
   bool mid_request_ = false;
   bool flush_wanted_ = true;

@@ -226,18 +226,28 @@ PoolContext* WorkerCore::context_for(const std::string& database, const std::str
   auto context = std::make_unique<PoolContext>();
   context->database = database;
   context->user = pool_user;
+  return add_context(std::move(context), *entry);
+}
+
+PoolContext* WorkerCore::add_context(std::unique_ptr<PoolContext> context, const DatabaseConfig& entry) {
+  const std::string& database = context->database;
+  const std::string& user = context->user;
   resolve(*context, settings_);
-  if (const auto it = credentials_.find(key); it != credentials_.end()) context->credentials = it->second;
+  join_group(*context);
+  if (const auto it = credentials_.find(pool_key(database, user)); it != credentials_.end()) {
+    context->credentials = it->second;
+  }
   {
     PoolLock pools(host_);
-    context->id = pools->set_pool(database, pool_user, pool_settings(config(), *entry, pool_user), now_, actions_);
+    context->id = pools->set_pool(database, user, pool_settings(config(), entry, user, context->host_name), now_,
+                                  actions_, context->host_name);
     pools->hold_pool(context->id, id_);
-    pools->set_database_limits(database, database_limits(config(), *entry));
-    pools->set_autodb_idle_timeout(database, autodb_idle_timeout(config(), *entry), now_);
-    pools->set_user_limits(pool_user, user_limits(config(), pool_user));
+    pools->set_database_limits(database, database_limits(config(), entry));
+    pools->set_autodb_idle_timeout(database, autodb_idle_timeout(config(), entry), now_);
+    pools->set_user_limits(user, user_limits(config(), user));
   }
   PoolContext* result = context.get();
-  context_by_name_.emplace(key, result);
+  if (result->host_name.empty()) context_by_name_.emplace(pool_key(database, user), result);
   contexts_.emplace(result->id, std::move(context));
   return result;
 }
@@ -273,7 +283,13 @@ void WorkerCore::forget_pool(pool::PoolId pool) {
     forgotten = pools->pool_forgotten(pool, id_, now_, actions_);
   }
   if (!forgotten || it == contexts_.end()) return;
-  context_by_name_.erase(pool_key(it->second->database, it->second->user));
+  PoolContext& context = *it->second;
+  if (context.home == nullptr) {
+    context_by_name_.erase(pool_key(context.database, context.user));
+  } else {
+    std::replace(context.home->on_hosts.begin(), context.home->on_hosts.end(), &context,
+                 static_cast<PoolContext*>(nullptr));
+  }
   contexts_.erase(it);
 }
 
@@ -282,17 +298,23 @@ PoolContext* WorkerCore::find_context(pool::PoolId pool) {
   if (it != contexts_.end()) return it->second.get();
   // Known to the pools through another worker.
   std::pair<std::string, std::string> name;
+  std::string host;
   {
     PoolLock pools(host_);
     name = pools->pool_name(pool);
+    host = pools->pool_host(pool);
   }
-  return name.first.empty() ? nullptr : context_for(name.first, name.second);
+  return name.first.empty() ? nullptr : context_named(name.first, name.second, host);
 }
 
 void WorkerCore::set_settings(std::shared_ptr<const Settings> settings) {
   settings_ = std::move(settings);
-  for (const auto& [id, context] : contexts_) resolve(*context, settings_);
+  for (const auto& [id, context] : contexts_) {
+    resolve(*context, settings_);
+    join_group(*context);
+  }
   for (const auto& [id, client] : clients_) client->settings_changed();
+  route_again(nullptr);
 }
 
 void WorkerCore::forget_reports(const std::string& database) {
@@ -356,7 +378,12 @@ void WorkerCore::learn_credentials(const std::string& database, const std::strin
   if (what.secret) known.secret = what.secret;
   if (what.scram_keys) known.scram_keys = what.scram_keys;
   if (what.password) known.password = what.password;
-  if (const auto it = context_by_name_.find(key); it != context_by_name_.end()) it->second->credentials = known;
+  const auto it = context_by_name_.find(key);
+  if (it == context_by_name_.end()) return;
+  it->second->credentials = known;
+  for (PoolContext* part : it->second->on_hosts) {
+    if (part != nullptr) part->credentials = known;
+  }
 }
 
 const protocol::ScramSecret& WorkerCore::scram_secret_of(const std::string& user, const std::string& password) {
@@ -475,7 +502,8 @@ void WorkerCore::open_server(const pool::Action& action) {
   }
   if (!action.reason.empty())
     log(LogLevel::Warning, fmt::format("{}/{}: {}", context->database, context->user, action.reason));
-  const ServerTarget target = server_target(*context, context->next_host);
+  const std::size_t place = host_for_server(*context);
+  const ServerTarget target = server_target(*context, place);
   if (context->entry->load_balance_hosts == LoadBalanceHosts::RoundRobin) ++context->next_host;
   connecting_[action.server] = {action.pool, target, now_, std::move(replication)};
   if (const Duration limit = config().server_connect_timeout; limit > Duration::zero()) {
@@ -519,6 +547,7 @@ void WorkerCore::server_connect_failed(pool::ServerId server, const std::string&
     log(LogLevel::Warning, fmt::format("S: {}/{}@{}:{} closing because: {}{}", context->database, context->user,
                                        it->second.target.host.host, it->second.target.host.port, text,
                                        detail.empty() ? "" : ": " + detail));
+    witness(*context, router::Witness::CannotConnect);
     if (context->entry != nullptr && context->entry->load_balance_hosts == LoadBalanceHosts::Disable)
       ++context->next_host;
   }

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <queue>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -128,6 +129,22 @@ class WorkerCore {
   /// The context of pool (database, pool_user); created, also in PoolManager, if new. Null if the database does not
   /// exist.
   PoolContext* context_for(const std::string& database, const std::string& pool_user);
+  /// The part of `home`, the context of a routed database, on one of its hosts; created as above. Null if there is no
+  /// such host.
+  PoolContext* context_on(PoolContext& home, router::HostId host);
+  /// As context_for; `host` as pools know it, empty for the context of clients.
+  PoolContext* context_named(const std::string& database, const std::string& pool_user, const std::string& host);
+  /// Tells the prober what a server of this context has let slip.
+  void witness(const PoolContext& context, router::Witness witness);
+  /// A server of this context says what it is.
+  void note_role(const PoolContext& context, HostRole role);
+  /// A standby refused this text: it is a write from now on, on every worker.
+  void learn_write(const PoolContext& context, const std::string& text);
+  void learned(const std::string& group, const std::string& dbname, const std::string& text);
+  /// Clients of `database` that need its primary wait from now on, or no longer (SWITCHOVER).
+  void hold_writes(const std::string& database, bool on);
+  /// Any number, new for each call.
+  [[nodiscard]] std::uint64_t random();
   /// Makes a database that came by `*` known for good; on behalf of `log_name`. Nothing if it is no such or not new.
   void register_database(const std::string& database, const std::string& log_name);
   /// The user that servers of `database` are used as: the forced one or the client's.
@@ -196,6 +213,14 @@ class WorkerCore {
   void fire(const Timer& timer);
 
   HostGroup& host_group(const std::string& name);
+  Catalog& catalog_of(HostGroup& group, const std::string& dbname);
+  PoolContext* add_context(std::unique_ptr<PoolContext> context, const DatabaseConfig& entry);
+  void join_group(PoolContext& context);
+  void role_changed(HostGroup& group, router::HostId host);
+  void drop_lost_servers(HostGroup& group);
+  void route_again(const HostGroup* group);
+  /// Which of the database's hosts the next server of this context is opened on: an index, to be taken modulo.
+  [[nodiscard]] std::size_t host_for_server(PoolContext& context);
 
   pool::WorkerId id_;
   Host& host_;
@@ -212,6 +237,8 @@ class WorkerCore {
   std::vector<pool::PoolId> offers_, offering_;  ///< OfferIdle, answered at the end of the batch
   std::vector<Connection*> woken_, waking_;
   std::uint64_t number_;
+  std::uint64_t random_ = 0;
+  std::set<std::string, std::less<>> held_databases_;  ///< their writes wait (SWITCHOVER)
 
   std::map<std::string, HostGroup, std::less<>> host_groups_;
   std::map<pool::PoolId, std::unique_ptr<PoolContext>> contexts_;

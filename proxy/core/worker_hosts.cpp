@@ -1,7 +1,12 @@
-// What a worker does when the hosts behind a database change their roles.
+// What a worker does when the hosts behind a database change their roles: servers of a host that lost its role are let
+// go, and clients that wait are sent elsewhere.
+#include <algorithm>
+
 #include "proxy/core/worker_core.hpp"
 
 namespace pgweir::core {
+
+// ---- groups ----
 
 HostGroup& WorkerCore::host_group(const std::string& name) {
   HostGroup& group = host_groups_[name];
@@ -9,20 +14,206 @@ HostGroup& WorkerCore::host_group(const std::string& name) {
   return group;
 }
 
-void WorkerCore::set_host_table(const std::string& name, std::shared_ptr<const router::HostTable> table) {
-  HostGroup& group = host_group(name);
-  group.outstanding.resize(table->hosts.size());
-  group.table = std::move(table);
+Catalog& WorkerCore::catalog_of(HostGroup& group, const std::string& dbname) {
+  std::unique_ptr<Catalog>& catalog = group.catalogs[dbname];
+  if (!catalog) catalog = std::make_unique<Catalog>(random());
+  return *catalog;
 }
 
-void WorkerCore::set_catalog(const std::string& group, const std::string& dbname,
-                             std::shared_ptr<const router::CatalogKnowledge> catalog) {
-  auto& catalogs = host_group(group).catalogs;
-  if (catalog) {
-    catalogs[dbname] = std::move(catalog);
-  } else {
-    catalogs.erase(dbname);
+std::uint64_t WorkerCore::random() {
+  while (random_ == 0) {
+    unsigned char bytes[sizeof random_];
+    host_.crypto().random_bytes(bytes);
+    for (const unsigned char byte : bytes) random_ = (random_ << 8) | byte;
   }
+  random_ ^= random_ << 13;
+  random_ ^= random_ >> 7;
+  random_ ^= random_ << 17;
+  return random_;
+}
+
+// After resolve(): what the context has to do with other hosts and other contexts.
+void WorkerCore::join_group(PoolContext& context) {
+  context.group = nullptr;
+  context.catalog = nullptr;
+  if (context.home == nullptr) context.on_hosts.clear();
+  if (context.entry == nullptr || !is_routed(*context.entry)) return;
+  HostGroup& group = host_group(host_group_name(*context.entry));
+  const std::size_t hosts = context.entry->hosts.size();
+  group.outstanding.resize(hosts);
+  group.down_since.resize(hosts, pool::kNever);
+  context.group = &group;
+  if (context.policy.read_write_split) context.catalog = &catalog_of(group, context.dbname);
+  if (context.home == nullptr) {
+    context.on_hosts.resize(hosts);
+    context.writes_held = held_databases_.contains(context.database);
+    context.writes = host_.shared_writes(group.name + '/' + context.dbname);
+  } else {
+    context.home->on_hosts.resize(hosts);
+    context.home->on_hosts[static_cast<std::size_t>(*context.host_id)] = &context;
+  }
+}
+
+PoolContext* WorkerCore::context_on(PoolContext& home, router::HostId host) {
+  const auto place = static_cast<std::size_t>(host);
+  if (place >= home.on_hosts.size()) return nullptr;
+  if (home.on_hosts[place] != nullptr) return home.on_hosts[place];
+  auto context = std::make_unique<PoolContext>();
+  context->database = home.database;
+  context->user = home.user;
+  context->host_name = host_name_of(home.entry->hosts[place]);
+  context->home = &home;
+  return add_context(std::move(context), *home.entry);
+}
+
+PoolContext* WorkerCore::context_named(const std::string& database, const std::string& pool_user,
+                                       const std::string& host) {
+  PoolContext* home = context_for(database, pool_user);
+  if (home == nullptr || host.empty()) return home;
+  for (std::size_t i = 0; i < home->on_hosts.size(); ++i) {
+    if (host_name_of(home->entry->hosts[i]) == host) return context_on(*home, static_cast<router::HostId>(i));
+  }
+  return nullptr;
+}
+
+// ---- roles ----
+
+void WorkerCore::set_host_table(const std::string& name, std::shared_ptr<const router::HostTable> table) {
+  HostGroup& group = host_group(name);
+  const std::size_t hosts = table->hosts.size();
+  group.outstanding.resize(hosts);
+  group.down_since.resize(hosts, pool::kNever);
+  const std::shared_ptr<const router::HostTable> before = std::exchange(group.table, std::move(table));
+  const router::HostTable& now = *group.table;
+  for (std::size_t i = 0; i < hosts; ++i) {
+    const auto host = static_cast<router::HostId>(i);
+    const router::HostState& state = now.hosts[i];
+    const bool was_primary = before && before->primary == host;
+    const bool gone = state.health == router::HostHealth::Down || state.health == router::HostHealth::Fenced;
+    if (!gone) {
+      group.down_since[i] = pool::kNever;
+    } else if (group.down_since[i] == pool::kNever) {
+      group.down_since[i] = now_;
+    }
+    const bool known = before && i < before->hosts.size();
+    const bool was_gone = known && (before->hosts[i].health == router::HostHealth::Down ||
+                                    before->hosts[i].health == router::HostHealth::Fenced);
+    const bool other_role = known && before->hosts[i].role != state.role && before->hosts[i].role != HostRole::Unknown;
+    if (was_primary != (now.primary == host) || gone != was_gone || other_role) role_changed(group, host);
+  }
+  drop_lost_servers(group);
+  route_again(&group);
+}
+
+// What is idle on the host, and what comes free there, does not serve on: what such a server says of its role was true
+// of the past. A host that can be reached again need not wait for the end of the pause that a failed login began.
+void WorkerCore::role_changed(HostGroup& group, router::HostId host) {
+  for (const auto& [id, context] : contexts_) {
+    if (context->group != &group || context->host_id != host) continue;
+    PoolLock pools(host_);
+    pools->recycle_pool(id, group.table->version, now_, actions_);
+  }
+}
+
+// Transactions on a primary that cannot be reached may go on as long as no other host is the primary: it may be busy,
+// or the network slow. When there is another one, or the host has been away for as long as anybody waits for one, they
+// end, and so does at once what runs on a standby or a fenced host.
+void WorkerCore::drop_lost_servers(HostGroup& group) {
+  const router::HostTable& table = *group.table;
+  const Duration patience = config().failover_wait_timeout;
+  std::vector<ServerSession*> lost;
+  std::vector<pool::PoolId> reachable;
+  for (const auto& [id, server] : servers_) {
+    const PoolContext& context = server->context();
+    if (context.group != &group || !context.host_id) continue;
+    const auto place = static_cast<std::size_t>(*context.host_id);
+    const TimePoint since = group.down_since[place];
+    if (since == pool::kNever) continue;
+    const bool may_go_on = table.hosts[place].health == router::HostHealth::Down && !table.primary &&
+                           server->role() != HostRole::Standby && now_ - since < patience;
+    if (!may_go_on) lost.push_back(server.get());
+  }
+  for (ServerSession* server : lost) {
+    if (!server->closed() && !server->ending()) server->close("server conn crashed?");
+  }
+  for (const auto& [id, context] : contexts_) {
+    if (context->group != &group || !context->host_id) continue;
+    if (table.host(*context->host_id).health == router::HostHealth::Up) reachable.push_back(id);
+  }
+  PoolLock pools(host_);
+  for (const pool::PoolId pool : reachable) pools->end_login_pause(pool, now_, actions_);
+}
+
+// Clients that wait are decided on anew; null: all of them.
+void WorkerCore::route_again(const HostGroup* group) {
+  std::vector<ClientSession*> waiting;
+  for (const auto& [id, client] : clients_) {
+    if (client->waits_in(group)) waiting.push_back(client.get());
+  }
+  // The oldest first, so that they stand in the new queue as in the old one.
+  std::sort(waiting.begin(), waiting.end(),
+            [](const ClientSession* a, const ClientSession* b) { return a->waiting_since() < b->waiting_since(); });
+  for (ClientSession* client : waiting) {
+    if (!client->closed()) client->route_again();
+  }
+}
+
+void WorkerCore::hold_writes(const std::string& database, bool on) {
+  if (on) {
+    held_databases_.insert(database);
+  } else {
+    held_databases_.erase(database);
+  }
+  for (const auto& [id, context] : contexts_) {
+    if (context->home != nullptr || context->database != database) continue;
+    context->writes_held = on;
+    if (context->group != nullptr) route_again(context->group);
+  }
+}
+
+void WorkerCore::witness(const PoolContext& context, router::Witness witness) {
+  if (context.group != nullptr && context.host_id) host_.witness(context.group->name, *context.host_id, witness);
+}
+
+void WorkerCore::note_role(const PoolContext& context, HostRole role) {
+  if (role == HostRole::Unknown || context.group == nullptr || !context.host_id || !context.group->table) return;
+  if (context.group->table->host(*context.host_id).role == role) return;
+  witness(context, role == HostRole::Standby ? router::Witness::InHotStandby : router::Witness::NotInHotStandby);
+}
+
+// ---- statements ----
+
+void WorkerCore::set_catalog(const std::string& group, const std::string& dbname,
+                             std::shared_ptr<const router::CatalogKnowledge> knowledge) {
+  Catalog& catalog = catalog_of(host_group(group), dbname);
+  catalog.knowledge = std::move(knowledge);
+  ++catalog.epoch;
+}
+
+void WorkerCore::learn_write(const PoolContext& context, const std::string& text) {
+  for (pool::WorkerId worker = 0; worker < host_.worker_count(); ++worker) {
+    host_.post(worker, [group = context.group->name, dbname = context.dbname, text](WorkerCore& there) {
+      there.learned(group, dbname, text);
+    });
+  }
+  // Here at once: the statement is about to be looked at again.
+  learned(context.group->name, context.dbname, text);
+}
+
+void WorkerCore::learned(const std::string& group, const std::string& dbname, const std::string& text) {
+  Catalog& catalog = catalog_of(host_group(group), dbname);
+  catalog.statements.learn_write(text);
+  ++catalog.epoch;
+}
+
+std::size_t WorkerCore::host_for_server(PoolContext& context) {
+  if (context.host_id) return static_cast<std::size_t>(*context.host_id);
+  if (!context.routed() || !context.group->table) return context.next_host;
+  // A connection of a client's own, which replicates: as target_session_attrs says, else from the primary.
+  router::RoutePolicy policy = context.policy;
+  if (policy.read_write_split) policy = {.attrs = router::TargetSessionAttrs::Primary};
+  const auto decision = router::decide({}, {}, *context.group->table, policy, {}, context.group->outstanding, random());
+  return decision.kind == router::RouteKind::Host ? static_cast<std::size_t>(decision.host) : context.next_host;
 }
 
 }  // namespace pgweir::core

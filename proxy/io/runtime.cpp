@@ -385,7 +385,8 @@ void Runtime::apply_to_pools(const core::Config& before, const core::Config& now
       const auto [database, user] = pools->pool_name(id);
       const core::DatabaseConfig* entry = find_database(now, database);
       if (entry == nullptr) continue;
-      (void)pools->set_pool(database, user, core::pool_settings(now, *entry, user), core.now(), actions);
+      const std::string host = pools->pool_host(id);
+      (void)pools->set_pool(database, user, core::pool_settings(now, *entry, user, host), core.now(), actions, host);
     }
     for (const auto& row : pools->user_snapshots()) {
       pools->set_user_limits(row.name, core::user_limits(now, row.name));

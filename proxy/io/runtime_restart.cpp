@@ -179,9 +179,10 @@ void Runtime::serve_what_is_left(const core::ProcessCommand& command) {
       const auto [database, user] = pools->pool_name(id);
       const core::DatabaseConfig* entry = find_database(config(), database);
       if (entry == nullptr) continue;
-      pool::PoolSettings settings = core::pool_settings(config(), *entry, user);
+      const std::string host = pools->pool_host(id);
+      pool::PoolSettings settings = core::pool_settings(config(), *entry, user, host);
       settings.min_pool_size = 0;
-      (void)pools->set_pool(database, user, settings, workers_[0]->core().now(), workers_[0]->core().actions());
+      (void)pools->set_pool(database, user, settings, workers_[0]->core().now(), workers_[0]->core().actions(), host);
     }
   }
   workers_[0]->post(command.worker, [client = command.client](core::WorkerCore& there) {

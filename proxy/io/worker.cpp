@@ -257,6 +257,10 @@ void Worker::process_command(const core::ProcessCommand& command) {
   runtime_.worker(0).post_function([this, command] { runtime_.process_command(command); });
 }
 
+pool::TimePoint Worker::clock() {
+  return monotonic_now();
+}
+
 void Worker::wait_over(std::uint64_t token) {
   runtime_.wait_over(token);
 }

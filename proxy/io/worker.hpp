@@ -60,6 +60,7 @@ class Worker final : public core::Host {
   void post(pool::WorkerId to, core::Task task) override;
   [[nodiscard]] pool::WorkerId worker_count() const override;
   void process_command(const core::ProcessCommand& command) override;
+  [[nodiscard]] pool::TimePoint clock() override;
   void wait_over(std::uint64_t token) override;
   void log(core::LogLevel level, std::string text) override;
   [[nodiscard]] protocol::Crypto& crypto() override { return crypto_; }

@@ -81,6 +81,7 @@ class RelayHost final : public core::Host {
   void post(pool::WorkerId to, core::Task task) override;
   [[nodiscard]] pool::WorkerId worker_count() const override { return 1; }
   void process_command(const core::ProcessCommand& command) override;
+  [[nodiscard]] pool::TimePoint clock() override { return {}; }
   void log(core::LogLevel, std::string) override {}
   [[nodiscard]] protocol::Crypto& crypto() override { return crypto_; }
   [[nodiscard]] std::int64_t wall_clock_us() override { return 1'700'000'000'000'000; }

@@ -95,6 +95,10 @@ void SimHost::post(pool::WorkerId to, core::Task task) {
 pool::WorkerId SimHost::worker_count() const {
   return world_.plan().workers;
 }
+TimePoint SimHost::clock() {
+  return world_.now();
+}
+
 void SimHost::log(core::LogLevel, std::string text) {
   world_.trace(fmt::format("w{} log: {}", id_, text));
 }

@@ -125,6 +125,7 @@ class SimHost final : public core::Host {
   void post(pool::WorkerId to, core::Task task) override;
   [[nodiscard]] pool::WorkerId worker_count() const override;
   void process_command(const core::ProcessCommand&) override {}
+  [[nodiscard]] TimePoint clock() override;
   void log(core::LogLevel, std::string text) override;
   [[nodiscard]] protocol::Crypto& crypto() override;
   [[nodiscard]] std::int64_t wall_clock_us() override { return 0; }

@@ -90,6 +90,7 @@ class FakeHost final : public Host {
   std::deque<Task> tasks;
   std::vector<ProcessCommand> commands;
   std::vector<std::string> lines;
+  TimePoint now{};
   bool tls = false;
   int locked = 0;
 
@@ -127,6 +128,7 @@ class FakeHost final : public Host {
   }
   [[nodiscard]] pool::WorkerId worker_count() const override { return 1; }
   void process_command(const ProcessCommand& command) override { commands.push_back(command); }
+  [[nodiscard]] TimePoint clock() override { return now; }
   void log(LogLevel, std::string text) override { lines.push_back(std::move(text)); }
   [[nodiscard]] protocol::Crypto& crypto() override { return crypto_; }
   [[nodiscard]] std::int64_t wall_clock_us() override { return 1'700'000'000'000'000; }

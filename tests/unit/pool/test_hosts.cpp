@@ -116,12 +116,18 @@ TEST_CASE("recycling a pool leaves those of other hosts alone", "[hosts]") {
   const ServerId on_b = r.linked(r.b).server;
   r.release(on_b);
   r.out.clear();
-  r.m.recycle_pool(r.a, r.now, r.out);
+  r.m.recycle_pool(r.a, 1, r.now, r.out);
   r.check();
   CHECK(r.out.empty());
   r.release(on_a);
   CHECK(r.only(ActionKind::CloseServer).server == on_a);
   CHECK_FALSE(r.m.close_needed(on_b));
+  const ServerId fresh = r.idle(r.a);
+  r.out.clear();
+  r.m.recycle_pool(r.a, 1, r.now, r.out);
+  CHECK(r.out.empty());
+  r.m.recycle_pool(r.a, 2, r.now, r.out);
+  CHECK(r.only(ActionKind::CloseServer).server == fresh);
 }
 
 TEST_CASE("the servers of one host can be waited for", "[hosts]") {
