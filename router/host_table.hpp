@@ -50,12 +50,16 @@ struct HostState {
   /// Of a standby: everything acknowledged by the primary before this moment has been replayed here. See
   /// ReadYourWrites.
   TimePoint caught_up_to = kLongAgo;
+  TimePoint last_probe = kLongAgo;  ///< when its last answer came
+  /// In words, why it gets less than it could: the last failure, what it is fenced for, why it takes no reads. Empty if
+  /// there is nothing to say.
+  std::string reason;
 
   [[nodiscard]] bool takes_reads() const { return refusal == ReadRefusal::None; }
 };
 
 struct HostTable {
-  std::uint64_t version = 0;  ///< counts snapshots
+  std::uint64_t version = 0;  ///< of a later snapshot a higher one
   std::vector<HostState> hosts;
   std::optional<HostId> primary;  ///< the one that takes writes
   bool conflict = false;          ///< several say primary on one timeline and none was it before: nobody takes writes

@@ -73,6 +73,8 @@ void HostTracker::probe_answered(HostId id, const ProbeAnswer& answer, TimePoint
   if (sent_at < host.answered_at) return;
   host.answered_at = sent_at;
   host.failures = 0;
+  host.failure.clear();
+  host.state.last_probe = now;
   if (sent_at >= host.suspect_since) host.suspect = false;
   host.good_probes = std::min(host.good_probes + 1, kGoodProbes);
   host.says_primary = !answer.in_recovery;
@@ -95,9 +97,11 @@ void HostTracker::probe_answered(HostId id, const ProbeAnswer& answer, TimePoint
   publish(now);
 }
 
-void HostTracker::probe_failed(HostId id, ProbeFailure failure, TimePoint sent_at, TimePoint now) {
+void HostTracker::probe_failed(HostId id, ProbeFailure failure, TimePoint sent_at, TimePoint now,
+                               std::string_view text) {
   Host& host = at(id);
   if (sent_at < host.answered_at) return;
+  host.failure = !text.empty() ? text : failure == ProbeFailure::Refused ? "refuses connections" : "does not answer";
   if (host.state.health != HostHealth::Unknown) host.good_probes = 0;
   host.failures = std::min(host.failures + 1, policy_.failures_to_down);
   // A standby that fails to answer may come back at an earlier position: nothing is promised of it any more.
@@ -135,6 +139,7 @@ void HostTracker::witness(HostId id, Witness witness, TimePoint now) {
     case Witness::CannotConnect:
       host.says_primary = false;
       host.good_probes = 0;
+      if (host.failure.empty()) host.failure = "refuses connections";
       if (host.state.health != HostHealth::Unknown) set_health(id, HostHealth::Down);
       elect();
       break;
@@ -297,7 +302,8 @@ ReadRefusal HostTracker::judge(const Host& host) const {
 
 void HostTracker::publish(TimePoint now) {
   auto table = std::make_shared<HostTable>();
-  table->version = table_->version + 1;
+  // Also later than those of a tracker before this one, for the same hosts.
+  table->version = std::max(table_->version + 1, static_cast<std::uint64_t>(now.time_since_epoch().count()));
   table->primary = primary_;
   table->conflict = conflict_;
   for (std::size_t i = 0; i < hosts_.size(); ++i) {
@@ -308,6 +314,7 @@ void HostTracker::publish(TimePoint now) {
     if (took != host.state.takes_reads()) {
       events_.push_back({took ? HostEvent::Kind::ReadsOff : HostEvent::Kind::ReadsOn, static_cast<HostId>(i)});
     }
+    host.state.reason = reason_of(static_cast<HostId>(i));
     table->hosts.push_back(host.state);
   }
   table_ = std::move(table);

@@ -67,15 +67,21 @@ struct HostEvent {
   friend bool operator==(const HostEvent&, const HostEvent&) = default;
 };
 
+/// The reason of a host that no probe has reached or failed to reach yet.
+inline constexpr std::string_view kNotAskedYet = "not asked yet";
+
 /// The hosts of one database (or of all databases with the same host list). Not thread-safe; its tables are.
 class HostTracker {
  public:
   HostTracker(const std::vector<std::string>& names, TrackerPolicy policy);
+  /// Counts from the next event on.
+  void set_policy(TrackerPolicy policy) { policy_ = policy; }
 
   /// `sent_at`: read from the clock before the probe's query was sent, never after. Answers that overtook each other
   /// are dropped.
   void probe_answered(HostId host, const ProbeAnswer& answer, TimePoint sent_at, TimePoint now);
-  void probe_failed(HostId host, ProbeFailure failure, TimePoint sent_at, TimePoint now);
+  /// `text`: what went wrong, for people.
+  void probe_failed(HostId host, ProbeFailure failure, TimePoint sent_at, TimePoint now, std::string_view text = {});
   void witness(HostId host, Witness witness, TimePoint now);
 
   [[nodiscard]] std::shared_ptr<const HostTable> table() const { return table_; }
@@ -97,6 +103,7 @@ class HostTracker {
     std::optional<Duration> replay_age;
     std::uint64_t system_identifier = 0;
     int good_probes = 1;  // in a row; 0 when one failed
+    std::string failure;  // of the last probe; empty once one is answered
   };
   struct Sample {
     TimePoint sent_at;
@@ -104,6 +111,7 @@ class HostTracker {
   };
 
   Host& at(HostId id) { return hosts_[static_cast<std::size_t>(id)]; }
+  [[nodiscard]] const Host& at(HostId id) const { return hosts_[static_cast<std::size_t>(id)]; }
   void set_health(HostId id, HostHealth health);
   void request_probe(HostId id);
   void elect();
@@ -114,6 +122,10 @@ class HostTracker {
   [[nodiscard]] bool all_heard() const;
   [[nodiscard]] bool lag_is_known() const;
   [[nodiscard]] ReadRefusal judge(const Host& host) const;
+  // host_reason.cpp
+  [[nodiscard]] std::string reason_of(HostId id) const;
+  [[nodiscard]] std::string fence_reason(HostId id) const;
+  [[nodiscard]] std::string refusal_reason(const HostState& state) const;
   void publish(TimePoint now);
 
   TrackerPolicy policy_;

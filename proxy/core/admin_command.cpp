@@ -173,6 +173,8 @@ constexpr ShowName kShows[] = {
     {"stats_averages", ShowWhat::StatsAverages},
     {"totals", ShowWhat::Totals},
     {"latency", ShowWhat::Latency},
+    {"hosts", ShowWhat::Hosts},
+    {"routes", ShowWhat::Routes},
     {"lists", ShowWhat::Lists},
     {"mem", ShowWhat::Mem},
     {"dns_hosts", ShowWhat::DnsHosts},

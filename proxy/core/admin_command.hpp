@@ -52,7 +52,9 @@ enum class ShowWhat : std::uint8_t {
   StatsTotals,
   StatsAverages,
   Totals,
-  Latency,  ///< ours
+  Latency,  ///< ours, as what follows
+  Hosts,
+  Routes,
   Lists,
   Mem,
   DnsHosts,

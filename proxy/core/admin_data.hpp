@@ -60,7 +60,9 @@ struct SocketRow {
   std::string tls;
   std::string application_name;
   std::uint64_t prepared_statements = 0;
-  std::uint64_t id = 0;  ///< what KILL_CLIENT takes
+  std::uint64_t id = 0;   ///< what KILL_CLIENT takes
+  std::string host;       ///< of a server: as the configuration has it
+  std::string_view role;  ///< of a server: what it says of itself; empty: nothing
   std::uint64_t recv_pos = 0, pkt_pos = 0, pkt_remain = 0, send_pos = 0, send_remain = 0, pkt_avail = 0, send_avail = 0;
 };
 
@@ -82,8 +84,28 @@ struct DatabaseRow {
   bool paused = false, disabled = false;
 };
 
+/// One host of a list behind routed databases.
+struct HostRow {
+  std::string hosts;  ///< the whole list
+  std::string host;
+  int port = 0;
+  std::string_view role, state;
+  std::uint32_t timeline = 0;
+  std::optional<std::uint64_t> lag_bytes;             ///< of a standby
+  std::optional<std::int64_t> lag_ms, last_probe_ms;  ///< last_probe_ms: ago
+  std::optional<std::string> replay_lsn;
+  std::string reason;
+};
+
+struct RouteRow {
+  std::string database;
+  RouteStats counts;
+};
+
 struct PoolRow {
   pool::PoolSnapshot counts;
+  std::optional<HostPort> host;                        ///< of a pool of one host
+  std::optional<std::string_view> role{};              ///< what that host is now
   PoolMode pool_mode = PoolMode::Session;              ///< in effect
   std::optional<LoadBalanceHosts> load_balance_hosts;  ///< only if there are several hosts
 };

@@ -31,7 +31,7 @@ constexpr std::pair<std::string_view, std::string_view> kWelcomeParameters[] = {
 constexpr std::string_view kHelp =
     "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION|STATE"
     "\n\tSHOW PEERS|PEER_POOLS|LISTS|MEM|FDS|SOCKETS|ACTIVE_SOCKETS|DNS_HOSTS|DNS_ZONES"
-    "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS|LATENCY"
+    "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS|LATENCY|HOSTS|ROUTES"
     "\n\tSET key = value"
     "\n\tRELOAD"
     "\n\tPAUSE [<db>]"
@@ -41,6 +41,7 @@ constexpr std::string_view kHelp =
     "\n\tRECONNECT [<db>]"
     "\n\tKILL [<db>]"
     "\n\tKILL_CLIENT <client_id>"
+    "\n\tSWITCHOVER <db>"
     "\n\tSUSPEND"
     "\n\tWAIT_CLOSE [<db>]"
     "\n\tSHUTDOWN"
@@ -151,13 +152,27 @@ void append_show_databases(std::string& out, std::span<const DatabaseRow> rows) 
 }
 
 void append_show_pools(std::string& out, std::span<const PoolRow> rows) {
-  AdminResult result(
-      out, {text_column("database"), text_column("user"), int4_column("cl_active"), int4_column("cl_waiting"),
-            int4_column("cl_active_cancel_req"), int4_column("cl_waiting_cancel_req"), int4_column("sv_active"),
-            int4_column("sv_active_cancel"), int4_column("sv_being_canceled"), int4_column("sv_idle"),
-            int4_column("sv_used"), int4_column("sv_tested"), int4_column("sv_login"), int4_column("maxwait"),
-            int4_column("maxwait_us"), text_column("pool_mode"), text_column("load_balance_hosts")});
-  const auto name = [](const PoolRow& row) { return std::tie(row.counts.database, row.counts.user); };
+  AdminResult result(out, {text_column("database"),
+                           text_column("user"),
+                           int4_column("cl_active"),
+                           int4_column("cl_waiting"),
+                           int4_column("cl_active_cancel_req"),
+                           int4_column("cl_waiting_cancel_req"),
+                           int4_column("sv_active"),
+                           int4_column("sv_active_cancel"),
+                           int4_column("sv_being_canceled"),
+                           int4_column("sv_idle"),
+                           int4_column("sv_used"),
+                           int4_column("sv_tested"),
+                           int4_column("sv_login"),
+                           int4_column("maxwait"),
+                           int4_column("maxwait_us"),
+                           text_column("pool_mode"),
+                           text_column("load_balance_hosts"),
+                           text_column("host"),
+                           int4_column("port"),
+                           text_column("role")});
+  const auto name = [](const PoolRow& row) { return std::tie(row.counts.database, row.counts.user, row.counts.host); };
   for (const PoolRow* row : sorted(rows, name)) {
     const pool::PoolSnapshot& counts = row->counts;
     result.text(counts.database).text(counts.user);
@@ -168,7 +183,49 @@ void append_show_pools(std::string& out, std::span<const PoolRow> rows) {
     result.int4(whole_seconds(counts.maxwait)).int4(std::int64_t{counts.maxwait.count() % 1'000'000});
     result.text(to_string(row->pool_mode));
     add_word(result, row->load_balance_hosts);
+    if (row->host) {
+      result.text(row->host->host).int4(row->host->port).text(row->role.value_or("unknown"));
+    } else {
+      result.null().null().null();
+    }
     result.end_row();
+  }
+  result.finish();
+}
+
+void append_show_hosts(std::string& out, std::span<const HostRow> rows) {
+  AdminResult result(
+      out, {text_column("hosts"), text_column("host"), int4_column("port"), text_column("role"), text_column("state"),
+            int4_column("timeline"), int8_column("lag_bytes"), int8_column("lag_ms"), text_column("replay_lsn"),
+            int8_column("last_probe_ms"), text_column("reason")});
+  const auto number = [&](const auto& value) {
+    if (value) {
+      result.number(*value);
+    } else {
+      result.null();
+    }
+  };
+  for (const HostRow& row : rows) {
+    result.text(row.hosts).text(row.host).int4(row.port).text(row.role).text(row.state).int4(row.timeline);
+    number(row.lag_bytes);
+    number(row.lag_ms);
+    result.text(row.replay_lsn);
+    number(row.last_probe_ms);
+    result.text(row.reason).end_row();
+  }
+  result.finish();
+}
+
+void append_show_routes(std::string& out, std::span<const RouteRow> rows) {
+  AdminResult result(
+      out, {text_column("database"), int8_column("reads_standby"), int8_column("reads_primary_no_standby"),
+            int8_column("reads_primary_read_your_writes"), int8_column("reads_primary_other"), int8_column("writes"),
+            int8_column("retries"), int8_column("learned")});
+  for (const RouteRow& row : rows) {
+    const RouteStats& counts = row.counts;
+    result.text(row.database).number(counts.reads_standby).number(counts.reads_primary_no_standby);
+    result.number(counts.reads_primary_read_your_writes).number(counts.reads_primary_other);
+    result.number(counts.writes).number(counts.retries).number(counts.learned).end_row();
   }
   result.finish();
 }

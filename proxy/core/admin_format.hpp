@@ -59,6 +59,9 @@ void append_show_active_sockets(std::string& out, std::span<const SocketRow> row
 
 void append_show_stats(std::string& out, std::span<const StatsRow> rows);
 /// Ours: how long queries, transactions and waits took, by database, user, host and role. Times in microseconds.
+/// As they are given.
+void append_show_hosts(std::string& out, std::span<const HostRow> rows);
+void append_show_routes(std::string& out, std::span<const RouteRow> rows);
 void append_show_latency(std::string& out, const LatencyTable& table);
 void append_show_stats_totals(std::string& out, std::span<const StatsRow> rows);
 void append_show_stats_averages(std::string& out, std::span<const StatsRow> rows);

@@ -61,9 +61,10 @@ std::string_view to_string(Replication replication) {
   return "none";
 }
 
-enum class Buffers { Hidden, Shown };
+/// What a command shows of a connection beside the columns that all have.
+enum class Further { Nothing, Buffers, Host };
 
-std::vector<protocol::Column> socket_columns(Buffers buffers) {
+std::vector<protocol::Column> socket_columns(Further further) {
   std::vector<protocol::Column> columns{text_column("type"),
                                         text_column("user"),
                                         text_column("database"),
@@ -85,7 +86,11 @@ std::vector<protocol::Column> socket_columns(Buffers buffers) {
                                         text_column("application_name"),
                                         int4_column("prepared_statements"),
                                         int4_column("id")};
-  if (buffers == Buffers::Shown) {
+  if (further == Further::Host) {
+    columns.push_back(text_column("host"));
+    columns.push_back(text_column("role"));
+  }
+  if (further == Further::Buffers) {
     for (const std::string_view name :
          {"recv_pos", "pkt_pos", "pkt_remain", "send_pos", "send_remain", "pkt_avail", "send_avail"}) {
       columns.push_back(int4_column(name));
@@ -114,14 +119,15 @@ void add_buffers(AdminResult& result, const SocketRow& row) {
 }
 
 void append_sockets(std::string& out, std::span<const SocketRow> rows, const FormatTime& format_time,
-                    std::string_view StateNames::*name, Buffers buffers, bool only_active = false) {
-  AdminResult result(out, socket_columns(buffers));
+                    std::string_view StateNames::*name, Further further, bool only_active = false) {
+  AdminResult result(out, socket_columns(further));
   for (const SocketRow& row : rows) {
     const std::string_view state = names_of(row.state).*name;
     if (state.empty()) continue;
     if (only_active && row.pkt_avail == 0 && row.send_avail == 0) continue;
     add_common(result, row, state, format_time);
-    if (buffers == Buffers::Shown) add_buffers(result, row);
+    if (further == Further::Buffers) add_buffers(result, row);
+    if (further == Further::Host) result.text(row.host).text(row.role.empty() ? "unknown" : row.role);
     result.end_row();
   }
   result.finish();
@@ -130,19 +136,19 @@ void append_sockets(std::string& out, std::span<const SocketRow> rows, const For
 }  // namespace
 
 void append_show_clients(std::string& out, std::span<const SocketRow> rows, const FormatTime& format_time) {
-  append_sockets(out, rows, format_time, &StateNames::in_clients, Buffers::Hidden);
+  append_sockets(out, rows, format_time, &StateNames::in_clients, Further::Nothing);
 }
 
 void append_show_servers(std::string& out, std::span<const SocketRow> rows, const FormatTime& format_time) {
-  append_sockets(out, rows, format_time, &StateNames::in_servers, Buffers::Hidden);
+  append_sockets(out, rows, format_time, &StateNames::in_servers, Further::Host);
 }
 
 void append_show_sockets(std::string& out, std::span<const SocketRow> rows, const FormatTime& format_time) {
-  append_sockets(out, rows, format_time, &StateNames::in_sockets, Buffers::Shown);
+  append_sockets(out, rows, format_time, &StateNames::in_sockets, Further::Buffers);
 }
 
 void append_show_active_sockets(std::string& out, std::span<const SocketRow> rows, const FormatTime& format_time) {
-  append_sockets(out, rows, format_time, &StateNames::in_sockets, Buffers::Shown, true);
+  append_sockets(out, rows, format_time, &StateNames::in_sockets, Further::Buffers, true);
 }
 
 }  // namespace pgweir::core

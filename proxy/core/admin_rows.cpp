@@ -1,9 +1,11 @@
 // Which values the console's tables of entries show; see admin_rows.hpp.
 #include "proxy/core/admin_rows.hpp"
 
+#include <array>
 #include <span>
 
 #include "proxy/core/config_settings.hpp"
+#include "proxy/core/latency.hpp"
 
 namespace pgweir::core {
 
@@ -11,6 +13,9 @@ namespace {
 
 /// PgBouncer gives its console pool this size; nothing depends on it.
 constexpr int kConsolePoolSize = 2;
+
+constexpr std::array<std::string_view, 4> kHealthNames{"unknown", "up", "down", "fenced"};
+static_assert(kHealthNames.size() == static_cast<std::size_t>(router::HostHealth::Fenced) + 1);
 
 /// Null for the one default Unix socket, else what the file says.
 std::optional<std::string> host_list(std::span<const HostPort> hosts) {
@@ -76,12 +81,35 @@ DatabaseRow console_database_row(const Config& config, std::uint32_t console_cli
 PoolRow pool_row(const Config& config, const pool::PoolSnapshot& counts) {
   PoolRow row;
   row.counts = counts;
+  if (!counts.host.empty()) row.host = host_of_name(counts.host);
   if (const DatabaseConfig* database = find_database(config, counts.database)) {
     row.pool_mode = effective_pool_mode(config, *database, counts.user);
     row.load_balance_hosts = shown_balancing(*database);
   } else {
     row.pool_mode = config.pool_mode;
   }
+  return row;
+}
+
+HostRow host_row(const std::string& group, const router::HostTable& table, router::HostId id, router::TimePoint now) {
+  const router::HostState& host = table.host(id);
+  HostRow row;
+  row.hosts = group;
+  const HostPort place = host_of_name(host.name);
+  row.host = place.host;
+  row.port = place.port;
+  row.role = role_name(host.role);
+  row.state = kHealthNames[static_cast<std::size_t>(host.health)];
+  row.timeline = host.timeline;
+  if (host.role == HostRole::Standby && host.health == router::HostHealth::Up) {
+    row.lag_bytes = host.lag_bytes;
+    row.lag_ms = std::chrono::duration_cast<std::chrono::milliseconds>(host.lag).count();
+  }
+  if (host.replay_lsn.value != 0) row.replay_lsn = router::to_string(host.replay_lsn);
+  if (host.last_probe != router::kLongAgo) {
+    row.last_probe_ms = std::chrono::duration_cast<std::chrono::milliseconds>(now - host.last_probe).count();
+  }
+  row.reason = host.reason;
   return row;
 }
 

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "proxy/core/admin_data.hpp"
+#include "proxy/core/host_group.hpp"
 
 namespace pgweir::core {
 
@@ -19,6 +20,9 @@ namespace pgweir::core {
 /// Also for a pool whose database has left the configuration since: then with the global pool mode.
 [[nodiscard]] PoolRow pool_row(const Config& config, const pool::PoolSnapshot& counts);
 /// The console's clients, listed as the pool `pgbouncer`/`pgbouncer`.
+/// `now`: to say how long ago it was asked.
+[[nodiscard]] HostRow host_row(const std::string& group, const router::HostTable& table, router::HostId host,
+                               router::TimePoint now);
 [[nodiscard]] PoolRow console_pool_row(std::uint32_t console_clients);
 
 /// A user that is configured, that has a password in auth_file, or that `counts` knows.

@@ -9,6 +9,7 @@
 
 #include "proxy/core/config_settings.hpp"
 #include "proxy/core/config_unsupported.hpp"
+#include "proxy/core/monitor_plan.hpp"
 
 namespace pgweir::core {
 namespace {
@@ -66,6 +67,9 @@ std::variant<std::shared_ptr<const Config>, std::string> with_setting(const Conf
   if (auto reason = assign_setting(*changed, *setting, value)) return fmt::format("{}: {}", key, *reason);
   for (const auto& item : find_unsupported(*changed)) {
     if (item.section == setting->section && item.key == key) return fmt::format("{}: {}", key, item.text);
+  }
+  if (const auto problems = monitor_problems(*changed); !problems.empty()) {
+    return fmt::format("{}: database {}: {}", key, quoted(problems.front().key), problems.front().text);
   }
   return changed;
 }

@@ -244,6 +244,7 @@ struct Config {
   int worker_threads = 0;  ///< 0: as many as the machine has cores, at most 8
   Duration role_check_interval = std::chrono::milliseconds(500);
   Duration role_check_timeout = std::chrono::milliseconds(1000);
+  std::string role_check_user;  ///< empty: the database's forced user, or auth_user
   std::int64_t max_replica_lag_bytes = 10485760;
   Duration max_replica_lag_ms = std::chrono::milliseconds(5000);
   ReadYourWrites read_your_writes = ReadYourWrites::Session;

@@ -10,6 +10,7 @@
 #include "proxy/core/config_unsupported.hpp"
 #include "proxy/core/config_values.hpp"
 #include "proxy/core/ini_parser.hpp"
+#include "proxy/core/monitor_plan.hpp"
 
 namespace pgweir::core {
 namespace {
@@ -58,6 +59,7 @@ class Loader {
       add(Section::Pgbouncer, std::move(problem.key), std::move(problem.text));
     }
     for (auto& item : find_unsupported(*config_)) add(item.section, std::move(item.key), std::move(item.text));
+    for (auto& item : monitor_problems(*config_)) add(item.section, std::move(item.key), std::move(item.text));
     if (running_ != nullptr) keep_fixed_settings();
     result_.draft = config_;
     if (result_.problems.empty()) result_.config = std::move(config_);

@@ -178,6 +178,7 @@ constexpr std::array kSettings{
     pgweir(fixed(integer("worker_threads", &C::worker_threads, "0", 0, 64))),
     unit_time("role_check_interval", &C::role_check_interval, "500ms", TimeForm::Milliseconds, 10 * kMs, kDay),
     unit_time("role_check_timeout", &C::role_check_timeout, "1s", TimeForm::Milliseconds, 10 * kMs, kDay),
+    pgweir(on("role_check_user", &C::role_check_user, "")),
     pgweir(integer("max_replica_lag_bytes", &C::max_replica_lag_bytes, "10485760", 0, kMaxInt64)),
     unit_time("max_replica_lag_ms", &C::max_replica_lag_ms, "5s", TimeForm::Milliseconds, 0, 365 * kDay),
     pgweir(on("read_your_writes", &C::read_your_writes, "session")),

@@ -57,6 +57,7 @@ class Console {
 
   void show_databases(std::string& out);
   void show_pools(std::string& out);
+  void show_hosts(std::string& out);
   void show_users(std::string& out);
   void show_lists(std::string& out, const DnsReport& dns);
   void show_mem(std::string& out);

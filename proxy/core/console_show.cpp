@@ -76,6 +76,9 @@ void Console::show(const AdminCommand& command) {
     case ShowWhat::PeerPools:
       show_peer_pools(out);
       break;
+    case ShowWhat::Hosts:
+      show_hosts(out);
+      break;
     case ShowWhat::Config:
       append_show_config(out, show_config(core.config()));
       break;
@@ -90,6 +93,7 @@ void Console::show(const AdminCommand& command) {
     case ShowWhat::StatsTotals:
     case ShowWhat::StatsAverages:
     case ShowWhat::Latency:
+    case ShowWhat::Routes:
     case ShowWhat::Totals: {
       busy_ = true;
       collect_reports(
@@ -160,6 +164,12 @@ void Console::show_collected(ShowWhat what, const WorkerReport& report) {
     case ShowWhat::Latency:
       append_show_latency(out, report.latencies);
       break;
+    case ShowWhat::Routes: {
+      std::vector<RouteRow> rows;
+      for (const auto& [database, counts] : report.routes) rows.push_back({database, counts});
+      append_show_routes(out, rows);
+      break;
+    }
     case ShowWhat::StatsTotals:
       append_show_stats_totals(out, stats);
       break;
@@ -208,10 +218,25 @@ void Console::show_pools(std::string& out) {
   }
   std::vector<PoolRow> rows;
   for (const pool::PoolSnapshot& snapshot : snapshots) {
-    if (listed(config, snapshot)) rows.push_back(pool_row(config, snapshot));
+    if (!listed(config, snapshot)) continue;
+    rows.push_back(pool_row(config, snapshot));
+    const DatabaseConfig* entry = find_database(config, snapshot.database);
+    if (entry != nullptr && rows.back().host) rows.back().role = core.role_of_host(*entry, *rows.back().host);
   }
   rows.push_back(console_pool_row(totals.exempt_clients));
   append_show_pools(out, rows);
+}
+
+void Console::show_hosts(std::string& out) {
+  const WorkerCore& core = client_.core();
+  std::vector<HostRow> rows;
+  for (const auto& [name, group] : core.host_groups()) {
+    if (!group.table) continue;
+    for (std::size_t i = 0; i < group.table->hosts.size(); ++i) {
+      rows.push_back(host_row(name, *group.table, static_cast<router::HostId>(i), router_time(core.now())));
+    }
+  }
+  append_show_hosts(out, rows);
 }
 
 void Console::show_users(std::string& out) {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+
 namespace pgweir::core {
 
 bool is_routed(const DatabaseConfig& database) {
@@ -19,6 +21,13 @@ std::string host_group_name(const DatabaseConfig& database) {
 
 std::string host_name_of(const HostPort& host) {
   return fmt::format("{}:{}", host.host, host.port);
+}
+
+HostPort host_of_name(std::string_view name) {
+  const std::size_t colon = name.rfind(':');
+  HostPort host{std::string(name.substr(0, colon)), 0};
+  if (colon != std::string_view::npos) std::from_chars(name.data() + colon + 1, name.data() + name.size(), host.port);
+  return host;
 }
 
 router::RoutePolicy route_policy(const Config& config, const DatabaseConfig& database) {

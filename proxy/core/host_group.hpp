@@ -31,6 +31,8 @@ using pool::TimePoint;
 
 /// A host of such a list, as the name of its pools and in SHOW.
 [[nodiscard]] std::string host_name_of(const HostPort& host);
+/// The other way round; `name` was made by it.
+[[nodiscard]] HostPort host_of_name(std::string_view name);
 
 /// What the settings say about routing.
 [[nodiscard]] router::RoutePolicy route_policy(const Config& config, const DatabaseConfig& database);

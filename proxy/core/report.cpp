@@ -76,6 +76,8 @@ SocketRow server_row(WorkerCore& core, const ServerSession& server, bool close_n
   row.ptr = row.id = server.number();
   if (server.client() != nullptr) row.link = server.client()->number();
   row.remote_pid = server.key().pid;
+  row.host = server.target().host.host;
+  if (server.role() != HostRole::Unknown) row.role = role_name(server.role());
   row.tls = server.port().tls_info();
   const auto index = protocol::TrackedNames::kApplicationName;
   const auto& tracked = server.parameters().tracked;
@@ -94,6 +96,7 @@ WorkerReport make_report(WorkerCore& core, ReportExtra extra) {
     StatsRow& row = report.stats[context->database];
     row.database = context->database;
     row.total += context->stats;
+    if (context->routed() && context->home == nullptr) report.routes[context->database] += context->routes;
     row.period.begin += context->period.begin;
     row.period.end += context->period.end;
     row.period.length_us = std::max(row.period.length_us, context->period.length_us);
@@ -136,6 +139,7 @@ void collect_reports(WorkerCore& core, ReportExtra extra, std::function<void(Wor
           sum.period.end += row.period.end;
           sum.period.length_us = std::max(sum.period.length_us, row.period.length_us);
         }
+        for (const auto& [database, routes] : part->routes) all.routes[database] += routes;
         for (const auto& [key, latency] : part->latencies) all.latencies[key] += latency;
         all.dns.hosts.insert(all.dns.hosts.end(), part->dns.hosts.begin(), part->dns.hosts.end());
         all.dns.zones.insert(all.dns.zones.end(), part->dns.zones.begin(), part->dns.zones.end());

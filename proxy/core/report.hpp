@@ -19,6 +19,7 @@ struct WorkerReport {
   std::vector<SocketRow> sockets;
   std::map<std::string, StatsRow> stats;  ///< by database
   LatencyTable latencies;
+  std::map<std::string, RouteStats> routes;  ///< by database, of those that are routed
   DnsReport dns;
 };
 

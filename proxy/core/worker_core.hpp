@@ -187,6 +187,9 @@ class WorkerCore {
     return servers_;
   }
   [[nodiscard]] const std::map<pool::PoolId, std::unique_ptr<PoolContext>>& contexts() const { return contexts_; }
+  [[nodiscard]] const std::map<std::string, HostGroup, std::less<>>& host_groups() const { return host_groups_; }
+  /// What a host of a routed database is, as far as is known: a word of SHOW.
+  [[nodiscard]] std::string_view role_of_host(const DatabaseConfig& database, const HostPort& host) const;
 
  private:
   struct Timer {

@@ -181,6 +181,17 @@ void WorkerCore::note_role(const PoolContext& context, HostRole role) {
   witness(context, role == HostRole::Standby ? router::Witness::InHotStandby : router::Witness::NotInHotStandby);
 }
 
+std::string_view WorkerCore::role_of_host(const DatabaseConfig& database, const HostPort& host) const {
+  HostRole role = HostRole::Unknown;
+  const auto group = host_groups_.find(host_group_name(database));
+  if (group != host_groups_.end() && group->second.table) {
+    for (std::size_t i = 0; i < database.hosts.size() && i < group->second.table->hosts.size(); ++i) {
+      if (database.hosts[i] == host) role = group->second.table->hosts[i].role;
+    }
+  }
+  return role_name(role);
+}
+
 // ---- statements ----
 
 void WorkerCore::set_catalog(const std::string& group, const std::string& dbname,

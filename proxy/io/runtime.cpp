@@ -88,6 +88,7 @@ Runtime::~Runtime() {
   (void)finish();
   for (const auto& worker : workers_) worker->stop();
   for (const auto& worker : workers_) worker->join();
+  monitor_.reset();
   listeners_.clear();
   resolver_.reset();
   stats_timer_.reset();
@@ -161,6 +162,7 @@ void Runtime::start_workers(const core::ProcessKeys& keys) {
   }
   start_resolver();
   start_password_checkers();
+  start_monitor();
   signals_ = std::make_unique<boost::asio::signal_set>(workers_[0]->context());
   for (const int number : kSignals) signals_->add(number);
   wait_for_signal();
@@ -348,6 +350,7 @@ void Runtime::apply(LoadedConfig loaded) {
       worker.core().run_pending();
     });
   }
+  monitor_->apply(*settings_);
   workers_[0]->post_function([this, before, now = settings_] {
     apply_to_pools(*before->config, *now->config);
     workers_[0]->core().run_pending();

@@ -7,13 +7,16 @@
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "proxy/core/config.hpp"
 #include "proxy/core/report.hpp"
 #include "proxy/core/worker_core.hpp"
+#include "proxy/io/host_monitor.hpp"
 #include "proxy/io/listener.hpp"
 #include "proxy/io/password_checker.hpp"
 #include "proxy/io/process.hpp"
@@ -69,7 +72,7 @@ class Runtime {
   void wait_over(std::uint64_t token);
 
   /// Any thread: an address of `name`, told to `reply` on the thread of `asker`.
-  void lookup(const std::string& name, Worker& asker, Resolver::Callback reply);
+  void lookup(const std::string& name, boost::asio::io_context& asker, Resolver::Callback reply);
   /// Any thread: the confirmed name of a client's address, or an empty one, told to `reply` on some worker's thread.
   /// False: too many are being looked up, and there will be no answer.
   [[nodiscard]] bool lookup_host_name(const std::string& address, std::function<void(std::string)> reply);
@@ -78,6 +81,10 @@ class Runtime {
   void abandon_password(const PasswordChecker::Asker& asker);
   /// Worker 0: what lookup() has found out.
   [[nodiscard]] core::DnsReport dns_report() const;
+
+  /// Any thread: who watches the hosts.
+  [[nodiscard]] HostMonitor& monitor() { return *monitor_; }
+  [[nodiscard]] std::shared_ptr<core::SharedWriteToken> shared_writes(const std::string& database);
 
   /// Worker 0.
   void process_command(const core::ProcessCommand& command);
@@ -89,6 +96,7 @@ class Runtime {
   void start_resolver();
   void apply_to_resolver();
   void start_password_checkers();
+  void start_monitor();
   void start_listeners(std::vector<ListenSocket> sockets);
   void place(int fd, const sockaddr_storage& peer, bool is_unix);
   static void block_signals();
@@ -133,6 +141,9 @@ class Runtime {
   std::unique_ptr<Resolver> resolver_;  // on worker 0, as what follows
   std::unique_ptr<PasswordChecker> pam_, ldap_;
   std::atomic<int> names_asked_{0};
+  std::unique_ptr<HostMonitor> monitor_;
+  std::mutex shared_writes_mutex_;
+  std::map<std::string, std::shared_ptr<core::SharedWriteToken>> shared_writes_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::unique_ptr<boost::asio::signal_set> signals_;
   std::unique_ptr<boost::asio::steady_timer> stats_timer_;

@@ -53,10 +53,10 @@ void Runtime::start_resolver() {
   });
 }
 
-void Runtime::lookup(const std::string& name, Worker& asker, Resolver::Callback reply) {
+void Runtime::lookup(const std::string& name, boost::asio::io_context& asker, Resolver::Callback reply) {
   boost::asio::post(workers_[0]->context(), [this, name, &asker, reply = std::move(reply)]() mutable {
     resolver_->lookup(name, [&asker, reply = std::move(reply)](ResolvedName answer) mutable {
-      boost::asio::post(asker.context(),
+      boost::asio::post(asker,
                         [reply = std::move(reply), answer = std::move(answer)]() mutable { reply(std::move(answer)); });
     });
   });

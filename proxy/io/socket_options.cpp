@@ -54,6 +54,11 @@ socklen_t unix_address(const std::string& path, sockaddr_storage& address) {
   return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + terminator);
 }
 
+bool is_numeric_address(const std::string& host) {
+  in6_addr ignored{};
+  return ::inet_pton(AF_INET, host.c_str(), &ignored) == 1 || ::inet_pton(AF_INET6, host.c_str(), &ignored) == 1;
+}
+
 std::string address_host(const sockaddr_storage& address) {
   char text[INET6_ADDRSTRLEN] = "";
   if (address.ss_family == AF_INET) {

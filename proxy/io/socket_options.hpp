@@ -29,6 +29,8 @@ bool apply_socket_options(int fd, const TcpSettings& settings);
 
 /// "127.0.0.1:5432", "[::1]:5432", "unix:/dir/.s.PGSQL.5432", "unix:@name" or "unix:" for an unnamed peer.
 [[nodiscard]] std::string address_text(const sockaddr_storage& address, socklen_t length);
+/// Whether the text is an IPv4 or IPv6 address and no name that would have to be looked up.
+[[nodiscard]] bool is_numeric_address(const std::string& host);
 /// The numeric host alone: "127.0.0.1", "::1", or "unix".
 [[nodiscard]] std::string address_host(const sockaddr_storage& address);
 /// Port in host order; 0 for Unix sockets.

@@ -40,7 +40,7 @@ Worker::Worker(pool::WorkerId id, Runtime& runtime, std::shared_ptr<const core::
       events_(context_),
       mailbox_(events_),
       connector_(context_, [this](const std::string& name,
-                                  Resolver::Callback reply) { runtime_.lookup(name, *this, std::move(reply)); }),
+                                  Resolver::Callback reply) { runtime_.lookup(name, context_, std::move(reply)); }),
       client_tls_(runtime.client_tls()),
       buffer_(new char[buffer_size()]),
       timer_(context_),
@@ -259,6 +259,18 @@ void Worker::process_command(const core::ProcessCommand& command) {
 
 pool::TimePoint Worker::clock() {
   return monotonic_now();
+}
+
+void Worker::witness(const std::string& group, router::HostId host, router::Witness witness) {
+  runtime_.monitor().witness(group, host, witness);
+}
+
+void Worker::catalog_changed(const std::string& group, const std::string& dbname) {
+  runtime_.monitor().catalog_changed(group, dbname);
+}
+
+std::shared_ptr<core::SharedWriteToken> Worker::shared_writes(const std::string& database) {
+  return runtime_.shared_writes(database);
 }
 
 void Worker::wait_over(std::uint64_t token) {

@@ -61,6 +61,9 @@ class Worker final : public core::Host {
   [[nodiscard]] pool::WorkerId worker_count() const override;
   void process_command(const core::ProcessCommand& command) override;
   [[nodiscard]] pool::TimePoint clock() override;
+  void witness(const std::string& group, router::HostId host, router::Witness witness) override;
+  void catalog_changed(const std::string& group, const std::string& dbname) override;
+  [[nodiscard]] std::shared_ptr<core::SharedWriteToken> shared_writes(const std::string& database) override;
   void wait_over(std::uint64_t token) override;
   void log(core::LogLevel level, std::string text) override;
   [[nodiscard]] protocol::Crypto& crypto() override { return crypto_; }

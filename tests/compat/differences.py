@@ -89,8 +89,8 @@ LONG = "Console: long commands"
 NEWER_SETTINGS = tuple("""auth_dbname auth_ident_file auth_ldap_options cancel_wait_timeout client_tls13_ciphers
 login_notify_message max_db_client_connections max_prepared_statements max_user_client_connections peer_id
 pool_idle_timeout query_wait_notify scram_iterations server_tls13_ciphers track_extra_parameters transaction_timeout
-worker_threads role_check_interval role_check_timeout max_replica_lag_bytes max_replica_lag_ms read_your_writes
-failover_wait_timeout retry_reads patroni_urls http_listen native_sqlstate max_pool_logins""".split())
+worker_threads role_check_interval role_check_timeout role_check_user max_replica_lag_bytes max_replica_lag_ms
+read_your_writes failover_wait_timeout retry_reads patroni_urls http_listen native_sqlstate max_pool_logins""".split())
 
 CONSOLE = [
     *each("Console: SHOW HELP names what there is", ANY, "test_show_help | answer"),

@@ -130,6 +130,7 @@ const Row kRows[] = {
     {"worker_threads", Kind::Integer, "0", false},
     {"role_check_interval", Kind::UnitTime, "500ms", true},
     {"role_check_timeout", Kind::UnitTime, "1s", true},
+    {"role_check_user", Kind::Text, "", true},
     {"max_replica_lag_bytes", Kind::Integer, "10485760", true},
     {"max_replica_lag_ms", Kind::UnitTime, "5s", true},
     {"read_your_writes", Kind::Word, "session", true},
@@ -460,7 +461,8 @@ TEST_CASE("what the engine cannot do is reported with its line") {
   CHECK(problems_of("[pgbouncer]\n[pgweir]\npatroni_urls = http://127.0.0.1:8008\nhttp_listen = 127.0.0.1:9\n") ==
         "main.ini:3: patroni_urls: not supported yet; expected no value\n"
         "main.ini:4: http_listen: not supported yet; expected no value\n");
-  CHECK(problems_of("[databases]\na = read_write_split=1\n* = target_session_attrs=primary\n[pgbouncer]\n") ==
+  CHECK(problems_of("[databases]\na = user=u read_write_split=1\n* = target_session_attrs=primary\n[pgbouncer]\n"
+                    "auth_user = u\n") ==
         "main.ini:2: a: read_write_split: not supported yet; expected 0\n"
         "main.ini:3: *: target_session_attrs: not supported yet; expected any\n");
   CHECK(problems_of("[databases]\na = read_write_split=0 target_session_attrs=any\n[pgbouncer]\n").empty());

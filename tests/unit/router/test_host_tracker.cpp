@@ -389,6 +389,59 @@ TEST_CASE("the wire's contradictions lead to a probe at once") {
   }
 }
 
+TEST_CASE("each host says why it gets less than it could") {
+  Rig rig(Rig::Start::Fresh);
+  rig.tracker.witness(kA, Witness::ConnectionLost, at(rig.now));
+  CHECK(rig.host(kA).reason == "not asked yet");
+  CHECK(rig.host(kA).last_probe == kLongAgo);
+  rig.answer(kA, primary(2, 10000));
+  CHECK(rig.host(kA).reason == "says primary, but not all hosts have been asked yet");
+  rig.answer(kB, standby(2, 10000));
+  rig.tracker.probe_failed(kC, ProbeFailure::Refused, at(rig.now), at(rig.now), "Connection refused");
+  CHECK(rig.host(kA).reason.empty());
+  CHECK(rig.host(kB).reason.empty());
+  CHECK(rig.host(kB).last_probe == at(rig.now));
+  CHECK(rig.host(kC).reason == "Connection refused");
+  CHECK(rig.host(kC).last_probe == kLongAgo);
+  SECTION("a failure is told until the next answer") {
+    rig.fail(kB, ProbeFailure::Timeout);
+    CHECK(rig.host(kB).reason == "does not answer");
+    rig.answer(kB, standby(2, 10000));
+    rig.answer(kB, standby(2, 10000));
+    CHECK(rig.host(kB).reason.empty());
+    rig.see(kB, Witness::CannotConnect);
+    CHECK(rig.host(kB).reason == "refuses connections");
+  }
+  SECTION("lag") {
+    rig.answer(kB, standby(2, 8000));
+    CHECK(rig.host(kB).reason == "lags by 2000 bytes, max_replica_lag_bytes is 1000");
+    rig.tracker.set_policy({5000, 5s, 2});
+    rig.now += 7s;
+    rig.answer(kA, primary(2, 11000));
+    CHECK(rig.host(kB).reason.find("s, max_replica_lag_ms is 5.0 s") != std::string::npos);
+    rig.tracker.set_policy({5000, 60s, 2});
+    rig.answer(kB, standby(2, 11000));
+    CHECK(rig.host(kB).reason.empty());
+  }
+  SECTION("the wire, and another timeline") {
+    rig.see(kB, Witness::ConnectionLost);
+    CHECK(rig.host(kB).reason == "a server connection broke or contradicts; waiting for the next answer");
+    rig.answer(kB, standby(1, 10000));
+    CHECK(rig.host(kB).reason == "is on timeline 1, the primary's is 2");
+    rig.see(kA, Witness::InHotStandby);
+    CHECK(rig.host(kA).reason == "a server connection says it is a standby; waiting for the next answer");
+  }
+  SECTION("fences") {
+    rig.answer(kC, primary(1, 5));
+    CHECK(rig.host(kC).reason == "says primary on timeline 1, but timeline 2 has taken writes");
+    rig.answer(kC, primary(2, 5));
+    CHECK(rig.host(kC).reason == "says primary on timeline 2 beside a:1");
+    rig.fail(kA);
+    rig.answer(kC, primary(2, 5));
+    CHECK(rig.host(kC).reason == "says primary on timeline 2, as it did beside another primary");
+  }
+}
+
 // A cluster whose hosts really have a role and a log, asked at random: whatever the order, writes only ever go to the
 // newest timeline seen, one host at most has them, and a table that is held does not change.
 TEST_CASE("random histories of failover") {
