@@ -14,8 +14,10 @@ bool contains(std::span<const std::string_view> sorted, std::string_view name) {
   return std::binary_search(sorted.begin(), sorted.end(), name);
 }
 
+// Whoever asks a server for its role, or where it is, wants to know where his reads go; pgweir.route and
+// transaction_read_only, by which drivers find out whether they may write, are another matter.
 constexpr std::array kFine = {
-    "clock_timestamp"sv, "current_query"sv,  "gen_random_uuid"sv, "pg_sleep"sv,
+    "clock_timestamp"sv, "current_query"sv,  "gen_random_uuid"sv, "pg_is_in_recovery"sv, "pg_sleep"sv,
     "pg_sleep_for"sv,    "pg_sleep_until"sv, "random"sv,          "timeofday"sv,
 };
 
@@ -76,7 +78,9 @@ constexpr std::array kHarmless = {
 };
 
 constexpr std::array kAsksHost = {
-    "current_setting"sv, "inet_client_addr"sv, "inet_client_port"sv, "inet_server_addr"sv, "inet_server_port"sv,
+    "current_setting"sv,
+    "inet_client_addr"sv,
+    "inet_client_port"sv,
 };
 
 constexpr std::array kSession = {
