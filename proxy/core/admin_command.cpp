@@ -142,12 +142,19 @@ struct VerbName {
   AdminVerb verb;
 };
 constexpr VerbName kVerbs[] = {
-    {"show", AdminVerb::Show},           {"select", AdminVerb::Show},
-    {"pause", AdminVerb::Pause},         {"resume", AdminVerb::Resume},
-    {"reload", AdminVerb::Reload},       {"suspend", AdminVerb::Suspend},
-    {"kill", AdminVerb::Kill},           {"kill_client", AdminVerb::KillClient},
-    {"reconnect", AdminVerb::Reconnect}, {"disable", AdminVerb::Disable},
-    {"enable", AdminVerb::Enable},       {"wait_close", AdminVerb::WaitClose},
+    {"show", AdminVerb::Show},
+    {"select", AdminVerb::Show},
+    {"pause", AdminVerb::Pause},
+    {"resume", AdminVerb::Resume},
+    {"reload", AdminVerb::Reload},
+    {"suspend", AdminVerb::Suspend},
+    {"kill", AdminVerb::Kill},
+    {"kill_client", AdminVerb::KillClient},
+    {"reconnect", AdminVerb::Reconnect},
+    {"disable", AdminVerb::Disable},
+    {"enable", AdminVerb::Enable},
+    {"wait_close", AdminVerb::WaitClose},
+    {"switchover", AdminVerb::Switchover},
     {"shutdown", AdminVerb::Shutdown},
 };
 

@@ -27,6 +27,7 @@ enum class AdminVerb : std::uint8_t {
   Disable,
   Enable,
   WaitClose,
+  Switchover,  ///< ours
   Shutdown,
   FakeShow,      ///< SHOW of a server setting that drivers ask for; `argument` is its name in lower case
   SetIgnored,    ///< SET of such a setting

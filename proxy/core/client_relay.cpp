@@ -216,6 +216,8 @@ bool ClientSession::acquired(const pool::AcquireResult& result, const std::strin
     }
     case pool::AcquireStatus::Queued:
       waiting_ = true;
+      if (waits_for_host_ || (route_ && route_->pool != nullptr) || state_ == State::Login)
+        core_->note_routed_waiter(*this);
       core_->schedule(*this, next_deadline());
       return false;
   }

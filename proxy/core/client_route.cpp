@@ -249,7 +249,7 @@ router::RouteDecision ClientSession::decide_route() const {
   if (route.primary_only) request.hint = router::RouteWish::Primary;
   router::RouteDecision decision = router::decide(request, route.session, *group.table, context_->policy,
                                                   context_->writes->token(), group.outstanding, core_->random());
-  const bool held = context_->writes_held && decision.role == HostRole::Primary;
+  const bool held = group.writes_held && decision.role == HostRole::Primary;
   if (held && decision.kind == RouteKind::Host) decision.kind = RouteKind::Wait;
   return decision;
 }
@@ -349,7 +349,7 @@ bool ClientSession::may_still_serve(const router::RouteDecision& decision) const
   const std::shared_ptr<const router::HostTable>& table = context_->group->table;
   if (decision.kind != RouteKind::Host || !table || route_->avoid_version == table->version) return false;
   if (route_->pool->host_id != decision.host) return false;  // the list has changed
-  if (decision.role == HostRole::Primary) return table->primary == decision.host && !context_->writes_held;
+  if (decision.role == HostRole::Primary) return table->primary == decision.host && !context_->group->writes_held;
   return table->host(decision.host).takes_reads();
 }
 

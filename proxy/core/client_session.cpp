@@ -413,7 +413,7 @@ TimePoint ClientSession::transaction_deadline() const {
 TimePoint ClientSession::next_deadline() const {
   const Config& config = core_->config();
   if (state_ == State::Closing) return closing_at_ + kLinger;
-  if (state_ == State::Console) return pool::kNever;
+  if (state_ == State::Console) return console_->deadline();
   TimePoint at = wait_deadline();
   if (state_ == State::Login) {
     return login_->is_cancel() ? pool::kNever : std::min(at, after(connected_at_, config.client_login_timeout));
@@ -441,7 +441,10 @@ void ClientSession::on_timer(TimePoint now) {
     }
     return;
   }
-  if (state_ == State::Login) {
+  if (state_ == State::Console) {
+    console_->on_timer(now);
+    if (closed() || state_ != State::Console) return;
+  } else if (state_ == State::Login) {
     if (login_->is_cancel()) return;
     if (now >= after(connected_at_, core_->config().client_login_timeout)) {
       fatal(waiting_ ? "client_login_timeout (server down)" : "client_login_timeout", core_->sqlstate("08006"));

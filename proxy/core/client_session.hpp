@@ -131,6 +131,8 @@ class ClientSession final : public Connection {
   /// Waits for a server of a database of this group (null: of any), or for one of its hosts to be chosen.
   [[nodiscard]] bool waits_in(const HostGroup* group) const;
   [[nodiscard]] TimePoint waiting_since() const { return wait_start_; }
+  [[nodiscard]] bool listed() const { return listed_; }
+  void set_listed(bool on) { listed_ = on; }
   /// Decides again where it waits.
   void route_again();
   /// What it has sent may be sent again: its server tells it nothing until may_retry() has been asked, or end_guard().
@@ -250,6 +252,7 @@ class ClientSession final : public Connection {
   State state_ = State::Login;
   bool waiting_ = false;         ///< in the pool's queue
   bool waits_for_host_ = false;  ///< ... of a database none of whose hosts could be chosen
+  bool listed_ = false;          ///< WorkerCore's bookkeeping: among those who wait for hosts
   bool left_ = false;            ///< the pools know that it is gone
   bool in_query_ = false, in_transaction_ = false;
   bool sent_to_server_ = false;  ///< bytes of this client went to the linked server

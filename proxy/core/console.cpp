@@ -45,6 +45,7 @@ Console::Console(ClientSession& client, bool admin) : client_(client), admin_(ad
 Console::~Console() {
   WorkerCore& core = client_.core();
   if (suspended_) core.host().process_command({ProcessCommand::Kind::AbandonSuspend, {}, {}, core.id(), client_.id()});
+  if (switchover_) end_switchover();
   if (token_ == 0) return;
   PoolLock pools(client_.core().host());
   pools->stop_wait(token_);
@@ -210,6 +211,8 @@ void Console::act(const AdminCommand& command) {
       return shut_down(command);
     case AdminVerb::Suspend:
       return suspend(command);
+    case AdminVerb::Switchover:
+      return switchover(command);
     case AdminVerb::Reload:
     case AdminVerb::Set: {
       hold(command);
@@ -237,17 +240,24 @@ void Console::process_command_done(const std::string& text) {
 
 bool Console::wait_over(std::uint64_t token) {
   if (token_ == 0 || token != token_) return false;
+  if (switchover_) {
+    token_ = 0;
+    drain_next();
+    return true;
+  }
   done(held_tag_);
   return true;
 }
 
 void Console::interrupt() {
   const bool suspending = suspended_ && busy_;
-  if (!suspending && (!busy_ || token_ == 0)) return;
+  if (!suspending && (!busy_ || (token_ == 0 && !switchover_))) return;
   WorkerCore& core = client_.core();
   if (suspending) {
     suspended_ = false;
     core.host().process_command({ProcessCommand::Kind::AbandonSuspend, {}, {}, core.id(), client_.id()});
+  } else if (switchover_) {
+    end_switchover();
   } else {
     PoolLock pools(core.host());
     pools->stop_wait(token_);

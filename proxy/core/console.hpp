@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "proxy/core/admin_command.hpp"
 #include "proxy/core/console_statements.hpp"
@@ -28,8 +30,26 @@ class Console {
   /// A wait of PoolManager::wait_for is over; false if it is not this console's.
   bool wait_over(std::uint64_t token);
   void process_command_done(const std::string& error);
+  // ---- SWITCHOVER (console_switchover.cpp) ----
+  /// A worker holds what needs the primary of `group`.
+  void writes_are_held(const std::string& group);
+  /// A new snapshot of the hosts of `group`. False: it need not be told of others.
+  [[nodiscard]] bool hosts_changed(const std::string& group, const std::shared_ptr<const router::HostTable>& table);
+  [[nodiscard]] TimePoint deadline() const;
+  void on_timer(TimePoint now);
 
  private:
+  struct Switchover {
+    enum class Step : std::uint8_t { Holding, Draining, Replaying, Promoting };
+    Step step = Step::Holding;
+    std::string group, primary_name;
+    router::HostId primary{};
+    std::vector<std::string> to_drain;  ///< databases with these hosts
+    router::TimePoint drained_at{};
+    TimePoint deadline{};
+    pool::WorkerId workers_to_tell = 0;
+  };
+
   void run(std::string_view sql);
   void act(const AdminCommand& command);
   void show(const AdminCommand& command);
@@ -42,6 +62,9 @@ class Console {
   void set_disabled(const AdminCommand& command, bool disabled);
   void wait_close(const AdminCommand& command);
   void suspend(const AdminCommand& command);
+  void switchover(const AdminCommand& command);
+  void drain_next();
+  void end_switchover();
   void show_fds(bool with_state);
   /// PgBouncer's condition for sending descriptors: the process talks to one of its own user.
   [[nodiscard]] bool is_own_user() const;
@@ -73,6 +96,7 @@ class Console {
   std::string held_tag_;     ///< tag of the pending answer
   std::uint64_t token_ = 0;  ///< of the pending wait
   std::uint64_t request_ = 0;
+  std::unique_ptr<Switchover> switchover_;
 };
 
 }  // namespace pgweir::core

@@ -77,6 +77,7 @@ struct HostGroup {
   std::shared_ptr<const router::HostTable> table;                         ///< null: nobody has been asked yet
   std::map<std::string, std::unique_ptr<Catalog>, std::less<>> catalogs;  ///< by the database's name on the servers
   std::vector<std::uint32_t> outstanding;                                 ///< of this worker: run or wait, by HostId
+  bool writes_held = false;                                               ///< SWITCHOVER: the primary gets nothing
   std::vector<TimePoint> down_since;                                      ///< by HostId; kNever: it is not down
 };
 

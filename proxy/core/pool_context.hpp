@@ -66,7 +66,6 @@ struct PoolContext {
   Catalog* catalog = nullptr;  ///< of `dbname`
   router::RoutePolicy policy;
   std::shared_ptr<SharedWriteToken> writes;
-  bool writes_held = false;               ///< SWITCHOVER: whatever needs the primary waits
   std::string host_name;                  ///< "host:port" of one that is for a single host
   std::optional<router::HostId> host_id;  ///< its place in the list; none once the list has lost it
   PoolContext* home = nullptr;            ///< the context without a host

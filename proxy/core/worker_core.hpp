@@ -7,7 +7,6 @@
 #include <map>
 #include <memory>
 #include <queue>
-#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -141,8 +140,14 @@ class WorkerCore {
   /// A standby refused this text: it is a write from now on, on every worker.
   void learn_write(const PoolContext& context, const std::string& text);
   void learned(const std::string& group, const std::string& dbname, const std::string& text);
-  /// Clients of `database` that need its primary wait from now on, or no longer (SWITCHOVER).
-  void hold_writes(const std::string& database, bool on);
+  /// Clients that need the primary of this group wait from now on, or no longer (SWITCHOVER).
+  void hold_writes(const std::string& group, bool on);
+  [[nodiscard]] bool writes_held(const std::string& group) const;
+  [[nodiscard]] std::shared_ptr<const router::HostTable> host_table(const std::string& group) const;
+  /// The console wants to hear of new snapshots (Console::hosts_changed) from now on.
+  void watch_hosts(pool::ClientId console) { watching_hosts_.push_back(console); }
+  /// The client has begun to wait for a server of a routed database.
+  void note_routed_waiter(ClientSession& client);
   /// Any number, new for each call.
   [[nodiscard]] std::uint64_t random();
   /// Makes a database that came by `*` known for good; on behalf of `log_name`. Nothing if it is no such or not new.
@@ -241,7 +246,8 @@ class WorkerCore {
   std::vector<Connection*> woken_, waking_;
   std::uint64_t number_;
   std::uint64_t random_ = 0;
-  std::set<std::string, std::less<>> held_databases_;  ///< their writes wait (SWITCHOVER)
+  std::vector<pool::ClientId> routed_waiters_;  ///< of routed databases; some of them have gone on meanwhile
+  std::vector<pool::ClientId> watching_hosts_;  ///< consoles; some of them no longer do
 
   std::map<std::string, HostGroup, std::less<>> host_groups_;
   std::map<pool::PoolId, std::unique_ptr<PoolContext>> contexts_;

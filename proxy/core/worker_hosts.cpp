@@ -2,6 +2,7 @@
 // go, and clients that wait are sent elsewhere.
 #include <algorithm>
 
+#include "proxy/core/console.hpp"
 #include "proxy/core/worker_core.hpp"
 
 namespace pgweir::core {
@@ -46,7 +47,6 @@ void WorkerCore::join_group(PoolContext& context) {
   if (context.policy.read_write_split) context.catalog = &catalog_of(group, context.dbname);
   if (context.home == nullptr) {
     context.on_hosts.resize(hosts);
-    context.writes_held = held_databases_.contains(context.database);
     context.writes = host_.shared_writes(group.name + '/' + context.dbname);
   } else {
     context.home->on_hosts.resize(hosts);
@@ -103,6 +103,10 @@ void WorkerCore::set_host_table(const std::string& name, std::shared_ptr<const r
   }
   drop_lost_servers(group);
   route_again(&group);
+  std::erase_if(watching_hosts_, [&](pool::ClientId id) {
+    ClientSession* client = find_client(id);
+    return client == nullptr || client->console() == nullptr || !client->console()->hosts_changed(name, group.table);
+  });
 }
 
 // What is idle on the host, and what comes free there, does not serve on: what such a server says of its role was true
@@ -147,28 +151,47 @@ void WorkerCore::drop_lost_servers(HostGroup& group) {
 // Clients that wait are decided on anew; null: all of them.
 void WorkerCore::route_again(const HostGroup* group) {
   std::vector<ClientSession*> waiting;
-  for (const auto& [id, client] : clients_) {
-    if (client->waits_in(group)) waiting.push_back(client.get());
-  }
+  std::erase_if(routed_waiters_, [&](pool::ClientId id) {
+    ClientSession* client = find_client(id);
+    if (client == nullptr) return true;
+    if (client->waits_in(group)) {
+      waiting.push_back(client);
+    } else if (client->waits_in(nullptr)) {
+      return false;
+    }
+    client->set_listed(false);  // it says so again if it still waits then
+    return true;
+  });
   // The oldest first, so that they stand in the new queue as in the old one.
   std::sort(waiting.begin(), waiting.end(),
             [](const ClientSession* a, const ClientSession* b) { return a->waiting_since() < b->waiting_since(); });
   for (ClientSession* client : waiting) {
-    if (!client->closed()) client->route_again();
+    if (client->closed()) continue;
+    client->route_again();
+    if (client->waiting()) note_routed_waiter(*client);
   }
 }
 
-void WorkerCore::hold_writes(const std::string& database, bool on) {
-  if (on) {
-    held_databases_.insert(database);
-  } else {
-    held_databases_.erase(database);
-  }
-  for (const auto& [id, context] : contexts_) {
-    if (context->home != nullptr || context->database != database) continue;
-    context->writes_held = on;
-    if (context->group != nullptr) route_again(context->group);
-  }
+void WorkerCore::note_routed_waiter(ClientSession& client) {
+  if (client.listed()) return;
+  client.set_listed(true);
+  routed_waiters_.push_back(client.id());
+}
+
+void WorkerCore::hold_writes(const std::string& name, bool on) {
+  HostGroup& group = host_group(name);
+  group.writes_held = on;
+  route_again(&group);
+}
+
+bool WorkerCore::writes_held(const std::string& group) const {
+  const auto known = host_groups_.find(group);
+  return known != host_groups_.end() && known->second.writes_held;
+}
+
+std::shared_ptr<const router::HostTable> WorkerCore::host_table(const std::string& group) const {
+  const auto known = host_groups_.find(group);
+  return known == host_groups_.end() ? nullptr : known->second.table;
 }
 
 void WorkerCore::witness(const PoolContext& context, router::Witness witness) {

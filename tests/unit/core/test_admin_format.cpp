@@ -193,20 +193,38 @@ TEST_CASE("SHOW POOLS", "[admin]") {
   first.counts.user = "z";
   second.counts.user = "w";
   second.load_balance_hosts.reset();
+  full.host = HostPort{"h", 5433};
+  full.role = "standby";
   second.pool_mode = PoolMode::Session;
   std::string out;
   append_show_pools(out, std::vector{full, second, first});
   const auto table = read_table(out);
-  CHECK(table.columns == Columns{"database t", "user t", "cl_active i", "cl_waiting i", "cl_active_cancel_req i",
-                                 "cl_waiting_cancel_req i", "sv_active i", "sv_active_cancel i", "sv_being_canceled i",
-                                 "sv_idle i", "sv_used i", "sv_tested i", "sv_login i", "maxwait i", "maxwait_us i",
-                                 "pool_mode t", "load_balance_hosts t"});
+  CHECK(table.columns == Columns{"database t",
+                                 "user t",
+                                 "cl_active i",
+                                 "cl_waiting i",
+                                 "cl_active_cancel_req i",
+                                 "cl_waiting_cancel_req i",
+                                 "sv_active i",
+                                 "sv_active_cancel i",
+                                 "sv_being_canceled i",
+                                 "sv_idle i",
+                                 "sv_used i",
+                                 "sv_tested i",
+                                 "sv_login i",
+                                 "maxwait i",
+                                 "maxwait_us i",
+                                 "pool_mode t",
+                                 "load_balance_hosts t",
+                                 "host t",
+                                 "port i",
+                                 "role t"});
   REQUIRE(table.rows.size() == 3);
   CHECK(Row(table.rows[0].begin(), table.rows[0].begin() + 2) == Row{"a", "z"});
-  CHECK(table.rows[1] ==
-        Row{"b", "w", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "session", "<null>"});
-  CHECK(table.rows[2] ==
-        Row{"b", "x", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "statement", "disable"});
+  CHECK(table.rows[1] == Row{"b", "w",  "1",  "2",  "3",  "4",       "5",      "6",      "7",      "8",
+                             "9", "10", "11", "12", "13", "session", "<null>", "<null>", "<null>", "<null>"});
+  CHECK(table.rows[2] == Row{"b", "x",  "1",  "2",  "3",  "4",         "5",       "6", "7",    "8",
+                             "9", "10", "11", "12", "13", "statement", "disable", "h", "5433", "standby"});
 }
 
 TEST_CASE("SHOW PEERS and SHOW PEER_POOLS", "[admin]") {

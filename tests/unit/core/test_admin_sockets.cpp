@@ -116,19 +116,24 @@ std::vector<Row> states_in(const std::string& bytes) {
 
 }  // namespace
 
-TEST_CASE("SHOW CLIENTS and SHOW SERVERS have 21 columns", "[admin]") {
+TEST_CASE("SHOW CLIENTS has 21 columns, SHOW SERVERS two of ours more", "[admin]") {
   std::string clients, servers;
   append_show_clients(clients, std::vector{full_row()}, fake_time);
   SocketRow server = full_row();
   server.state = SocketState::SvUsed;
+  server.host = "db1";
+  server.role = "standby";
   append_show_servers(servers, std::vector{server}, fake_time);
   CHECK(kColumns.size() == 21);
   CHECK(read_table(clients).columns == kColumns);
   CHECK(read_table(clients).rows == std::vector<Row>{kFullRow});
-  CHECK(read_table(servers).columns == kColumns);
+  std::vector<std::string> columns = kColumns;
+  columns.insert(columns.end(), {"host t", "role t"});
+  CHECK(read_table(servers).columns == columns);
   Row expected = kFullRow;
   expected[0] = "S";
   expected[4] = "used";
+  expected.insert(expected.end(), {"db1", "standby"});
   CHECK(read_table(servers).rows == std::vector<Row>{expected});
 }
 
