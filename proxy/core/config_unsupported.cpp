@@ -4,18 +4,6 @@
 #include <fmt/format.h>
 
 namespace pgweir::core {
-namespace {
-
-void check_database(const DatabaseConfig& database, std::vector<Unsupported>& found) {
-  const auto add = [&](std::string_view parameter, std::string_view expected) {
-    found.push_back(
-        {Section::Databases, database.name, fmt::format("{}: not supported yet; expected {}", parameter, expected)});
-  };
-  if (database.read_write_split) add("read_write_split", "0");
-  if (database.target_session_attrs != TargetSessionAttrs::Any) add("target_session_attrs", "any");
-}
-
-}  // namespace
 
 std::vector<Unsupported> find_unsupported(const Config& config) {
   std::vector<Unsupported> found;
@@ -25,8 +13,6 @@ std::vector<Unsupported> find_unsupported(const Config& config) {
   if (!config.http_listen.empty()) {
     found.push_back({Section::Pgweir, "http_listen", "not supported yet; expected no value"});
   }
-  for (const auto& [name, database] : config.databases) check_database(database, found);
-  if (config.fallback) check_database(*config.fallback, found);
   return found;
 }
 
