@@ -102,6 +102,9 @@ void HostTracker::probe_failed(HostId id, ProbeFailure failure, TimePoint sent_a
   Host& host = at(id);
   if (sent_at < host.answered_at) return;
   host.failure = !text.empty() ? text : failure == ProbeFailure::Refused ? "refuses connections" : "does not answer";
+  // Taking a primary out because it is full would stop the very clients that fill it. One that is not the primary any
+  // more tells so on every connection, and whoever follows it is on a higher timeline.
+  if (failure == ProbeFailure::Busy && host.state.health == HostHealth::Up) return publish(now);
   if (host.state.health != HostHealth::Unknown) host.good_probes = 0;
   host.failures = std::min(host.failures + 1, policy_.failures_to_down);
   // A standby that fails to answer may come back at an earlier position: nothing is promised of it any more.

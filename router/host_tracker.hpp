@@ -39,6 +39,7 @@ struct ProbeAnswer {
 enum class ProbeFailure : std::uint8_t {
   Refused,  ///< the connection was refused, or 57P03: nobody is there
   Timeout,  ///< no answer within role_check_timeout, or the connection broke
+  Busy,     ///< 53300: it lives, but has no connection left for the prober. What it was, it still is
 };
 
 /// What server connections tell beside their work.

@@ -136,14 +136,14 @@ void HostProber::begin() {
   deadline_.async_wait([this, round = std::weak_ptr<char>(round_)](const boost::system::error_code& error) {
     if (error || round.expired()) return;
     connection_.close();
-    fail({{}, fmt::format("no answer within {}", core::format_duration(timing_.timeout)), false});
+    fail({{}, fmt::format("no answer within {}", core::format_duration(timing_.timeout))});
   });
   if (connection_.is_open()) return ask();
   if (host_.is_unix()) return connect({});
   if (is_numeric_address(host_.host)) return connect(host_.host);
   lookup_(host_.host, [this, round = std::weak_ptr<char>(round_)](const ResolvedName& name) {
     if (round.expired()) return;
-    if (!name.address) return fail({{}, "DNS lookup failed: " + name.failure, false});
+    if (!name.address) return fail({{}, "DNS lookup failed: " + name.failure});
     connect(address_host(*name.address));
   });
 }
@@ -167,7 +167,7 @@ void HostProber::ask() {
 void HostProber::answered(const PGresult* rows, const LibpqFailure* failure) {
   if (failure != nullptr) return fail(*failure);
   const auto answer = read_probe(rows);
-  if (!answer) return fail({{}, answer.error(), false});
+  if (!answer) return fail({{}, answer.error()});
   callbacks_.answered(*answer, sent_at_);
   if (answer->in_recovery && !rights_known_) return ask_for_rights();
   finish(jittered(timing_.interval));
@@ -190,7 +190,9 @@ void HostProber::fail(const LibpqFailure& failure) {
       failure.sqlstate.starts_with("28") || failure.sqlstate == "3D000" || failure.sqlstate == "42501";
   const pool::Duration interval = jittered(timing_.interval);
   finish(not_let_in ? std::max<pool::Duration>(interval, kLoginPause) : interval);
-  const auto kind = failure.refused ? router::ProbeFailure::Refused : router::ProbeFailure::Timeout;
+  const auto kind = failure.refused               ? router::ProbeFailure::Refused
+                    : failure.sqlstate == "53300" ? router::ProbeFailure::Busy
+                                                  : router::ProbeFailure::Timeout;
   callbacks_.failed(kind, explain(failure), sent_at_);
 }
 
@@ -210,7 +212,7 @@ pool::Duration HostProber::jittered(pool::Duration interval) {
 std::string HostProber::explain(const LibpqFailure& failure) const {
   std::string text = failure.text;
   if (!failure.sqlstate.empty()) text += fmt::format(" ({})", failure.sqlstate);
-  if (failure.sqlstate.starts_with("28") && !login_.password) {
+  if (failure.needs_password) {
     text += fmt::format("; no plain-text password of {} is known", login_.user);
   }
   if (failure.sqlstate == "42501") {
