@@ -108,24 +108,24 @@ void PoolManager::reconnect(std::string_view database, TimePoint now, Actions& o
   Impl& m = *impl_;
   now = m.tick(now);
   for (const auto& pool : m.pools) {
-    if (database.empty() || pool->database.name == database) m.recycle(*pool, now, out);
+    if (database.empty() || pool->database.name == database) m.recycle(*pool, close_reason::kConfigChanged, now, out);
   }
   m.check_waits(out);
 }
 
-void PoolManager::Impl::recycle(PoolState& pool, TimePoint now, Actions& out) {
+void PoolManager::Impl::recycle(PoolState& pool, std::string_view reason, TimePoint now, Actions& out) {
   for (ServerSlot& server : pool.all_servers) {
     mark_close_needed(server, out);
     const bool undelivered = server.client != nullptr && server.client->grant_pending;
     if (server.state == ServerState::Idle || server.state == ServerState::Login || (server.dedicated && undelivered)) {
       unlink_and_requeue(server, out);
-      close(server, close_reason::kConfigChanged, now, out);
+      close(server, reason, now, out);
     } else if (server.dedicated && server.state == ServerState::Active) {
       // It may be in use for as long as both ends live, so nobody can wait for it to come free.
       out.push_back({.kind = ActionKind::DropClient,
                      .worker = server.worker,
                      .client = server.client->id,
-                     .reason = std::string(close_reason::kConfigChanged)});
+                     .reason = std::string(reason)});
     }
   }
   open_wanted(pool, now, out);  // for those who waited for a login that has been cut
@@ -137,7 +137,7 @@ void PoolManager::recycle_pool(PoolId pool, std::uint64_t version, TimePoint now
   PoolState* p = m.find_pool(pool);
   if (p == nullptr || p->recycled >= version) return;
   p->recycled = version;
-  m.recycle(*p, now, out);
+  m.recycle(*p, close_reason::kRoleChanged, now, out);
   m.check_waits(out);
 }
 

@@ -31,6 +31,7 @@ namespace pgweir::pool {
 namespace close_reason {
 inline constexpr std::string_view kCloseNeeded = "close_needed";
 inline constexpr std::string_view kConfigChanged = "database configuration changed";
+inline constexpr std::string_view kRoleChanged = "host has changed its role";
 inline constexpr std::string_view kEvicted = "evicted";
 inline constexpr std::string_view kIdleTimeout = "server idle timeout";
 inline constexpr std::string_view kLifetime = "server lifetime over";
@@ -226,7 +227,7 @@ struct PoolManager::Impl {
   void drop_client(ClientSlot& client, std::string_view reason, TimePoint now, Actions& out);
   void kill_servers(PoolState& pool, std::string_view reason, TimePoint now, Actions& out);
   void close_unused(PoolState& pool, TimePoint now, Actions& out);
-  void recycle(PoolState& pool, TimePoint now, Actions& out);
+  void recycle(PoolState& pool, std::string_view reason, TimePoint now, Actions& out);
   void wake_pools(const std::vector<PoolState*>& of, TimePoint now, Actions& out);
   [[nodiscard]] bool satisfied(const Wait& wait) const;
   void check_waits_slow(Actions& out);

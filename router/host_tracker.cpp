@@ -26,7 +26,9 @@ SELECT r.on,
        CASE WHEN r.on THEN pg_catalog.pg_last_wal_replay_lsn() END,
        CASE WHEN r.on THEN (extract(epoch FROM pg_catalog.clock_timestamp() -
                             pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::pg_catalog.int8 END,
-       (SELECT system_identifier FROM pg_catalog.pg_control_system())
+       (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+       pg_catalog.current_setting('wal_block_size'),
+       pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))
   FROM (SELECT pg_catalog.pg_is_in_recovery()) AS r("on")
 )sql";
 }
@@ -102,6 +104,9 @@ void HostTracker::probe_failed(HostId id, ProbeFailure failure, TimePoint sent_a
   Host& host = at(id);
   if (sent_at < host.answered_at) return;
   host.failure = !text.empty() ? text : failure == ProbeFailure::Refused ? "refuses connections" : "does not answer";
+  // Taking a primary out because it is full would stop the very clients that fill it. One that is not the primary any
+  // more tells so on every connection, and whoever follows it is on a higher timeline.
+  if (failure == ProbeFailure::Busy && host.state.health == HostHealth::Up) return publish(now);
   if (host.state.health != HostHealth::Unknown) host.good_probes = 0;
   host.failures = std::min(host.failures + 1, policy_.failures_to_down);
   // A standby that fails to answer may come back at an earlier position: nothing is promised of it any more.

@@ -21,7 +21,7 @@ struct TrackerPolicy {
 };
 
 /// One row, the answer to one probe: in_recovery, timeline, insert, receive, replay, age in ms, system identifier (see
-/// ProbeAnswer). Needs
+/// ProbeAnswer), size of a WAL page, size of a WAL segment. Needs
 /// no privilege beyond CONNECT: without pg_monitor the receiver's timeline is hidden, and the one of the last
 /// restartpoint serves, which is late after a promotion elsewhere.
 [[nodiscard]] std::string_view probe_query();
@@ -39,6 +39,7 @@ struct ProbeAnswer {
 enum class ProbeFailure : std::uint8_t {
   Refused,  ///< the connection was refused, or 57P03: nobody is there
   Timeout,  ///< no answer within role_check_timeout, or the connection broke
+  Busy,     ///< 53300: it lives, but has no connection left for the prober. What it was, it still is
 };
 
 /// What server connections tell beside their work.

@@ -48,6 +48,15 @@ inline std::optional<std::uint64_t> parse_hex32(std::string_view text) {
   return {digits, end};
 }
 
+/// Where the last record before an insert position ends. At the start of a page that position lies behind the page's
+/// header (24 bytes, 40 at the start of a segment), which no replay position reaches before the next record comes.
+[[nodiscard]] inline Lsn end_of_record(Lsn insert, std::uint64_t page_size, std::uint64_t segment_size) {
+  constexpr std::uint64_t kHeader = 24, kLongHeader = 40;
+  if (segment_size > 0 && insert.value % segment_size == kLongHeader) return {insert.value - kLongHeader};
+  if (page_size > 0 && insert.value % page_size == kHeader) return {insert.value - kHeader};
+  return insert;
+}
+
 /// How far `behind` is behind `ahead`, in bytes; 0 if it is not.
 [[nodiscard]] inline std::uint64_t bytes_behind(Lsn behind, Lsn ahead) {
   return ahead > behind ? ahead.value - behind.value : 0;

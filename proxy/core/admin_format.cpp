@@ -194,10 +194,10 @@ void append_show_pools(std::string& out, std::span<const PoolRow> rows) {
 }
 
 void append_show_hosts(std::string& out, std::span<const HostRow> rows) {
-  AdminResult result(
-      out, {text_column("hosts"), text_column("host"), int4_column("port"), text_column("role"), text_column("state"),
-            int4_column("timeline"), int8_column("lag_bytes"), int8_column("lag_ms"), text_column("replay_lsn"),
-            int8_column("last_probe_ms"), text_column("reason")});
+  AdminResult result(out,
+                     {text_column("hosts"), text_column("host"), int4_column("port"), text_column("role"),
+                      int4_column("timeline"), text_column("state"), int8_column("lag_bytes"), int8_column("lag_ms"),
+                      text_column("replay_lsn"), int8_column("last_probe_ms"), text_column("reason")});
   const auto number = [&](const auto& value) {
     if (value) {
       result.number(*value);
@@ -206,7 +206,7 @@ void append_show_hosts(std::string& out, std::span<const HostRow> rows) {
     }
   };
   for (const HostRow& row : rows) {
-    result.text(row.hosts).text(row.host).int4(row.port).text(row.role).text(row.state).int4(row.timeline);
+    result.text(row.hosts).text(row.host).int4(row.port).text(row.role).int4(row.timeline).text(row.state);
     number(row.lag_bytes);
     number(row.lag_ms);
     result.text(row.replay_lsn);

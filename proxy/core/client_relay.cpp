@@ -170,7 +170,8 @@ bool ClientSession::prepare_server(const protocol::FrameHeader& header, ByteView
     out.end_own();
   }
   if (!server_->accepts_messages()) return false;
-  return !server_->needs_alignment() || align();
+  if (server_->needs_alignment() && !align()) return false;
+  return !route_ || route_->begun || still_chosen();
 }
 
 // On one server nothing follows a read of a routed database before its replies have come: the next transaction may

@@ -186,13 +186,11 @@ RequestScan ClientSession::scan(ByteView in) {
         executes = true;
         break;
       case frontend::Flush:
-        if (!executes) {
-          result.status = RequestScan::Status::Complete;
-          result.size = pos;
-          result.repeatable = false;  // the client may go on before anything is answered
-          return result;
-        }
-        break;
+        // The client waits for an answer, and what it sends then belongs to the same transaction.
+        result.status = executes ? RequestScan::Status::TooLong : RequestScan::Status::Complete;
+        result.size = pos;
+        result.repeatable = false;
+        return result;
       case frontend::Sync:
         ends = true;
         break;
@@ -332,8 +330,9 @@ void ClientSession::route_again() {
   if (context_->routed()) {
     if (!route_) begin_routing();
     if (route_->pool != nullptr && may_still_serve(route_->decision)) return;  // it keeps its place
-    target = &pool_of(decide_route());
-    if (target == route_->pool) return;
+    route_->scanned = false;                                                   // more may be known of its statements
+    target = choose_pool(unread());
+    if (target == nullptr || target == route_->pool) return;
   } else if (!route_ || route_->pool == nullptr || route_->pool == context_) {
     return;
   }
@@ -386,6 +385,19 @@ bool ClientSession::accepts_role(ServerSession& server) {
   core_->witness(server.context(),
                  server.role() == HostRole::Standby ? router::Witness::InHotStandby : router::Witness::NotInHotStandby);
   route_->avoid_version = context_->group->table->version;
+  give_up_server(server);
+  return false;
+}
+
+// What was known of the host when it was chosen may be over by the time the server is ready for the first message.
+bool ClientSession::still_chosen() {
+  if (!context_->routed() || may_still_serve(route_->decision)) return true;
+  give_up_server(*server_);
+  return false;
+}
+
+// Nothing has been sent: the client keeps its place among those who wait.
+void ClientSession::give_up_server(ServerSession& server) {
   {
     PoolLock pools(core_->host());
     pools->recycle_server(server.id(), core_->now(), core_->actions());
@@ -393,7 +405,6 @@ bool ClientSession::accepts_role(ServerSession& server) {
   server_ = nullptr;
   server.take_back();
   acquire_again(pool_of(decide_route()));
-  return false;
 }
 
 // What is about to be sent may have to be sent again.
@@ -502,7 +513,8 @@ void ClientSession::note_write_end() {
 // ---- pgweir.route ----
 
 void ClientSession::take_route_command(const router::RouteCommand& command) {
-  if (command.kind == router::RouteCommand::Kind::Set && command.valid) route_->session.wish = command.wish;
+  if (command.kind == router::RouteCommand::Kind::Set && command.valid && !command.local)
+    route_->session.wish = command.wish;
   if (command.kind == router::RouteCommand::Kind::Reset) route_->session.wish = router::RouteWish::Auto;
 }
 
@@ -534,11 +546,18 @@ ClientSession::Step ClientSession::answer_route_command(const protocol::FrameHea
   } else if (command->kind == Kind::Show) {
     const protocol::Column column{.name = "pgweir.route"};
     protocol::append_row_description(answer, {&column, 1});
-    const std::optional<std::string_view> value = router::to_string(route_->session.wish);
+    const std::optional<std::string_view> value = router::to_string(route_->local_wish.value_or(route_->session.wish));
     protocol::append_data_row(answer, {&value, 1});
     protocol::append_command_complete(answer, "SHOW");
   } else {
-    take_route_command(*command);
+    if (command->kind != Kind::Set || !command->local) {
+      take_route_command(*command);
+      route_->local_wish.reset();
+    } else if (status == 'T') {
+      route_->local_wish = command->wish;
+    } else {
+      protocol::append_notice(answer, "WARNING", "25P01", "SET LOCAL can only be used in transaction blocks");
+    }
     protocol::append_command_complete(answer, command->kind == Kind::Set ? "SET" : "RESET");
   }
   protocol::append_ready_for_query(answer, status);

@@ -34,6 +34,8 @@ struct ClientRoute {
   router::SessionRoute session;
   bool read_only = false;  ///< default_transaction_read_only, from the start-up packet
 
+  std::optional<router::RouteWish> local_wish;  ///< SET LOCAL: shown, but where it runs is decided already
+
   // Of the present transaction, from its first message until its server is given back.
   bool scanned = false;  ///< `request` is that of the next bytes
   router::RouteRequest request;
@@ -62,6 +64,7 @@ struct ClientRoute {
     repeatable_size = 0;
     attempts = 0;
     avoid_version = 0;
+    local_wish.reset();
     pool = nullptr;
   }
 };

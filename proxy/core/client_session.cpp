@@ -209,7 +209,9 @@ void ClientSession::on_server_lost(std::string_view reason) {
   const bool retry = !sent_to_server_ && !replication_;
   if (!retry) {
     note_write_end();  // it may have been carried out
-    fatal(reason, core_->sqlstate("08006"));
+    // What only routing can bring about has its proper code in any case.
+    const bool routed = context_ != nullptr && context_->routed();
+    fatal(reason, routed ? std::string_view("08006") : core_->sqlstate("08006"));
     return;
   }
   // Nothing of this client has reached the server: it may have another one, with its old place in the queue.

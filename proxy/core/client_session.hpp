@@ -149,6 +149,8 @@ class ClientSession final : public Connection {
   // ---- from the server's relay ----
   /// The pool mode and what the client did say that a free server goes back to the pool.
   [[nodiscard]] bool releases_server() const;
+  /// It keeps its server between transactions.
+  [[nodiscard]] bool keeps_server() const { return pinned_ != PinReason::None; }
   /// Replies for this client.
   void deliver(std::span<const ByteView> pieces);
   /// A tracked parameter changed on the server. `after_reset`: because of RESET or DISCARD ALL, so the client's own
@@ -201,6 +203,8 @@ class ClientSession final : public Connection {
   [[nodiscard]] TimePoint route_deadline() const;
   [[nodiscard]] std::string no_host_text() const;
   bool accepts_role(ServerSession& server);
+  bool still_chosen();
+  void give_up_server(ServerSession& server);
   void guard(ByteView in);
   void send_again();
   [[nodiscard]] std::vector<std::string> texts_of(ByteView request);

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 namespace pgweir::core {
-namespace {}  // namespace
 
 std::vector<Unsupported> find_unsupported(const Config& config) {
   std::vector<Unsupported> found;

@@ -93,9 +93,11 @@ std::size_t ServerSession::relay(ByteView in) {
         return 0;
       case Weighed::Deliver:
         client_->end_guard();
+        answer_local(core_->batch());
         break;
       case Weighed::Retry:
         discarding_ = true;
+        answer_local(core_->batch());
         break;
       case Weighed::Lost:  // the server ends itself
         close("server conn crashed?");
@@ -141,48 +143,6 @@ std::size_t ServerSession::relay(ByteView in) {
     core_->wake(*client_);
   }
   return pos;
-}
-
-// What the first bytes of an answer mean for a request that may be run again: whatever only says that it was understood
-// is held back until something is known of how it went.
-ServerSession::Weighed ServerSession::weigh(ByteView in) {
-  constexpr std::size_t kHeldBackMax = 16384;
-  std::size_t pos = 0;
-  protocol::FrameHeader header;
-  while (pos < in.size() &&
-         read_frame_header(in.substr(pos), core_->config().max_packet_size, header) == protocol::FrameStatus::Ok) {
-    switch (header.type) {
-      case backend::ParseComplete:
-      case backend::BindComplete:
-      case backend::ParameterDescription:
-      case backend::RowDescription:
-      case backend::NoData:
-      case backend::NoticeResponse:
-      case backend::NotificationResponse:
-      case backend::ParameterStatus:
-        break;
-      case backend::ErrorResponse: {
-        if (in.size() - pos < header.total() && header.total() <= kCompleteMax) return Weighed::Undecided;
-        const ByteView body = in.substr(pos, header.total()).substr(protocol::kHeaderSize);
-        const auto error = protocol::parse_error_fields(body);
-        if (!error) return Weighed::Deliver;
-        const router::Retry retry = client_->may_retry(router::classify_failure(error->sqlstate, error->message));
-        if (retry == router::Retry::No) return Weighed::Deliver;
-        const bool fatal = error->severity_v == "FATAL" || error->severity_v == "PANIC";
-        if (fatal) {
-          hung_up_ = true;
-          return Weighed::Lost;
-        }
-        if (error->sqlstate == "25006") core_->witness(*context_, router::Witness::ReadOnlyError);
-        client_->prepare_retry(retry);
-        return Weighed::Retry;
-      }
-      default:
-        return Weighed::Deliver;
-    }
-    pos += header.total();
-  }
-  return in.size() > kHeldBackMax ? Weighed::Deliver : Weighed::Undecided;
 }
 
 void ServerSession::flush_to_client(OutBatch& out) {
@@ -323,7 +283,12 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
   if (ledger_.empty()) {
     // Between requests a server says so only when it ends (57P01, a timeout of an idle transaction).
     const bool fatal = error && (error->severity_v == "FATAL" || error->severity_v == "PANIC");
-    return fatal ? Step::Forward : unexpected(backend::ErrorResponse);
+    if (!fatal) return unexpected(backend::ErrorResponse);
+    if (status_ != 'I' || client_->keeps_server()) return Step::Forward;
+    // The client has had all it asked for, or has not asked yet: it has nothing to do with the end of this server.
+    flush_to_client(out);
+    end_between_transactions();
+    return Step::Stop;
   }
   ReplyEntry& front = ledger_.front();
   if (front.kind == ReplyKind::Mistake && error && error->sqlstate == front.change->sqlstate) {
@@ -532,6 +497,7 @@ void ServerSession::undo(ReplyEntry& entry) {
 
 // Replies that we give in the server's place, when their turn has come. Not in the middle of a message.
 void ServerSession::answer_local(OutBatch& out) {
+  if (client_ != nullptr && client_->guarded() && !discarding_) return;  // in their turn, when it is known how it went
   while (!ledger_.empty() && stream_left_ == 0) {
     switch (ledger_.front().kind) {
       case ReplyKind::LocalParse:

@@ -247,23 +247,14 @@ void ServerSession::drop_client(std::string_view reason) {
   close(reason);
 }
 
+void ServerSession::lose_host() {
+  host_lost_ = true;
+  close("server conn crashed?");
+}
+
 void ServerSession::abandon(std::string_view reason, bool interrupt) {
   finish_when_done_ = !interrupt;
   close(reason);
-}
-
-// The server ends while it owes the answer to a request that may be run again.
-void ServerSession::take_back_request() {
-  if (!discarding_) {
-    const router::Retry retry = client_->may_retry(router::FailureKind::ConnectionLost);
-    if (retry == router::Retry::No) return;
-    client_->prepare_retry(retry);
-  }
-  while (!ledger_.empty()) {
-    const std::size_t before = ledger_.size();
-    ledger_.fail([this](protocol::ReplyEntry& entry) { undo(entry); });
-    if (ledger_.size() == before) ledger_.drop_front();
-  }
 }
 
 void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::string_view message) {
@@ -286,8 +277,8 @@ void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::st
       PoolLock pools(core_->host());
       pools->server_closing(id_, core_->now(), core_->actions());
     }
-    if (working && !finish_when_done_) core_->interrupt_server(*this);
-    if (mid_request_ || !was_logged_in) {
+    if (working && !finish_when_done_ && !host_lost_) core_->interrupt_server(*this);
+    if (mid_request_ || !was_logged_in || host_lost_) {
       // A Terminate would be taken for the rest of the message, which might then be carried out; or for a password.
       end_output();
     } else {

@@ -95,6 +95,8 @@ class ServerSession final : public Connection {
   void close_between_transactions();
   /// The linked client is being closed for `reason`; the server goes with it, whatever it is doing.
   void drop_client(std::string_view reason);
+  /// Its host is no longer what it was chosen as, or cannot be reached: nothing more is sent there.
+  void lose_host();
   /// As close(), for a server that works on something nobody waits for any more. `interrupt` makes it stop; otherwise
   /// it may finish, keeping its permit until then.
   void abandon(std::string_view reason, bool interrupt);
@@ -179,6 +181,7 @@ class ServerSession final : public Connection {
   enum class Weighed { Undecided, Deliver, Retry, Lost };
   [[nodiscard]] Weighed weigh(ByteView in);
   void take_back_request();
+  void end_between_transactions();
   Step take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_reply(char type);
   Step unexpected(char type);
@@ -226,6 +229,7 @@ class ServerSession final : public Connection {
   bool needs_alignment_ = false;
   bool reset_seen_ = false;  ///< RESET or DISCARD ALL since the last ReadyForQuery
   bool copy_both_ = false;
+  bool host_lost_ = false;
   bool discarding_ = false;    ///< what comes is the rest of a request that is run again elsewhere
   bool catalog_seen_ = false;  ///< a statement of the transaction changed the catalogue
   bool terminated_ = false;    ///< Terminate was sent, waiting for the end

@@ -138,7 +138,7 @@ void WorkerCore::drop_lost_servers(HostGroup& group) {
     if (!may_go_on) lost.push_back(server.get());
   }
   for (ServerSession* server : lost) {
-    if (!server->closed() && !server->ending()) server->close("server conn crashed?");
+    if (!server->closed() && !server->ending()) server->lose_host();
   }
   for (const auto& [id, context] : contexts_) {
     if (context->group != &group || !context->host_id) continue;
@@ -219,9 +219,11 @@ std::string_view WorkerCore::role_of_host(const DatabaseConfig& database, const 
 
 void WorkerCore::set_catalog(const std::string& group, const std::string& dbname,
                              std::shared_ptr<const router::CatalogKnowledge> knowledge) {
-  Catalog& catalog = catalog_of(host_group(group), dbname);
+  HostGroup& known = host_group(group);
+  Catalog& catalog = catalog_of(known, dbname);
   catalog.knowledge = std::move(knowledge);
   ++catalog.epoch;
+  route_again(&known);
 }
 
 void WorkerCore::learn_write(const PoolContext& context, const std::string& text) {

@@ -24,7 +24,7 @@ constexpr std::chrono::milliseconds kShortestPause{20};
 constexpr std::chrono::seconds kLoginPause{5};
 constexpr const char* kRightsQuery = "SELECT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')";
 
-constexpr int kProbeColumns = 7;
+constexpr int kProbeColumns = 9;
 
 std::optional<std::string_view> cell(const PGresult* rows, int column) {
   if (::PQgetisnull(rows, 0, column) != 0) return std::nullopt;
@@ -47,7 +47,7 @@ boost::system::result<router::ProbeAnswer, std::string> read_probe(const PGresul
     return boost::system::result<router::ProbeAnswer, std::string>(boost::system::in_place_error,
                                                                    "unexpected answer to the probe: " + what);
   };
-  if (::PQntuples(rows) != 1 || ::PQnfields(rows) != kProbeColumns) return wrong("not one row of seven columns");
+  if (::PQntuples(rows) != 1 || ::PQnfields(rows) != kProbeColumns) return wrong("not one row of nine columns");
   const auto in_recovery = cell(rows, 0);
   if (in_recovery != "t" && in_recovery != "f") return wrong("no role");
   router::ProbeAnswer answer;
@@ -65,6 +65,8 @@ boost::system::result<router::ProbeAnswer, std::string> read_probe(const PGresul
   }
   if (!answer.in_recovery && answer.insert_lsn.value == 0) return wrong("a primary without a position");
   if (const auto age = number<std::int64_t>(cell(rows, 5))) answer.replay_age = std::chrono::milliseconds(*age);
+  const auto page_size = number<std::uint64_t>(cell(rows, 7)), segment_size = number<std::uint64_t>(cell(rows, 8));
+  answer.insert_lsn = router::end_of_record(answer.insert_lsn, page_size.value_or(0), segment_size.value_or(0));
   // bigint in PostgreSQL, and meant without a sign.
   if (const auto system = number<std::int64_t>(cell(rows, 6))) {
     answer.system_identifier = static_cast<std::uint64_t>(*system);
@@ -136,14 +138,14 @@ void HostProber::begin() {
   deadline_.async_wait([this, round = std::weak_ptr<char>(round_)](const boost::system::error_code& error) {
     if (error || round.expired()) return;
     connection_.close();
-    fail({{}, fmt::format("no answer within {}", core::format_duration(timing_.timeout)), false});
+    fail({{}, fmt::format("no answer within {}", core::format_duration(timing_.timeout))});
   });
   if (connection_.is_open()) return ask();
   if (host_.is_unix()) return connect({});
   if (is_numeric_address(host_.host)) return connect(host_.host);
   lookup_(host_.host, [this, round = std::weak_ptr<char>(round_)](const ResolvedName& name) {
     if (round.expired()) return;
-    if (!name.address) return fail({{}, "DNS lookup failed: " + name.failure, false});
+    if (!name.address) return fail({{}, "DNS lookup failed: " + name.failure});
     connect(address_host(*name.address));
   });
 }
@@ -167,7 +169,7 @@ void HostProber::ask() {
 void HostProber::answered(const PGresult* rows, const LibpqFailure* failure) {
   if (failure != nullptr) return fail(*failure);
   const auto answer = read_probe(rows);
-  if (!answer) return fail({{}, answer.error(), false});
+  if (!answer) return fail({{}, answer.error()});
   callbacks_.answered(*answer, sent_at_);
   if (answer->in_recovery && !rights_known_) return ask_for_rights();
   finish(jittered(timing_.interval));
@@ -190,7 +192,9 @@ void HostProber::fail(const LibpqFailure& failure) {
       failure.sqlstate.starts_with("28") || failure.sqlstate == "3D000" || failure.sqlstate == "42501";
   const pool::Duration interval = jittered(timing_.interval);
   finish(not_let_in ? std::max<pool::Duration>(interval, kLoginPause) : interval);
-  const auto kind = failure.refused ? router::ProbeFailure::Refused : router::ProbeFailure::Timeout;
+  const auto kind = failure.refused               ? router::ProbeFailure::Refused
+                    : failure.sqlstate == "53300" ? router::ProbeFailure::Busy
+                                                  : router::ProbeFailure::Timeout;
   callbacks_.failed(kind, explain(failure), sent_at_);
 }
 
@@ -210,7 +214,7 @@ pool::Duration HostProber::jittered(pool::Duration interval) {
 std::string HostProber::explain(const LibpqFailure& failure) const {
   std::string text = failure.text;
   if (!failure.sqlstate.empty()) text += fmt::format(" ({})", failure.sqlstate);
-  if (failure.sqlstate.starts_with("28") && !login_.password) {
+  if (failure.needs_password) {
     text += fmt::format("; no plain-text password of {} is known", login_.user);
   }
   if (failure.sqlstate == "42501") {

@@ -4,6 +4,7 @@
 #include <openssl/x509.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/asio/post.hpp>
 #include <cerrno>
@@ -33,6 +34,16 @@ void take_sqlstate(std::string& line, std::string& sqlstate) {
     sqlstate = std::string(rest.substr(0, 5));
     line.erase(at + 3, 7);
     return;
+  }
+}
+
+// Which host it is about is told anyway, and so is the severity.
+void drop_preamble(std::string& line) {
+  if (line.starts_with("connection to server ")) {
+    if (const std::size_t at = line.find(" failed: "); at != std::string::npos) line.erase(0, at + 9);
+  }
+  for (const std::string_view word : {"FATAL:  ", "ERROR:  ", "DETAIL:  ", "HINT:  "}) {
+    if (line.starts_with(word)) line.erase(0, word.size());
   }
 }
 
@@ -104,20 +115,25 @@ LibpqFailure failure_of(const PGresult* result) {
 
 LibpqFailure parse_libpq_error(std::string_view message) {
   LibpqFailure failure;
+  std::vector<std::string> told;
+  bool on_socket = false;
   while (!message.empty()) {
     const std::size_t end = std::min(message.find('\n'), message.size());
     std::string line(message.substr(0, end));
     message.remove_prefix(std::min(end + 1, message.size()));
     // Advice is indented; the place in PostgreSQL's source helps nobody.
     if (line.empty() || line.front() == '\t' || line.starts_with("LOCATION:")) continue;
+    on_socket = on_socket || line.starts_with("connection to server on socket");
     take_sqlstate(line, failure.sqlstate);
-    failure.text += (failure.text.empty() ? "" : "; ") + line;
+    drop_preamble(line);
+    // With and without TLS, it mostly fails alike.
+    if (std::find(told.begin(), told.end(), line) == told.end()) told.push_back(std::move(line));
   }
-  if (failure.text.empty()) failure.text = "connection failed";
+  failure.text = told.empty() ? "connection failed" : fmt::format("{}", fmt::join(told, "; "));
   // libpq keeps no errno: its texts are strerror's.
   const auto says = [&](int error) { return failure.text.find(std::strerror(error)) != std::string::npos; };
-  failure.refused = failure.sqlstate == "57P03" || (failure.sqlstate.empty() && says(ECONNREFUSED)) ||
-                    (failure.sqlstate.empty() && failure.text.find("on socket") != std::string::npos && says(ENOENT));
+  const bool nobody_listens = failure.sqlstate.empty() && (says(ECONNREFUSED) || (on_socket && says(ENOENT)));
+  failure.refused = failure.sqlstate == "57P03" || nobody_listens;
   return failure;
 }
 
@@ -189,7 +205,8 @@ void LibpqConnection::poll_connect() {
 }
 
 void LibpqConnection::open_failed() {
-  const LibpqFailure failure = parse_libpq_error(::PQerrorMessage(connection_));
+  LibpqFailure failure = parse_libpq_error(::PQerrorMessage(connection_));
+  failure.needs_password = ::PQconnectionNeedsPassword(connection_) != 0;
   const Opened opened = std::exchange(opened_, nullptr);
   close();
   opened(&failure);

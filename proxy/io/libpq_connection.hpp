@@ -18,9 +18,10 @@ namespace pgweir::io {
 
 /// What went wrong with a connection or a query.
 struct LibpqFailure {
-  std::string sqlstate;  ///< empty if it is not the server that says so
-  std::string text;      ///< one line, without libpq's advice
-  bool refused = false;  ///< nobody listens there, or 57P03: it does not accept connections now
+  std::string sqlstate;         ///< empty if it is not the server that says so
+  std::string text;             ///< one line, without libpq's advice
+  bool refused = false;         ///< nobody listens there, or 57P03: it does not accept connections now
+  bool needs_password = false;  ///< one was asked for, and none is known
 };
 
 /// Takes libpq's message apart: that of a failed connection (verbosity PQERRORS_VERBOSE), or a plain one.

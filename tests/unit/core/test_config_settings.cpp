@@ -166,8 +166,8 @@ Config set(const Config& config, std::string_view key, std::string_view value) {
   return *std::get<0>(result);
 }
 
-std::string set_error(std::string_view key, std::string_view value) {
-  const auto result = with_setting(Config{}, key, value);
+std::string set_error(std::string_view key, std::string_view value, const Config& running = {}) {
+  const auto result = with_setting(running, key, value);
   return result.index() == 1 ? std::get<1>(result) : "no error";
 }
 
@@ -461,14 +461,34 @@ TEST_CASE("what the engine cannot do is reported with its line") {
   CHECK(problems_of("[pgbouncer]\n[pgweir]\npatroni_urls = http://127.0.0.1:8008\nhttp_listen = 127.0.0.1:9\n") ==
         "main.ini:3: patroni_urls: not supported yet; expected no value\n"
         "main.ini:4: http_listen: not supported yet; expected no value\n");
-  CHECK(problems_of("[databases]\na = user=u read_write_split=1\n* = target_session_attrs=primary\n[pgbouncer]\n"
-                    "auth_user = u\n")
-            .empty());
   CHECK(problems_of("[databases]\na = read_write_split=0 target_session_attrs=any\n[pgbouncer]\n").empty());
   Config config;
   config.http_listen = "x";
   CHECK(unsupported_settings(config).size() == 1);
   CHECK(unsupported_settings(Config{}).empty());
+}
+
+TEST_CASE("databases that are routed by role need somebody who asks for the roles") {
+  const std::string wanted =
+      "expected role_check_user in [pgweir], or user= here, or auth_user: the hosts are asked for their roles as that "
+      "user\n";
+  CHECK(problems_of("[databases]\na = read_write_split=1\n* = target_session_attrs=primary\n[pgbouncer]\n") ==
+        "main.ini:2: a: read_write_split: " + wanted + "main.ini:3: *: target_session_attrs: " + wanted);
+  CHECK(problems_of("[databases]\na = user=u read_write_split=1\n[pgbouncer]\n").empty());
+  CHECK(problems_of("[databases]\na = auth_user=u read_write_split=1\n[pgbouncer]\n").empty());
+  CHECK(problems_of("[databases]\na = read_write_split=1\n[pgbouncer]\nauth_user=u\n").empty());
+  const Config config = good("[databases]\na = read_write_split=1\n[pgbouncer]\n[pgweir]\nrole_check_user=u\n");
+  CHECK(set_error("role_check_user", "", config) ==
+        "role_check_user: database \"a\": read_write_split: " + wanted.substr(0, wanted.size() - 1));
+}
+
+TEST_CASE("a host that is listed twice would look like two primaries") {
+  const std::string text = "[databases]\na = host=h,i,h port=1,1,1 user=u target_session_attrs=primary\n[pgbouncer]\n";
+  CHECK(problems_of(text) ==
+        "main.ini:2: a: host: h:1 is listed twice; target_session_attrs needs to tell the hosts apart\n");
+  CHECK(
+      problems_of("[databases]\na = host=h,i,h port=1,1,2 user=u target_session_attrs=primary\n[pgbouncer]\n").empty());
+  CHECK(problems_of("[databases]\na = host=h,i,h port=1,1,1\n[pgbouncer]\n").empty());
 }
 
 TEST_CASE("TLS settings for clients must fit together") {

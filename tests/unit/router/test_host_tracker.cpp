@@ -251,6 +251,25 @@ TEST_CASE("one probe without answer is no death, two are; a refused connection i
   CHECK_FALSE(rig.primary_host());
 }
 
+TEST_CASE("a host without a connection left for the prober is what it was") {
+  Rig rig;
+  rig.answer(kA, primary(1, 10));
+  rig.answer(kB, standby(1, 10));
+  for (int i = 0; i < 5; ++i) {
+    rig.fail(kA, ProbeFailure::Busy);
+    rig.fail(kB, ProbeFailure::Busy);
+    rig.fail(kC, ProbeFailure::Busy);
+  }
+  CHECK(rig.primary_host() == kA);
+  CHECK(rig.host(kB).takes_reads());
+  CHECK(rig.host(kA).reason == "does not answer");
+  CHECK(rig.tracker.take_probe_requests().empty());
+  rig.answer(kA, primary(1, 100000));
+  CHECK(rig.host(kB).refusal == ReadRefusal::LagBytes);  // nothing new is known of it
+  rig.answer(kC, primary(2, 20));
+  CHECK(rig.primary_host() == kC);
+}
+
 TEST_CASE("a standby out of the limits takes no reads, and comes back well within them") {
   Rig rig;
   rig.answer(kA, primary(1, 10000));

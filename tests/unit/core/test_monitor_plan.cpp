@@ -1,0 +1,99 @@
+// Which hosts are watched, as whom, and for which catalogues.
+#include <catch2/catch.hpp>
+
+#include "config_test.hpp"
+#include "proxy/core/monitor_plan.hpp"
+
+using namespace pgweir::core;
+using namespace std::chrono_literals;
+
+namespace {
+
+MonitorPlan plan_of(const std::string& text, std::map<std::string, std::string, std::less<>> users = {}) {
+  Settings settings;
+  settings.config = std::make_shared<const Config>(good(text));
+  settings.users = std::make_shared<const std::map<std::string, std::string, std::less<>>>(std::move(users));
+  return make_monitor_plan(settings);
+}
+
+const std::string kHosts = "host=h,i port=1,2 ";
+
+}  // namespace
+
+TEST_CASE("only databases that are routed by role are watched") {
+  CHECK(plan_of("[databases]\na = host=h,i\nb = target_session_attrs=any\n* = host=h\n[pgbouncer]\n").groups.empty());
+}
+
+TEST_CASE("databases with the same hosts are one group") {
+  const auto plan = plan_of("[databases]\na = " + kHosts + "dbname=x read_write_split=1\nb = " + kHosts +
+                            "target_session_attrs=primary\nc = host=i,h port=2,1 read_write_split=1\nd = " + kHosts +
+                            "read_write_split=1\ne = " + kHosts + "target_session_attrs=standby\nf = " + kHosts +
+                            "target_session_attrs=any\n[pgbouncer]\n[pgweir]\nrole_check_user = m\n"
+                            "role_check_interval = 1s\nmax_replica_lag_bytes = 7\nmax_replica_lag_ms = 8\n");
+  REQUIRE(plan.groups.size() == 2);
+  const auto& group = plan.groups.at("h:1,i:2");
+  CHECK(group.databases == "a,b,d,...");
+  CHECK(group.hosts == std::vector<HostPort>{{"h", 1}, {"i", 2}});
+  CHECK(group.login.user == "m");
+  CHECK(group.login.dbname == "x");
+  REQUIRE(group.catalogs.size() == 2);
+  CHECK(group.catalogs.at("x").dbname == "x");
+  CHECK(group.catalogs.contains("d"));
+  CHECK_FALSE(group.other_catalogs);
+  CHECK(plan.groups.at("i:2,h:1").databases == "c");
+  CHECK(plan.interval == 1s);
+  CHECK(plan.timeout == 1s);
+  CHECK(plan.policy.lag_bytes_max == 7);
+  CHECK(plan.policy.lag_max == 8ms);
+}
+
+TEST_CASE("who logs in, and with which password") {
+  const auto login = [](const std::string& entry, const std::string& more = "", const std::string& own = "",
+                        std::map<std::string, std::string, std::less<>> users = {}) {
+    return plan_of(
+               "[databases]\na = read_write_split=1 " + entry + "\n[pgbouncer]\n" + more + "\n[pgweir]\n" + own + "\n",
+               std::move(users))
+        .groups.begin()
+        ->second.login;
+  };
+  CHECK(login("user=u password=p").user == "u");
+  CHECK(login("user=u password=p").password == "p");
+  CHECK(login("user=u", "", "", {{"u", "q"}}).password == "q");
+  CHECK(login("auth_user=v", "auth_user=w").user == "v");
+  CHECK(login("", "auth_user=w", "", {{"w", "q"}}).password == "q");
+  CHECK(login("user=u password=p", "", "role_check_user=m", {{"m", "q"}}).user == "m");
+  CHECK(login("user=u password=p", "", "role_check_user=m", {{"m", "q"}}).password == "q");
+  CHECK(login("user=u password=p", "", "role_check_user=m").password == std::nullopt);
+  CHECK(login("user=u password=p", "", "role_check_user=u").password == "p");
+  // libpq cannot log in with what only proves a password.
+  CHECK(login("user=u", "", "", {{"u", "md5" + std::string(32, '0')}}).password == std::nullopt);
+  CHECK(login("user=u", "", "", {{"u", ""}}).password == std::nullopt);
+}
+
+TEST_CASE("TLS and sockets are those of the server connections") {
+  const auto plan = plan_of(
+      "[databases]\na = host=h sslmode=verify-full sslrootcert=ca sslcert=c sslkey=k user=u read_write_split=1\n"
+      "b = port=9 user=u "
+      "target_session_attrs=primary\n[pgbouncer]\nunix_socket_dir=/run/x\nserver_tls_sslmode=require\n");
+  const auto& login = plan.groups.at("h:5432").login;
+  CHECK(login.sslmode == SslMode::VerifyFull);
+  CHECK((login.ca_file == "ca" && login.cert_file == "c" && login.key_file == "k"));
+  const auto& local = plan.groups.at(":9");
+  CHECK(local.hosts == std::vector<HostPort>{{"/run/x", 9}});
+  CHECK(local.login.sslmode == SslMode::Require);
+}
+
+TEST_CASE("the entry * asks in the common database, and its catalogues come with its clients") {
+  const auto plan = plan_of(
+      "[databases]\n* = host=h read_write_split=1\nz = host=h target_session_attrs=primary\n"
+      "[pgbouncer]\nauth_user=u\n");
+  const auto& group = plan.groups.at("h:5432");
+  CHECK(group.databases == "z,*");
+  CHECK(group.login.dbname == "z");
+  CHECK(group.catalogs.empty());
+  REQUIRE(group.other_catalogs);
+  CHECK(group.other_catalogs->dbname == "postgres");
+  const auto named = plan_of("[databases]\n* = host=h dbname=x read_write_split=1\n[pgbouncer]\nauth_user=u\n");
+  CHECK(named.groups.at("h:5432").catalogs.contains("x"));
+  CHECK_FALSE(named.groups.at("h:5432").other_catalogs);
+}
