@@ -3,7 +3,6 @@
 // set_catalog; sessions ask it where a transaction may go.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -43,23 +42,16 @@ using pool::TimePoint;
 }
 
 /// When any client of a database last had a write acknowledged; shared by all workers. Written before the client hears
-/// of it, so that whoever begins later sees it.
+/// of it, so that whoever begins later sees it. This one is for a single thread; where there are several, the Host has
+/// another.
 class SharedWriteToken {
  public:
-  void write_acknowledged(router::TimePoint now) {
-    auto known = last_.load();
-    const auto fresh = now.time_since_epoch().count();
-    while (fresh > known && !last_.compare_exchange_weak(known, fresh)) {
-    }
-  }
-  [[nodiscard]] router::WriteToken token() const {
-    router::WriteToken result;
-    result.write_acknowledged(router::TimePoint(router::Duration(last_.load())));
-    return result;
-  }
+  virtual ~SharedWriteToken() = default;
+  virtual void write_acknowledged(router::TimePoint now) { token_.write_acknowledged(now); }
+  [[nodiscard]] virtual router::WriteToken token() const { return token_; }
 
  private:
-  std::atomic<router::Duration::rep> last_{router::kLongAgo.time_since_epoch().count()};
+  router::WriteToken token_;
 };
 
 /// What one worker knows about statements for one database of a group.
