@@ -108,6 +108,11 @@ void HostProber::probe_within(pool::Duration delay) {
   }
 }
 
+void HostProber::follow_within(pool::Duration delay) {
+  following_ = true;
+  probe_within(delay);
+}
+
 void HostProber::set_login(const core::MonitorLogin& login) {
   if (login == login_) return;
   login_ = login;
@@ -198,6 +203,7 @@ void HostProber::fail(const LibpqFailure& failure) {
 
 void HostProber::finish(pool::Duration pause) {
   if (std::exchange(stale_, false)) connection_.close();
+  if (std::exchange(following_, false)) pause += timing_.interval / 2;
   busy_ = false;
   round_.reset();
   deadline_.cancel();

@@ -47,6 +47,9 @@ class HostProber {
   void probe_now();
   /// The next probe begins within `delay`.
   void probe_within(pool::Duration delay);
+  /// The next probe begins within `delay`, and the one after it will be asked for in the same way: without being told
+  /// so it waits half an interval longer than usual.
+  void follow_within(pool::Duration delay);
   void set_timing(Timing timing) { timing_ = timing; }
   /// Begins a new connection if it differs.
   void set_login(const core::MonitorLogin& login);
@@ -76,6 +79,7 @@ class HostProber {
   std::chrono::steady_clock::time_point begun_{};  // the last probe
   router::TimePoint sent_at_ = router::kLongAgo;
   bool busy_ = false;
+  bool following_ = false;
   bool again_ = false;  // somebody asked for a probe while one was under way
   bool stale_ = false;  // the login has changed since the connection began
   bool rights_known_ = false;
