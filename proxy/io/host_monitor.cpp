@@ -199,6 +199,14 @@ void HostMonitor::catalog_changed(const std::string& group, const std::string& d
   catalogs_.changed(group, dbname);
 }
 
+void HostMonitor::addresses_changed(const std::string& name, const std::vector<std::string>& addresses) {
+  boost::asio::post(context_, [this, name, addresses] {
+    for (const auto& [group_name, group] : groups_) {
+      for (const auto& prober : group->probers) prober->addresses_changed(name, addresses);
+    }
+  });
+}
+
 // ---- what the probes say ----
 
 void HostMonitor::answered(Group& group, router::HostId host, const router::ProbeAnswer& answer,

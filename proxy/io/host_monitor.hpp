@@ -43,6 +43,8 @@ class HostMonitor {
   /// Any thread, cheap: see core::Host.
   void witness(const std::string& group, router::HostId host, router::Witness witness);
   void catalog_changed(const std::string& group, const std::string& dbname);
+  /// Any thread: a name has other addresses now, as text.
+  void addresses_changed(const std::string& name, const std::vector<std::string>& addresses);
 
  private:
   struct Group;

@@ -116,6 +116,15 @@ void HostProber::follow_within(pool::Duration delay) {
 void HostProber::set_login(const core::MonitorLogin& login) {
   if (login == login_) return;
   login_ = login;
+  connect_anew();
+}
+
+void HostProber::addresses_changed(const std::string& name, const std::vector<std::string>& addresses) {
+  if (name != host_.host || address_.empty()) return;
+  if (std::find(addresses.begin(), addresses.end(), address_) == addresses.end()) connect_anew();
+}
+
+void HostProber::connect_anew() {
   stale_ = busy_;
   if (!busy_) connection_.close();
   probe_now();
@@ -155,6 +164,7 @@ void HostProber::begin() {
 
 void HostProber::connect(const std::string& address) {
   rights_known_ = false;
+  address_ = address;
   connection_.open(host_, address, login_, [this](const LibpqFailure* failure) { connected(failure); });
 }
 

@@ -238,6 +238,23 @@ class TestFailures:
         pooler.signal(signal.SIGTERM)
         pooler.wait_exit(5)
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="port 53 needs root")
+    def test_a_name_that_moves_to_another_host(self, make_pooler, pair, names):
+        """Noticed when a server connection has the name looked up again, as for the connections themselves."""
+        names.addresses["db.example"] = ["127.0.0.1"]
+        pooler = watch(make_pooler, pair, start=False,
+                       entry=f"host=db.example port={pair.primary.port} dbname=app read_write_split=1")
+        pooler.settings.update(resolv_conf=write_file(pooler.home / "resolv.conf", f"nameserver {ADDRESS}\n"),
+                               dns_max_ttl=0, server_login_retry=0, query_wait_timeout=1)
+        pooler.start()
+        wait_log(pooler, f"app: primary is db.example:{pair.primary.port} (timeline 1)")
+        assert pooler.wire().value("SELECT 1") == "1"
+        names.addresses["db.example"] = ["127.0.0.2"]
+        pooler.admin("RECONNECT")
+        with pytest.raises(WireError):
+            pooler.wire().value("SELECT 1")
+        wait_log(pooler, f"app: primary db.example:{pair.primary.port} is lost: Connection refused")
+
     def watch_by_name(self, make_pooler, pair):
         entry = f"host=127.0.0.1,db.example port={pair.primary.port},{pair.standby.port} dbname=app read_write_split=1"
         pooler = watch(make_pooler, pair, entry=entry, start=False)
