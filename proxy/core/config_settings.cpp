@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "proxy/core/ldap_options.hpp"
+#include "proxy/core/patroni.hpp"
 
 namespace pgweir::core {
 namespace {
@@ -315,6 +316,11 @@ std::optional<std::string> assign_setting(Config& config, const Setting& setting
   if (setting.name == "auth_ldap_options" && !text.empty()) {
     auto parsed = parse_ldap_options(text);
     if (parsed.has_error()) return std::move(parsed.error());
+  }
+  if (setting.name == "patroni_urls") {
+    for (const std::string& item : parse_list(text, setting.list_form).items) {
+      if (auto url = parse_patroni_url(item); !url) return std::move(url.error());
+    }
   }
   return std::visit([&](auto field) { return assign(config, field, setting, text); }, setting.field);
 }

@@ -7,9 +7,6 @@ namespace pgweir::core {
 
 std::vector<Unsupported> find_unsupported(const Config& config) {
   std::vector<Unsupported> found;
-  if (!config.patroni_urls.items.empty()) {
-    found.push_back({Section::Pgweir, "patroni_urls", "not supported yet; expected no value"});
-  }
   if (!config.http_listen.empty()) {
     found.push_back({Section::Pgweir, "http_listen", "not supported yet; expected no value"});
   }

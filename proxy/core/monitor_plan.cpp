@@ -99,9 +99,13 @@ MonitorPlan make_monitor_plan(const Settings& settings) {
   plan.timeout = config.role_check_timeout;
   plan.policy.lag_bytes_max = static_cast<std::uint64_t>(config.max_replica_lag_bytes);
   plan.policy.lag_max = config.max_replica_lag_ms;
-  plan.patroni_urls = config.patroni_urls.items;
   for (const auto& [name, database] : config.databases) add_database(plan, settings, database);
   if (config.fallback) add_database(plan, settings, *config.fallback);
+  if (plan.groups.empty()) return plan;
+  for (const std::string& text : config.patroni_urls.items) {
+    if (auto url = parse_patroni_url(text)) plan.patroni_urls.push_back(std::move(*url));
+  }
+  plan.patroni_ca_file = config.server_tls_ca_file;
   return plan;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "proxy/core/config_unsupported.hpp"
+#include "proxy/core/patroni.hpp"
 #include "proxy/core/pool_context.hpp"
 #include "router/host_tracker.hpp"
 
@@ -41,7 +42,8 @@ struct MonitorPlan {
   Duration interval{};                           ///< role_check_interval
   Duration timeout{};                            ///< role_check_timeout
   router::TrackerPolicy policy;
-  std::vector<std::string> patroni_urls;
+  std::vector<PatroniUrl> patroni_urls;  ///< empty as well if no database is routed by role
+  std::string patroni_ca_file;           ///< for https, as for servers; empty: the system's
 };
 
 /// Empty groups if no database is routed by role.

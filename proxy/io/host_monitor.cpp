@@ -68,7 +68,13 @@ struct HostMonitor::Group {
 HostMonitor::HostMonitor(Outlets outlets)
     : outlets_(std::move(outlets)),
       work_(boost::asio::make_work_guard(context_)),
-      catalogs_(outlets_.catalog, outlets_.lookup) {}
+      catalogs_(outlets_.catalog, outlets_.lookup),
+      patroni_(
+          context_,
+          [this](const std::string& name, Resolver::Callback reply) {
+            outlets_.lookup(name, context_, std::move(reply));
+          },
+          [this](const std::vector<core::PatroniMember>& members) { take_members(members); }) {}
 
 HostMonitor::~HostMonitor() {
   context_.stop();
@@ -105,6 +111,11 @@ void HostMonitor::take_plan(core::MonitorPlan plan) {
       make_group(name, what);
     }
   }
+  TlsSettings tls;
+  tls.sslmode = "verify-full";
+  tls.ca_file = plan_.patroni_ca_file;
+  if (plan_.patroni_urls.empty()) members_.clear();
+  patroni_.set(plan_.patroni_urls, timing(), tls);
 }
 
 void HostMonitor::make_group(const std::string& name, const core::MonitoredGroup& what) {
@@ -188,6 +199,14 @@ void HostMonitor::catalog_changed(const std::string& group, const std::string& d
   catalogs_.changed(group, dbname);
 }
 
+void HostMonitor::addresses_changed(const std::string& name, const std::vector<std::string>& addresses) {
+  boost::asio::post(context_, [this, name, addresses] {
+    for (const auto& [group_name, group] : groups_) {
+      for (const auto& prober : group->probers) prober->addresses_changed(name, addresses);
+    }
+  });
+}
+
 // ---- what the probes say ----
 
 void HostMonitor::answered(Group& group, router::HostId host, const router::ProbeAnswer& answer,
@@ -202,7 +221,7 @@ void HostMonitor::follow_primary(Group& group) {
   for (std::size_t i = 0; i < group.probers.size(); ++i) {
     const router::HostState& host = table->hosts[i];
     if (host.role == router::HostRole::Standby && host.health == router::HostHealth::Up) {
-      group.probers[i]->probe_within(kFollow);
+      group.probers[i]->follow_within(kFollow);
     }
   }
 }
@@ -215,6 +234,35 @@ void HostMonitor::lacks_monitor_role(Group& group, router::HostId host) {
       "{}: user {} is not a member of pg_monitor on {}: after a failover this host takes no reads before its next "
       "restartpoint, because the timeline that it streams is hidden",
       group.plan.databases, group.plan.login.user, group.tracker.table()->host(host).name);
+}
+
+// ---- what Patroni says ----
+
+// Whatever has changed there, the hosts themselves are asked what it means.
+void HostMonitor::take_members(const std::vector<core::PatroniMember>& members) {
+  if (members == members_) return;
+  for (const core::PatroniMember& member : members) {
+    const auto known =
+        std::find_if(members_.begin(), members_.end(), [&](const auto& one) { return one.host == member.host; });
+    if (known == members_.end()) tell_unlisted(member);
+    if (member.leads() && (known == members_.end() || !known->leads())) {
+      log().info("Patroni: {} at {}:{} leads", member.name, member.host.host, member.host.port);
+    }
+  }
+  members_ = members;
+  for (const auto& [name, group] : groups_) {
+    for (const auto& prober : group->probers) prober->probe_now();
+  }
+}
+
+void HostMonitor::tell_unlisted(const core::PatroniMember& member) const {
+  const bool listed = std::any_of(groups_.begin(), groups_.end(), [&](const auto& group) {
+    const auto& hosts = group.second->plan.hosts;
+    return std::find(hosts.begin(), hosts.end(), member.host) != hosts.end();
+  });
+  if (listed) return;
+  log().warning("Patroni: {} at {}:{} is a member of the cluster, but in the host list of no database", member.name,
+                member.host.host, member.host.port);
 }
 
 // After each event of a tracker: probes that it wants, lines for the log, a snapshot for the workers.

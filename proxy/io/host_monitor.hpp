@@ -17,6 +17,7 @@
 #include "proxy/core/monitor_plan.hpp"
 #include "proxy/io/catalog_reader.hpp"
 #include "proxy/io/host_prober.hpp"
+#include "proxy/io/patroni_client.hpp"
 
 namespace pgweir::io {
 
@@ -42,6 +43,8 @@ class HostMonitor {
   /// Any thread, cheap: see core::Host.
   void witness(const std::string& group, router::HostId host, router::Witness witness);
   void catalog_changed(const std::string& group, const std::string& dbname);
+  /// Any thread: a name has other addresses now, as text.
+  void addresses_changed(const std::string& name, const std::vector<std::string>& addresses);
 
  private:
   struct Group;
@@ -59,6 +62,8 @@ class HostMonitor {
   void take_notes();
   void answered(Group& group, router::HostId host, const router::ProbeAnswer& answer, router::TimePoint sent_at);
   void lacks_monitor_role(Group& group, router::HostId host);
+  void take_members(const std::vector<core::PatroniMember>& members);
+  void tell_unlisted(const core::PatroniMember& member) const;
   void settle(Group& group);
   void follow_primary(Group& group);
   void publish(Group& group);
@@ -69,6 +74,8 @@ class HostMonitor {
   boost::asio::io_context context_{1};
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   CatalogReader catalogs_;
+  PatroniClient patroni_;
+  std::vector<core::PatroniMember> members_;  // as Patroni said last
   core::MonitorPlan plan_;
   std::map<std::string, std::unique_ptr<Group>> groups_;
   std::mutex mutex_;

@@ -110,9 +110,23 @@ void HostProber::probe_within(pool::Duration delay) {
   }
 }
 
+void HostProber::follow_within(pool::Duration delay) {
+  following_ = true;
+  probe_within(delay);
+}
+
 void HostProber::set_login(const core::MonitorLogin& login) {
   if (login == login_) return;
   login_ = login;
+  connect_anew();
+}
+
+void HostProber::addresses_changed(const std::string& name, const std::vector<std::string>& addresses) {
+  if (name != host_.host || address_.empty()) return;
+  if (std::find(addresses.begin(), addresses.end(), address_) == addresses.end()) connect_anew();
+}
+
+void HostProber::connect_anew() {
   stale_ = busy_;
   if (!busy_) connection_.close();
   probe_now();
@@ -152,6 +166,7 @@ void HostProber::begin() {
 
 void HostProber::connect(const std::string& address) {
   rights_known_ = false;
+  address_ = address;
   connection_.open(host_, address, login_, [this](const LibpqFailure* failure) { connected(failure); });
 }
 
@@ -200,6 +215,7 @@ void HostProber::fail(const LibpqFailure& failure) {
 
 void HostProber::finish(pool::Duration pause) {
   if (std::exchange(stale_, false)) connection_.close();
+  if (std::exchange(following_, false)) pause += timing_.interval / 2;
   busy_ = false;
   round_.reset();
   deadline_.cancel();

@@ -47,7 +47,13 @@ class HostProber {
   void probe_now();
   /// The next probe begins within `delay`.
   void probe_within(pool::Duration delay);
+  /// The next probe begins within `delay`, and the one after it will be asked for in the same way: without being told
+  /// so it waits half an interval longer than usual.
+  void follow_within(pool::Duration delay);
   void set_timing(Timing timing) { timing_ = timing; }
+  /// A name has other addresses now, as text: begins a new connection if this is about the host, and the one it has
+  /// leads to an address that is gone.
+  void addresses_changed(const std::string& name, const std::vector<std::string>& addresses);
   /// Begins a new connection if it differs.
   void set_login(const core::MonitorLogin& login);
 
@@ -61,6 +67,7 @@ class HostProber {
   void ask_for_rights();
   void fail(const LibpqFailure& failure);
   void finish(pool::Duration pause);
+  void connect_anew();
   [[nodiscard]] pool::Duration jittered(pool::Duration interval);
   [[nodiscard]] std::string explain(const LibpqFailure& failure) const;
 
@@ -70,14 +77,16 @@ class HostProber {
   NameLookup lookup_;
   Callbacks callbacks_;
   LibpqConnection connection_;
+  std::string address_;  // that it leads to
   boost::asio::steady_timer next_;
   boost::asio::steady_timer deadline_;
   std::chrono::steady_clock::time_point due_{};
   std::chrono::steady_clock::time_point begun_{};  // the last probe
   router::TimePoint sent_at_ = router::kLongAgo;
   bool busy_ = false;
+  bool following_ = false;
   bool again_ = false;  // somebody asked for a probe while one was under way
-  bool stale_ = false;  // the login has changed since the connection began
+  bool stale_ = false;  // the connection is to be closed after this probe
   bool rights_known_ = false;
   std::minstd_rand random_;
   std::chrono::steady_clock::time_point wish_{};  // probe_within() while one was under way

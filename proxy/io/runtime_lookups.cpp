@@ -50,6 +50,7 @@ void Runtime::start_resolver() {
     for (pool::WorkerId id = 0; id < worker_count_; ++id) {
       workers_[0]->post(id, [name, texts](core::WorkerCore& there) { there.addresses_changed(name, texts); });
     }
+    monitor_->addresses_changed(name, texts);
   });
 }
 

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from certs import Authority
+from fake_patroni import FakePatroni
 from harness import PG15_BIN, as_run_user, free_port, make_dir, run, wait_until, write_file
 from name_server import ADDRESS
 from postgres import Cluster, Standby
@@ -237,6 +238,23 @@ class TestFailures:
         pooler.signal(signal.SIGTERM)
         pooler.wait_exit(5)
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="port 53 needs root")
+    def test_a_name_that_moves_to_another_host(self, make_pooler, pair, names):
+        """Noticed when a server connection has the name looked up again, as for the connections themselves."""
+        names.addresses["db.example"] = ["127.0.0.1"]
+        pooler = watch(make_pooler, pair, start=False,
+                       entry=f"host=db.example port={pair.primary.port} dbname=app read_write_split=1")
+        pooler.settings.update(resolv_conf=write_file(pooler.home / "resolv.conf", f"nameserver {ADDRESS}\n"),
+                               dns_max_ttl=0, server_login_retry=0, query_wait_timeout=1)
+        pooler.start()
+        wait_log(pooler, f"app: primary is db.example:{pair.primary.port} (timeline 1)")
+        assert pooler.wire().value("SELECT 1") == "1"
+        names.addresses["db.example"] = ["127.0.0.2"]
+        pooler.admin("RECONNECT")
+        with pytest.raises(WireError):
+            pooler.wire().value("SELECT 1")
+        wait_log(pooler, f"app: primary db.example:{pair.primary.port} is lost: Connection refused")
+
     def watch_by_name(self, make_pooler, pair):
         entry = f"host=127.0.0.1,db.example port={pair.primary.port},{pair.standby.port} dbname=app read_write_split=1"
         pooler = watch(make_pooler, pair, entry=entry, start=False)
@@ -332,6 +350,40 @@ class TestTransport:
         pooler = watch(make_pooler, pair, entry=entry)
         wait_log(pooler, f"app: 127.0.0.1:{pair.primary.port} cannot be asked: ")
         assert "certificate verify failed" in pooler.log()
+
+
+class TestPatroni:
+    @pytest.fixture
+    def patroni(self):
+        one = FakePatroni()
+        yield one
+        one.close()
+
+    def test_what_it_says_has_the_hosts_asked_at_once(self, make_pooler, own_pair, patroni):
+        pair = own_pair
+        patroni.members = [patroni.member("a", pair.primary.port, "leader"),
+                           patroni.member("b", pair.standby.port, "replica", "streaming")]
+        pooler = watch(make_pooler, pair, pgweir={"patroni_urls": f"http://127.0.0.1:{free_port()}, {patroni.url}"})
+        wait_roles(pooler, pair)
+        wait_log(pooler, f"Patroni: a at {pair.name(pair.primary)} leads")
+        patroni.members = [patroni.member("b", pair.standby.port, "leader")]
+        wait_log(pooler, f"Patroni: b at {pair.name(pair.standby)} leads")
+        # It is not believed: the hosts say what they are.
+        pid, = wait_until(lambda: probing(pair.primary), 5, "a probe")
+        wait_probes(pair.primary, pid)
+        assert pooler.log().count("primary is") == 1
+        patroni.members = [patroni.member("c", 1, "replica")]
+        wait_log(pooler, "Patroni: c at 127.0.0.1:1 is a member of the cluster, but in the host list of no database")
+
+    def test_that_nobody_answers_is_told_once(self, make_pooler, pair):
+        port = free_port()
+        pooler = watch(make_pooler, pair, pgweir={"patroni_urls": f"http://127.0.0.1:{port}"})
+        wait_log(pooler, f"Patroni at http://127.0.0.1:{port}: Connection refused")
+        wait_roles(pooler, pair)
+        pid, = wait_until(lambda: probing(pair.primary), 5, "a probe")
+        wait_probes(pair.primary, pid)
+        wait_probes(pair.primary, pid)
+        assert pooler.log().count("Patroni at") == 1
 
 
 def catalog_reads(cluster):

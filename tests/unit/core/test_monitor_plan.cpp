@@ -97,3 +97,31 @@ TEST_CASE("the entry * asks in the common database, and its catalogues come with
   CHECK(named.groups.at("h:5432").catalogs.contains("x"));
   CHECK_FALSE(named.groups.at("h:5432").other_catalogs);
 }
+
+TEST_CASE("Patroni is asked only for the sake of routed databases") {
+  const std::string more =
+      "[pgbouncer]\nauth_user=u\nserver_tls_ca_file=ca\n[pgweir]\npatroni_urls=http://h:1, https://i\n";
+  CHECK(plan_of("[databases]\na = host=h\n" + more).patroni_urls.empty());
+  const auto plan = plan_of("[databases]\na = host=h read_write_split=1\n" + more);
+  CHECK(plan.patroni_urls == std::vector<PatroniUrl>{{false, "h", 1, ""}, {true, "i", 8008, ""}});
+  CHECK(plan.patroni_ca_file == "ca");
+}
+
+TEST_CASE("addresses of Patroni") {
+  const auto good_url = [](const char* text) {
+    const auto url = parse_patroni_url(text);
+    REQUIRE(url.has_value());
+    return *url;
+  };
+  CHECK(good_url("http://10.0.0.1:8008") == PatroniUrl{false, "10.0.0.1", 8008, ""});
+  CHECK(good_url("http://h/") == PatroniUrl{false, "h", 8008, ""});
+  CHECK(good_url("https://h:443/api/") == PatroniUrl{true, "h", 443, "/api"});
+  CHECK(good_url("https://[::1]:9") == PatroniUrl{true, "::1", 9, ""});
+  CHECK(good_url("http://[::1]") == PatroniUrl{false, "::1", 8008, ""});
+  for (const char* text : {"", "h", "ftp://h", "http://", "http://:1", "http://h:", "http://h:0", "http://h:65536",
+                           "http://h:x", "http://u@h", "http://h?x", "http://h#x", "http://h h", "http://[::1",
+                           "http://[::1]x", "http://[::1]:", "http://[]:1"}) {
+    INFO(text);
+    CHECK(parse_patroni_url(text).has_error());
+  }
+}
