@@ -222,7 +222,8 @@ void Runtime::on_signal(int number) {
   switch (number) {
     case SIGHUP:
       if (suspend_ != Suspend::No) {
-        log().warning("got SIGHUP while suspended, ignored");
+        log().warning("got SIGHUP while suspended, only the log is reopened");
+        reopen_log();
         break;
       }
       log().info("got SIGHUP, re-reading config");
@@ -314,9 +315,19 @@ std::string Runtime::reload_files() {
   const std::string path = config().conffile.value_or(options_.config_file);
   if (!take_over(load_settings(path, settings_.get()), true)) {
     log().error("cannot load config file, the running configuration stays in force");
+    reopen_log();
     return "RELOAD failed, see logs for additional details";
   }
   return {};
+}
+
+// Whatever becomes of the reload, the log must not go on in a file that has been rotated away.
+void Runtime::reopen_log() {
+  try {
+    configure_log(config(), options_);
+  } catch (const std::exception& e) {
+    log().error("{}", e.what());
+  }
 }
 
 // All or nothing: false, with the reasons in the log, leaves everything as it was.

@@ -98,6 +98,7 @@ class Runtime {
   [[nodiscard]] std::string reload();
   [[nodiscard]] std::string reload_files();
   [[nodiscard]] bool take_over(LoadedConfig loaded, bool reopen_log);
+  void reopen_log();
   void apply(LoadedConfig loaded);
   void make_forced_pools(const core::Config& config);
   void apply_to_pools(const core::Config& before, const core::Config& now);
