@@ -241,9 +241,27 @@ CONFIG = [
         ["default", "default", "yes"],
         "test_show_config | client_tls_ciphers",
         "test_show_config | server_tls_ciphers",
+        "test_large_file_is_shown_alike | setting client_tls_ciphers",
+        "test_large_file_is_shown_alike | setting server_tls_ciphers",
     ),
-    *each("1.25: an empty query is enough", ["<empty>", "<empty>", "yes"], "test_show_config | server_check_query"),
-    *each("1.21: TLS is tried", ["disable", "prefer", "yes"], "test_show_config | server_tls_sslmode"),
+    *each(
+        "1.25: an empty query is enough",
+        ["<empty>", "<empty>", "yes"],
+        "test_show_config | server_check_query",
+        "test_large_file_is_shown_alike | setting server_check_query",
+    ),
+    *each(
+        "1.21: TLS is tried",
+        ["disable", "prefer", "yes"],
+        "test_show_config | server_tls_sslmode",
+        "test_large_file_is_shown_alike | setting server_tls_sslmode",
+    ),
+    Difference(
+        "test_large_file_is_shown_alike",
+        "users",
+        "1.24: a forced user is a user",
+        adds=(["alice", None], ["bob", None]),
+    ),
     *each(NUMBERS, [[], ["SET failed"]], "test_set_of_each_key | * = '-1'", "test_set_of_each_key | * = '99999999999'"),
     *each("Files: booleans may be words", re.compile("SET .*=yes"), "test_set_of_each_key | * = 'yes'"),
     *each(
@@ -304,6 +322,7 @@ AUTHENTICATION = [
         "test_methods[md51-scram-sha-256-*] | login",
         "test_auth_query[md5 secret-scram-sha-256] | *",
         "test_hba[scram] | md51 correct horse",
+        "test_large_file_lets_the_same_people_in | u001 with correct horse to db017",
     ),
     *each("1.21: nobody logs in with an empty secret", REFUSED_BY_SCRAM, "test_methods[none1-scram-sha-256-] | login"),
     *each(

@@ -10,8 +10,9 @@ import subprocess
 
 from harness import PATIENCE, wait_until
 
-# The holder is the first process of the namespaces; whatever runs in them ends with it. /run and /tmp start empty:
-# sockets and locks of the real machine are none of its business.
+# The holder is the first process of the namespaces, so that whatever runs in them ends with it and it is told of daemons
+# that end (hence the shell, which takes notice). /run and /tmp start empty: sockets and locks of the real machine are
+# none of its business.
 HOLDER = """
 set -e
 mount --make-rprivate /
@@ -24,7 +25,8 @@ mount -t tmpfs none {home}/root/run
 mount -t tmpfs -o mode=1777 none {home}/root/tmp
 ip link set lo up
 echo ready
-exec sleep infinity
+sleep infinity &
+wait $!
 """
 
 
