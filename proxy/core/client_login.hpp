@@ -103,6 +103,8 @@ class ClientLogin {
   [[nodiscard]] bool demand_certificate();
   [[nodiscard]] bool check_certificate_name();
   void start_lookup(PoolContext& pool);
+  void align_lookup(ServerSession& server);
+  void run_lookup(ServerSession& server);
   void lookup_done(const HiddenResult& result);
   void secret_found();
   void start_authentication();

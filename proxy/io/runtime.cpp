@@ -348,8 +348,11 @@ bool Runtime::take_over(LoadedConfig loaded, bool reopen_log) {
 
 void Runtime::apply(LoadedConfig loaded) {
   const std::shared_ptr<const core::Settings> before = settings_;
+  const bool other_period = before->config->stats_period != loaded.settings->config->stats_period;
+  if (other_period) end_stats_period();
   settings_ = loaded.settings;
   client_tls_ = loaded.client_tls;
+  if (other_period) arm_stats();
   apply_to_resolver();
   // The workers first: whoever the pools' actions reach must see the new entries.
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {
@@ -468,6 +471,8 @@ void Runtime::stop() {
 
 void Runtime::arm_stats() {
   const auto period = std::chrono::duration_cast<std::chrono::microseconds>(config().stats_period);
+  stats_period_began_ = monotonic_now();
+  // Ends the wait of a period that is under way.
   stats_timer_->expires_after(std::max(period, std::chrono::microseconds(1'000'000)));
   stats_timer_->async_wait([this](const boost::system::error_code& error) {
     if (error) return;
@@ -477,7 +482,8 @@ void Runtime::arm_stats() {
 }
 
 void Runtime::end_stats_period() {
-  const pool::Duration length = config().stats_period;
+  // As long as it was: the timer may be late, and a changed stats_period ends the period at once.
+  const pool::Duration length = monotonic_now() - stats_period_began_;
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {
     workers_[0]->post(id, [length](core::WorkerCore& there) { there.end_stats_period(length); });
   }

@@ -137,6 +137,7 @@ class Runtime {
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::unique_ptr<boost::asio::signal_set> signals_;
   std::unique_ptr<boost::asio::steady_timer> stats_timer_;
+  pool::TimePoint stats_period_began_{};
   PidFile pidfile_;
   core::ShutdownMode shutdown_ = core::ShutdownMode::None;
   core::ProcessKeys keys_;
