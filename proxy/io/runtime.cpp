@@ -265,15 +265,12 @@ void Runtime::process_command(const core::ProcessCommand& command) {
   using Kind = core::ProcessCommand::Kind;
   switch (command.kind) {
     case Kind::Reload:
-      log().info("RELOAD command issued");
       return answer(command, reload());
     case Kind::Set:
       return answer(command, set(command.key, command.value));
     case Kind::Suspend:
-      log().info("SUSPEND command issued");
       return suspend(command);
     case Kind::Resume:
-      log().info("RESUME command issued");
       go_on();
       return answer(command, {});
     case Kind::AbandonSuspend:
@@ -284,7 +281,6 @@ void Runtime::process_command(const core::ProcessCommand& command) {
       descriptors_sent_ = suspend_ == Suspend::Yes;
       return;
     case Kind::ShutdownNow:
-      log().info("SHUTDOWN command issued");
       if (descriptors_sent_) return leave_to_successor(command);
       return stop();
     case Kind::ShutdownWaitForServers:

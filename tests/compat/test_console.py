@@ -319,6 +319,30 @@ def test_suspend(pooler, seen):
 
 
 @both(fresh=True)
+def test_log_of_commands(pooler, seen):
+    """Monitoring rules match these lines; commands that are refused early leave none."""
+    with pooler.console("stats") as console:
+        console.query("PAUSE")
+    commands = (
+        "PAUSE; PAUSE; PAUSE app; KILL app; RESUME; RESUME; PAUSE app; pause \"app\"; RESUME app; RESUME app; "
+        "RESUME nothing; PAUSE nothing; PAUSE pgbouncer; KILL app; RESUME app; KILL nothing; KILL pgbouncer; "
+        "DISABLE app; ENABLE app; DISABLE; ENABLE; DISABLE nothing; ENABLE nothing; DISABLE pgbouncer; RECONNECT; "
+        "reconnect app; RECONNECT nothing; RECONNECT pgbouncer; WAIT_CLOSE; WAIT_CLOSE app; WAIT_CLOSE nothing; "
+        "WAIT_CLOSE pgbouncer; SUSPEND; SUSPEND; RESUME; PAUSE app; SUSPEND; RESUME app; RELOAD; RELOAD x; "
+        "SHOW VERSION; SET query_timeout = 1; KILL_CLIENT 99; SHUTDOWN x; NOTHING; SHUTDOWN"
+    ).split("; ")
+    console = pooler.console()
+    for number, command in enumerate(commands[:-1]):
+        start = len(pooler.log())
+        console.query(command)
+        seen.log(f"{number} {command}", "command issued", start, 0)
+    start = len(pooler.log())
+    console.send(query("SHUTDOWN"))
+    pooler.wait_exit()
+    seen.log("SHUTDOWN", "command issued", start)
+
+
+@both(fresh=True)
 def test_pause_and_resume(pooler, seen):
     with pooler.console() as console:
         for command in (

@@ -619,6 +619,7 @@ class TestShutdown:
         client.close()
         console.close()
         pooler.wait_exit()
+        assert f" LOG SHUTDOWN {mode} command issued\n" in pooler.log()
 
     @pytest.mark.pgweir
     def test_console_on_the_unix_socket_stays_open_during_shutdown(self, pooler):
