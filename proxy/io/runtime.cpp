@@ -230,10 +230,12 @@ void Runtime::on_signal(int number) {
       (void)reload();
       break;
     case SIGTERM:
+      if (exits_fast("SIGTERM")) break;
       log().info("got SIGTERM, shutting down, waiting for all clients disconnect");
       shut_down(core::ShutdownMode::WaitForClients);
       break;
     case SIGINT:
+      if (exits_fast("SIGINT")) break;
       log().info("got SIGINT, shutting down, waiting for all servers connections to be released");
       shut_down(core::ShutdownMode::WaitForServers);
       break;
@@ -241,24 +243,50 @@ void Runtime::on_signal(int number) {
       log().info("got SIGQUIT, fast exit");
       stop();
       break;
-    case SIGUSR1: {
-      if (suspend_ != Suspend::No) break;
-      log().info("got SIGUSR1, pausing all activity");
-      core::PoolLock pools(*workers_[0]);
-      (void)pools->pause_all(core.now(), core.actions());
+    case SIGUSR1:
+      pause_by_signal();
       break;
-    }
-    case SIGUSR2: {
-      if (shutdown_ != core::ShutdownMode::None) break;
-      log().info("got SIGUSR2, continuing from PAUSE");
-      core::PoolLock pools(*workers_[0]);
-      (void)pools->resume_all(core.now(), core.actions());
+    case SIGUSR2:
+      resume_by_signal();
       break;
-    }
     default:
       break;
   }
   core.run_pending();
+}
+
+// The second signal that ends the process does so at once.
+bool Runtime::exits_fast(const char* signal) {
+  if (shutdown_ == core::ShutdownMode::None) return false;
+  log().info("got {} while shutting down, fast exit", signal);
+  stop();
+  return true;
+}
+
+void Runtime::pause_by_signal() {
+  core::WorkerCore& core = workers_[0]->core();
+  core::PoolLock pools(*workers_[0]);
+  if (suspend_ != Suspend::No || pools->all_paused()) {
+    log().info("got SIGUSR1, but already paused/suspended");
+    return;
+  }
+  log().info("got SIGUSR1, pausing all activity");
+  (void)pools->pause_all(core.now(), core.actions());
+}
+
+void Runtime::resume_by_signal() {
+  core::WorkerCore& core = workers_[0]->core();
+  if (shutdown_ != core::ShutdownMode::None) {
+    log().info("got SIGUSR2 while shutting down, ignoring");
+  } else if (suspend_ != Suspend::No) {
+    log().info("got SIGUSR2, continuing from SUSPEND");
+    go_on();
+  } else {
+    core::PoolLock pools(*workers_[0]);
+    const bool paused = pools->all_paused();
+    log().info("{}", paused ? "got SIGUSR2, continuing from PAUSE" : "got SIGUSR2, but not paused/suspended");
+    if (paused) (void)pools->resume_all(core.now(), core.actions());
+  }
 }
 
 void Runtime::process_command(const core::ProcessCommand& command) {
@@ -310,7 +338,7 @@ std::string Runtime::reload() {
 std::string Runtime::reload_files() {
   const std::string path = config().conffile.value_or(options_.config_file);
   if (!take_over(load_settings(path, settings_.get()), true)) {
-    log().error("cannot load config file, the running configuration stays in force");
+    log().warning("config file loading failed, the running configuration stays in force");
     reopen_log();
     return "RELOAD failed, see logs for additional details";
   }
@@ -426,11 +454,11 @@ std::string Runtime::set(const std::string& key, const std::string& value) {
 // ---- shutdown ----
 
 void Runtime::shut_down(core::ShutdownMode mode) {
-  if (shutdown_ != core::ShutdownMode::None || suspend_ != Suspend::No) {
-    log().info("{}", suspend_ != Suspend::No ? "suspend was in progress, going down immediately"
-                                             : "already shutting down, exiting at once");
+  if (suspend_ != Suspend::No) {
+    log().info("suspend was in progress, going down immediately");
     return stop();
   }
+  // A console may change its mind about whom to wait for.
   shutdown_ = mode;
   notify_service_manager("STOPPING=1");
   std::erase_if(listeners_, [](const auto& listener) { return !listener->socket().is_unix(); });
@@ -442,6 +470,7 @@ void Runtime::shut_down(core::ShutdownMode mode) {
   {
     core::PoolLock pools(*workers_[0]);
     const bool servers = mode == core::ShutdownMode::WaitForServers;
+    pools->stop_wait(kShutdownToken);
     if (servers) {
       (void)pools->pause_all(core.now(), core.actions());
       pools->reject_waiting("server shutting down", core.now(), core.actions());

@@ -95,6 +95,9 @@ class Runtime {
   static void unblock_signals();
   void wait_for_signal();
   void on_signal(int number);
+  [[nodiscard]] bool exits_fast(const char* signal);
+  void pause_by_signal();
+  void resume_by_signal();
   [[nodiscard]] std::string reload();
   [[nodiscard]] std::string reload_files();
   [[nodiscard]] bool take_over(LoadedConfig loaded, bool reopen_log);

@@ -297,6 +297,17 @@ RELOADS = [
         "test_auto_databases | client after the removal",
     ),
     *each(
+        "Keys in `[databases]`: without * its databases are gone",
+        re.compile("no such database: (any|some)thing"),
+        "test_auto_databases | the same name after the removal",
+        "test_auto_databases | a new name after the removal",
+    ),
+    *each(
+        "Keys in `[databases]`: without * its databases are gone",
+        ["app", "pgbouncer"],
+        "test_auto_databases | listed after the removal",
+    ),
+    *each(
         "Log: the prefix names database and user at once",
         re.compile("app/whoever@"),
         "test_auth_type_any_without_forced_user | log",
@@ -486,11 +497,6 @@ PROCESS = [
         "Process: a pidfile without a number",
         ["FATAL pidfile 'HOME/pid' exists, another instance running?"],
         "test_trouble_at_the_start[empty pidfile] | log",
-    ),
-    *each(
-        "Process: a stale pidfile is removed without a word",
-        [],
-        "test_trouble_at_the_start[pidfile that is stale] | log",
     ),
     *each(
         "Process: the pidfile is looked at before the Unix socket",

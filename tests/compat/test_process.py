@@ -221,9 +221,23 @@ def test_sigusr1_and_sigusr2(pooler, seen):
         wait_until(lambda: console.query("PAUSE").error is not None, what="it is paused")
         seen.answer("PAUSE", console, query("PAUSE"))
         seen.answer("RESUME app", console, query("RESUME app"))
-    pooler.signal(signal.SIGUSR2)
-    seen.log("log of SIGUSR2", "SIGUSR2|[Rr]esum")
+    start = len(pooler.log())
+    pooler.signal(signal.SIGUSR1)
+    seen.log("log of SIGUSR1 again", "SIGUSR1", start)
+    for moment in ("", " again"):
+        start = len(pooler.log())
+        pooler.signal(signal.SIGUSR2)
+        seen.log(f"log of SIGUSR2{moment}", "SIGUSR2|[Rr]esum", start)
     seen.answer("then", client, query("SELECT 1"))
+    with pooler.console() as console:
+        console.query("SUSPEND")
+        start = len(pooler.log())
+        pooler.signal(signal.SIGUSR1)
+        seen.log("log of SIGUSR1 while suspended", "SIGUSR1", start)
+        start = len(pooler.log())
+        pooler.signal(signal.SIGUSR2)
+        seen.log("log of SIGUSR2 while suspended", "SIGUSR2", start)
+        seen.answer("then again", client, query("SELECT 1"))
 
 
 @both(fresh=True)

@@ -606,8 +606,12 @@ class TestShutdown:
         client.query("BEGIN")
         pooler.signal(number)
         wait_until(lambda: "shut" in pooler.log().lower())
+        pooler.signal(signal.SIGUSR2)
+        wait_until(lambda: harness.IS_PGBOUNCER or "got SIGUSR2 while shutting down, ignoring" in pooler.log())
         pooler.signal(number)
         pooler.wait_exit(3)
+        name = signal.Signals(number).name
+        assert harness.IS_PGBOUNCER or f"got {name} while shutting down, fast exit" in pooler.log()
 
     @pytest.mark.pgweir
     @pytest.mark.parametrize("mode", ["WAIT_FOR_SERVERS", "WAIT_FOR_CLIENTS"])
@@ -620,6 +624,19 @@ class TestShutdown:
         console.close()
         pooler.wait_exit()
         assert f" LOG SHUTDOWN {mode} command issued\n" in pooler.log()
+
+    @pytest.mark.pgweir
+    def test_a_console_may_change_its_mind_about_whom_to_wait_for(self, pooler):
+        """PgBouncer's modes replace each other; only a second signal ends it at once."""
+        client, waiting, console = pooler.wire(), pooler.wire(), pooler.console()
+        client.query("BEGIN")
+        assert console.query("SHUTDOWN WAIT_FOR_CLIENTS").tags == ["SHUTDOWN"]
+        assert waiting.value("SELECT 1") == "1"
+        assert console.query("SHUTDOWN WAIT_FOR_SERVERS").tags == ["SHUTDOWN"]
+        waiting.send(query("SELECT 1"))
+        assert client.value("SELECT 1") == "1"
+        client.query("COMMIT")
+        pooler.wait_exit()
 
     @pytest.mark.pgweir
     def test_console_on_the_unix_socket_stays_open_during_shutdown(self, pooler):

@@ -125,7 +125,7 @@ def test_log_rotation(installed):
     assert installed.status(LOG) == "640 postgres postgres"
     # A file that cannot be loaded must not keep the log in the rotated file, which is compressed next.
     installed.run(f"echo nonsense >>{INI}; rm -f {LOG}.1; logrotate --force /etc/logrotate.d/pgweir")
-    installed.wait_for(f"grep 'cannot load config file' {LOG}.1 {LOG}")
+    installed.wait_for(f"grep 'config file loading failed' {LOG}.1 {LOG}")
     installed.run(f"{CONSOLE} 'SHOW VERSION'", "postgres")
     installed.wait_for(f"grep 'login attempt' {LOG}")
 
