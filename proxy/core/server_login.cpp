@@ -1,5 +1,7 @@
 #include "proxy/core/server_login.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "pool/mutation.hpp"
@@ -208,7 +210,10 @@ void ServerLogin::take_authentication(ByteView body) {
       }
       return;
     default:
-      failed("server login failed: unsupported authentication method", pool::CloseKind::LoginRejected);
+      // Waiting clients are not told, as in PgBouncer: the next try may find other rules in the server's pg_hba.conf.
+      server_.core_->log(LogLevel::Error, server_.log_name() + fmt::format("unknown/unsupported auth method: {}",
+                                                                           static_cast<unsigned>(request->kind)));
+      failed("failed to answer authreq", pool::CloseKind::LoginFailed);
       return;
   }
   failed("server login failed: wrong password type", pool::CloseKind::LoginRejected);

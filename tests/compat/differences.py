@@ -569,11 +569,6 @@ SERVERS = [
         "test_server_that_misbehaves[starting up] | first client",
     ),
     *each(
-        "Authentication: a method that is unknown here is told",
-        re.compile("M=server login failed: unsupported authentication method"),
-        "test_server_that_misbehaves[unknown authentication] | first client",
-    ),
-    *each(
         "Log: what belongs to a pool",
         ["WARNING app/postgres: taking connection from reserve_pool"],
         "test_reserve_pool | log",

@@ -235,6 +235,22 @@ def test_server_that_misbehaves(pooler, seen, name):
             client.send(LOGIN)
             told = rest(client)
             seen("next client", told + (rest_of_a_query(client) if told[-1] == "Z 'I'" else []))
+        seen.log("log", "auth method|closing because: failed to answer", count=0)
+        pooler.stop()
+
+
+@both(fresh=True, start=False, settings={"server_login_retry": "0.3", "query_wait_timeout": "1"})
+def test_server_that_never_asks_for_a_known_method(pooler, seen):
+    """It is tried again and again, and who comes later hears why."""
+    with FakeServer([serve] + [unknown_authentication] * 20) as fake:
+        pooler.databases = {"app": fake.address}
+        pooler.start()
+        with pooler.wire() as client:
+            client.query("SELECT 1")
+            pooler.admin("RECONNECT")
+            wait_until(lambda: not pooler.servers(), what="the good one is gone")
+            client.send(query("SELECT 1"))
+            seen("the one that waits", rest(client))
         pooler.stop()
 
 
