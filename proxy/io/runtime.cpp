@@ -377,6 +377,13 @@ void Runtime::apply(LoadedConfig loaded) {
   settings_ = loaded.settings;
   client_tls_ = loaded.client_tls;
   if (other_period) arm_stats();
+  if (before->config->tcp_defer_accept != config().tcp_defer_accept) {
+    for (const auto& listener : listeners_) {
+      if (!listener->socket().set_defer_accept(config().tcp_defer_accept)) {
+        log().warning("could not set tcp_defer_accept of {}: {}", listener->socket().text(), std::strerror(errno));
+      }
+    }
+  }
   apply_to_resolver();
   // The workers first: whoever the pools' actions reach must see the new entries.
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {

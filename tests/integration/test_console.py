@@ -453,6 +453,23 @@ class TestActions:
         assert client.value("SELECT 1") == "1"
 
     @pytest.mark.pgweir
+    def test_set_of_tcp_defer_accept_counts_for_the_sockets_there_are(self, make_pooler):
+        """Deferred: the kernel keeps a connection to itself that says nothing."""
+        pooler = make_pooler(settings={"tcp_defer_accept": "30"})
+
+        def logins(console):
+            return [row["items"] for row in console.rows("SHOW LISTS") if row["list"] == "login_clients"]
+
+        with Wire(pooler.port), pooler.console() as console:
+            assert logins(console) == ["0"]
+            console.query("SET tcp_defer_accept = 0")
+            with Wire(pooler.port):
+                wait_until(lambda: logins(console) == ["1"], what="the second one is accepted")
+                assert console.query("SET tcp_defer_accept = 30").tags == ["SET tcp_defer_accept=30"]
+                with Wire(pooler.port), pooler.console() as other:
+                    assert logins(other) == ["1"]
+
+    @pytest.mark.pgweir
     def test_set_does_not_read_files_that_it_does_not_concern(self, pooler, console):
         pooler.auth_file.write_text('"half a line\n')
         assert console.query("SET default_pool_size = 7").errors == []
