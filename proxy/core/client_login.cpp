@@ -536,6 +536,7 @@ void ClientLogin::send_welcome(const ServerReport& report) {
     pools->attach_client(client_.id_, pool.id, core.now(), core.actions());
   }
   client_.send(ByteView(message));
+  if (core.debugs()) core.log(LogLevel::Debug, client_.log_name() + "logged in");
   core.wake(client_);
 }
 

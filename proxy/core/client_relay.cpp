@@ -81,6 +81,7 @@ std::size_t ClientSession::relay(ByteView in) {
     }
     const ByteView message = rest.substr(0, std::min(header.total(), rest.size()));
     if (header.type == frontend::Terminate) {
+      if (core_->noisy()) log_packet(header);
       flush_to_server(out);
       terminated_ = true;
       disconnect("client close request");
@@ -105,6 +106,7 @@ std::size_t ClientSession::relay(ByteView in) {
       return in.size();
     }
     if (step != Step::Done) break;
+    if (core_->noisy()) log_packet(header);
     stream_left_ = header.total() - message.size();
     pos += message.size();
   }
@@ -193,6 +195,7 @@ bool ClientSession::acquired(const pool::AcquireResult& result, const std::strin
     }
     case pool::AcquireStatus::Queued:
       waiting_ = true;
+      if (core_->debugs()) core_->log(LogLevel::Debug, log_name() + "pause_client");
       core_->schedule(*this, next_deadline());
       return false;
   }
@@ -294,6 +297,14 @@ ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& heade
   return Step::Done;
 }
 
+void ClientSession::log_packet(const protocol::FrameHeader& header) const {
+  core_->log(LogLevel::Noise, log_name() + fmt::format("read pkt='{}' len={}", header.type, header.total()));
+}
+
+void ClientSession::log_duration(const char* what, Duration length) const {
+  core_->log(LogLevel::Debug, log_name() + fmt::format("{} time: {} us", what, length.count()));
+}
+
 void ClientSession::count_query_start() {
   if (in_query_) return;
   in_query_ = true;
@@ -311,11 +322,13 @@ void ClientSession::count_query_end(TimePoint now, bool transaction_over, Latenc
   if (in_query_) {
     in_query_ = false;
     context_->stats.query_time += static_cast<std::uint64_t>((now - query_start_).count());
+    if (core_->debugs()) log_duration("query", now - query_start_);
     if (latencies != nullptr) latencies->query.add(now - query_start_);
   }
   if (transaction_over && in_transaction_) {
     in_transaction_ = false;
     context_->stats.xact_time += static_cast<std::uint64_t>((now - transaction_start_).count());
+    if (core_->debugs()) log_duration("transaction", now - transaction_start_);
     if (latencies != nullptr) latencies->transaction.add(now - transaction_start_);
   }
   last_request_ = now;

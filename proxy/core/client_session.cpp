@@ -141,6 +141,7 @@ void ClientSession::on_hangup(const std::string& reason) {
 }
 
 bool ClientSession::on_granted(ServerSession& server, bool needs_check) {
+  if (waiting_ && core_->debugs()) core_->log(LogLevel::Debug, log_name() + "activate_client");
   waiting_ = false;
   server_ = &server;
   sent_to_server_ = false;

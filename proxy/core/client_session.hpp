@@ -182,6 +182,8 @@ class ClientSession final : public Connection {
   bool ensure_on_server(const protocol::Statement& statement, OutBatch& out, bool quiet);
   void evict_statements(OutBatch& out);
   void count_query_start();
+  void log_packet(const protocol::FrameHeader& header) const;
+  void log_duration(const char* what, Duration length) const;
   bool drop_cancelled(const protocol::FrameHeader& header);
   void take_spelling(const protocol::ParameterSet& server);
 

@@ -155,6 +155,9 @@ void ClientLogin::take_startup(const protocol::FirstPacket& packet) {
   }
   // First of all: what becomes of `options` depends on it, wherever it stands.
   for (const auto& parameter : parameters) {
+    if (core.debugs()) {
+      core.log(LogLevel::Debug, client_.log_name() + fmt::format("got var: {}={}", parameter.name, parameter.value));
+    }
     if (parameter.name == "replication") replication_ = parse_replication(parameter.value);
   }
   std::string_view user, database;

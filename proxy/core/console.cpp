@@ -167,6 +167,7 @@ void Console::extended(char type, ByteView body) {
 }
 
 void Console::run(std::string_view sql) {
+  if (client_.core().debugs()) client_.core().log(LogLevel::Debug, fmt::format("got admin query: {}", sql));
   const AdminCommand command = parse_admin_command(sql);
   if (needs_admin(command) && !admin_) return error("admin access needed");
   if (!command.error.empty()) return error(command.error);

@@ -114,6 +114,7 @@ std::size_t ServerLogin::consume(ByteView in) {
       return in.size();
     }
     if (in.size() - pos < header.total()) return pos;
+    if (server_.core_->noisy()) server_.log_packet(header.type, header.total());
     take_message(header.type, in.substr(pos + protocol::kHeaderSize, header.body()));
     pos += header.total();
   }
@@ -128,6 +129,10 @@ void ServerLogin::take_message(char type, ByteView body) {
     case backend::ParameterStatus: {
       const auto parameter = protocol::parse_parameter_status(body);
       if (!parameter) return failed("broken ParameterStatus packet", pool::CloseKind::LoginFailed);
+      if (server_.core_->debugs()) {
+        server_.core_->log(LogLevel::Debug,
+                           server_.log_name() + fmt::format("S: param: {} = {}", parameter->name, parameter->value));
+      }
       if (const auto index = server_.core_->settings()->tracked->find(parameter->name)) {
         report_.tracked = with_value(report_.tracked, *index, parameter->value);
       } else if (report_.untracked.size() < kReportMax) {
@@ -179,6 +184,7 @@ void ServerLogin::take_authentication(ByteView body) {
   switch (request->kind) {
     case AuthRequest::Ok:
       authenticated_ = true;
+      if (server_.core_->debugs()) server_.core_->log(LogLevel::Debug, server_.log_name() + "S: auth ok");
       return;
     case AuthRequest::CleartextPassword:
       if (kind == SecretKind::Empty) break;
@@ -270,6 +276,9 @@ void ServerLogin::hung_up(const std::string& reason) {
 }
 
 void ServerLogin::logged_in() {
+  if (server_.core_->debugs()) {
+    server_.core_->log(LogLevel::Debug, server_.log_name() + "server login ok, start accepting queries");
+  }
   server_.parameters_.tracked = report_.tracked;
   server_.report_ = std::make_shared<const ServerReport>(std::move(report_));
   // One that replicates has its client's values, which are no example for others.

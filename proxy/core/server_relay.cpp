@@ -110,6 +110,7 @@ std::size_t ServerSession::relay(ByteView in) {
     const ByteView message = in.substr(pos, std::min(header.total(), in.size() - pos));
     const Step step = take_message(header, message, out);
     if (step == Step::NeedMore) break;
+    if (core_->noisy()) log_packet(header.type, header.total());
     if (step == Step::Stop) {
       out.clear();
       return in.size();

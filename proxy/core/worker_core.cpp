@@ -23,6 +23,7 @@ WorkerCore::WorkerCore(pool::WorkerId id, Host& host, std::shared_ptr<const Sett
       host_(host),
       settings_(std::move(settings)),
       keys_(keys),
+      verbose_(config().verbose),
       statement_table_(keys.statement_hash),
       number_(id) {}
 
@@ -291,6 +292,7 @@ PoolContext* WorkerCore::find_context(pool::PoolId pool) {
 
 void WorkerCore::set_settings(std::shared_ptr<const Settings> settings) {
   settings_ = std::move(settings);
+  verbose_ = config().verbose;
   for (const auto& [id, context] : contexts_) resolve(*context, settings_);
   for (const auto& [id, client] : clients_) client->settings_changed();
 }

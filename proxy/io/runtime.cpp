@@ -67,7 +67,7 @@ LogSettings log_settings(const core::Config& config, const Options& options) {
   settings.syslog = config.syslog;
   settings.syslog_facility = config.syslog_facility;
   settings.syslog_ident = config.syslog_ident;
-  settings.verbosity = std::max(config.verbose, options.verbose);
+  settings.verbosity = config.verbose;
   return settings;
 }
 

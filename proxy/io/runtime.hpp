@@ -41,8 +41,8 @@ struct LoadedConfig {
   std::vector<std::string> warnings;
 };
 
-/// Reads the configuration and every file that it names. `running` is null at the start.
-[[nodiscard]] LoadedConfig load_settings(const std::string& path, const core::Settings* running);
+/// Reads the configuration and every file that it names. `running` is null at the start; `verbose` as in load_config.
+[[nodiscard]] LoadedConfig load_settings(const std::string& path, const core::Settings* running, int verbose = 0);
 
 /// What follows from `config`, which differs from the running one by a SET. Reads only the files that the change
 /// concerns: another one that is just being edited must not refuse it.
