@@ -61,7 +61,7 @@ class Console {
   void show_pools(std::string& out);
   void show_users(std::string& out);
   void show_lists(std::string& out, const DnsReport& dns);
-  void show_mem(std::string& out);
+  void show_mem(std::string& out, const MemoryUse& use);
   void show_peers(std::string& out);
   void show_peer_pools(std::string& out);
 

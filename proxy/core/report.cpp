@@ -1,8 +1,11 @@
 #include "proxy/core/report.hpp"
 
-#include <memory>
+#include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "proxy/core/client_session.hpp"
+#include "proxy/core/gather.hpp"
 #include "proxy/core/worker_core.hpp"
 
 namespace pgweir::core {
@@ -86,6 +89,47 @@ SocketRow server_row(WorkerCore& core, const ServerSession& server, bool close_n
   return row;
 }
 
+void join(WorkerReport& all, WorkerReport part) {
+  std::move(part.sockets.begin(), part.sockets.end(), std::back_inserter(all.sockets));
+  for (const auto& [database, row] : part.stats) {
+    StatsRow& sum = all.stats[database];
+    sum.database = database;
+    sum.total += row.total;
+    sum.period.begin += row.period.begin;
+    sum.period.end += row.period.end;
+    sum.period.length_us = std::max(sum.period.length_us, row.period.length_us);
+  }
+  for (const auto& [key, latency] : part.latencies) all.latencies[key] += latency;
+  std::move(part.dns.hosts.begin(), part.dns.hosts.end(), std::back_inserter(all.dns.hosts));
+  std::move(part.dns.zones.begin(), part.dns.zones.end(), std::back_inserter(all.dns.zones));
+  all.dns.queries += part.dns.queries;
+  all.dns.waiting += part.dns.waiting;
+  all.memory.credentials = std::max(all.memory.credentials, part.memory.credentials);  // all workers know the same
+  all.memory.requests += part.memory.requests;
+  all.memory.buffers += part.memory.buffers;
+  all.memory.buffer_bytes += part.memory.buffer_bytes;
+  all.memory.statements += part.memory.statements;
+}
+
+MemoryUse memory_use(const WorkerCore& core) {
+  MemoryUse use;
+  use.credentials = core.known_credentials();
+  const auto count_buffers = [&use](const Connection& connection) {
+    for (const std::size_t size : {connection.unread_size(), connection.unsent_size()}) {
+      if (size == 0) continue;
+      ++use.buffers;
+      use.buffer_bytes += size;
+    }
+  };
+  for (const auto& [id, client] : core.clients()) count_buffers(*client);
+  for (const auto& [id, server] : core.servers()) {
+    count_buffers(*server);
+    use.requests += server->ledger().size();
+    use.statements += server->statements().size();
+  }
+  return use;
+}
+
 }  // namespace
 
 WorkerReport make_report(WorkerCore& core, ReportExtra extra) {
@@ -101,6 +145,7 @@ WorkerReport make_report(WorkerCore& core, ReportExtra extra) {
       report.latencies.insert(context->latencies.begin(), context->latencies.end());
     }
   }
+  if (extra == ReportExtra::Memory) report.memory = memory_use(core);
   if (extra == ReportExtra::Names) report.dns = core.host().dns_report();
   if (extra != ReportExtra::Sockets) return report;
   for (const auto& [id, client] : core.clients()) {
@@ -114,37 +159,13 @@ WorkerReport make_report(WorkerCore& core, ReportExtra extra) {
 }
 
 void collect_reports(WorkerCore& core, ReportExtra extra, std::function<void(WorkerCore&, WorkerReport)> done) {
-  struct Collection {
-    std::size_t missing;
-    WorkerReport report;
-    std::function<void(WorkerCore&, WorkerReport)> done;
-  };
-  // Touched on the asking worker only: the others send their part there.
-  const auto collection = std::make_shared<Collection>(Collection{core.host().worker_count(), {}, std::move(done)});
-  const pool::WorkerId origin = core.id();
-  for (pool::WorkerId worker = 0; worker < core.host().worker_count(); ++worker) {
-    core.host().post(worker, [collection, origin, extra](WorkerCore& there) {
-      const auto part = std::make_shared<WorkerReport>(make_report(there, extra));
-      there.host().post(origin, [collection, part](WorkerCore& here) {
-        WorkerReport& all = collection->report;
-        all.sockets.insert(all.sockets.end(), part->sockets.begin(), part->sockets.end());
-        for (const auto& [database, row] : part->stats) {
-          StatsRow& sum = all.stats[database];
-          sum.database = database;
-          sum.total += row.total;
-          sum.period.begin += row.period.begin;
-          sum.period.end += row.period.end;
-          sum.period.length_us = std::max(sum.period.length_us, row.period.length_us);
-        }
-        for (const auto& [key, latency] : part->latencies) all.latencies[key] += latency;
-        all.dns.hosts.insert(all.dns.hosts.end(), part->dns.hosts.begin(), part->dns.hosts.end());
-        all.dns.zones.insert(all.dns.zones.end(), part->dns.zones.begin(), part->dns.zones.end());
-        all.dns.queries += part->dns.queries;
-        all.dns.waiting += part->dns.waiting;
-        if (--collection->missing == 0) collection->done(here, std::move(all));
+  gather<WorkerReport>(
+      core, [extra](WorkerCore& there) { return make_report(there, extra); },
+      [done = std::move(done)](WorkerCore& here, std::vector<WorkerReport> parts) {
+        WorkerReport all;
+        for (WorkerReport& part : parts) join(all, std::move(part));
+        done(here, std::move(all));
       });
-    });
-  }
 }
 
 }  // namespace pgweir::core

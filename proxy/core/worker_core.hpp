@@ -167,6 +167,7 @@ class WorkerCore {
     return servers_;
   }
   [[nodiscard]] const std::map<pool::PoolId, std::unique_ptr<PoolContext>>& contexts() const { return contexts_; }
+  [[nodiscard]] std::size_t known_credentials() const { return credentials_.size(); }
 
  private:
   struct Timer {

@@ -106,6 +106,17 @@ CONSOLE = [
             for name in NEW_STATISTICS
         ),
     ),
+    Difference(
+        "test_mem",
+        "names",
+        "1.25: more kinds of objects",
+        adds=tuple(
+            f"{what}_cache"
+            for what in (
+                "credentials", "peer", "peer_pool", "outstanding_request", "var_list", "server_prepared_statement"
+            )
+        ),
+    ),
     Difference("test_lists", "order", "1.19: peers", adds=("peers", "peer_pools")),
     *each("1.21: a client without a server is idle", "idle", "test_clients_and_servers | CLIENTS 1 C empty state"),
     *each(

@@ -167,6 +167,20 @@ def test_users(pooler, seen):
     close_all(staying)
 
 
+@both(fresh=True)
+def test_mem(pooler, seen):
+    with pooler.wire() as client, pooler.console() as console:
+        client.query("BEGIN")
+        rows = {row["name"]: row for row in console.rows("SHOW MEM")}
+        seen("names", list(rows))
+        for name in ("pool_cache", "server_cache", "client_cache", "db_cache"):
+            # PgBouncer counts the console as a pool.
+            seen(name, int(rows[name]["used"]) - (pooler.is_pgbouncer and name == "pool_cache"))
+        for row in rows.values():
+            if pooler.is_pgbouncer or row["name"] != "iobuf_cache":
+                assert int(row["memtotal"]) == int(row["size"]) * (int(row["used"]) + int(row["free"])), row
+
+
 @both(fresh=True, **WORK)
 def test_lists(pooler, seen):
     staying = work(pooler)
