@@ -88,12 +88,14 @@ std::size_t ClientSession::relay(ByteView in) {
       return in.size();
     }
     if ((cancel_pending_ || skip_to_sync_) && drop_cancelled(header)) {
+      context_->stats.client_bytes += header.total();
       stream_forward_ = false;
       stream_left_ = header.total() - message.size();
       pos += message.size();
       continue;
     }
     if (server_ == nullptr && is_copy_type(header.type)) {
+      context_->stats.client_bytes += header.total();
       stream_forward_ = false;  // late data of a COPY that has ended
       stream_left_ = header.total() - message.size();
       pos += message.size();
@@ -107,6 +109,7 @@ std::size_t ClientSession::relay(ByteView in) {
     }
     if (step != Step::Done) break;
     if (core_->noisy()) log_packet(header);
+    context_->stats.client_bytes += header.total();
     stream_left_ = header.total() - message.size();
     pos += message.size();
   }

@@ -62,12 +62,7 @@ std::size_t ClientSession::consume(ByteView in) {
     case State::Login:
       return login_->consume(in);
     case State::Ready:
-      if (context_ != nullptr) context_->stats.client_bytes += in.size() - std::min(in.size(), counted_unread_);
-      {
-        const std::size_t used = relay(in);
-        counted_unread_ = in.size() - used;
-        return used;
-      }
+      return relay(in);
     case State::Console:
       return console_->consume(in);
     case State::Closing:

@@ -220,7 +220,6 @@ class ClientSession final : public Connection {
   PoolMode mode_ = PoolMode::Session;  ///< as at login: a reload changes it for later clients
   std::uint32_t segment_ = 0;          ///< number of Syncs so far
   std::size_t stream_left_ = 0;
-  std::size_t counted_unread_ = 0;  ///< part of the unread bytes that the statistics have
   ServerSession* server_ = nullptr;
   PoolContext* context_ = nullptr;
   std::unique_ptr<ClientLogin> login_;

@@ -555,14 +555,6 @@ PROCESS = [
 
 SERVERS = [
     *each(
-        "Console: which bytes SHOW STATS counts",
-        ANY,
-        "test_counters | * total_received",
-        "test_counters | * total_sent",
-        "test_counters | * bytes_received",
-        "test_counters | * bytes_sent",
-    ),
-    *each(
         "1.21: the name alone",
         ["LOG C-0xPTR: anything/postgres@127.0.0.1:PORT registered new auto-database: anything"],
         "test_auto_databases | log",

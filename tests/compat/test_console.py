@@ -110,6 +110,57 @@ def test_counters(pooler, seen):
     close_all(staying)
 
 
+def bytes_of(pooler):
+    row = next(row for row in pooler.admin("SHOW STATS") if row["database"] == "app")
+    return [row["total_received"], row["total_sent"]]
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_bytes(compare, mode):
+    """Each message counts once and with its header, hidden ones of the server too; not Terminate."""
+
+    def scenario(pooler, seen):
+        client = pooler.wire()
+        steps = {
+            "a query": lambda: client.query("SELECT 1"),
+            "an error": lambda: client.query("SELECT 1/0"),
+            "a pipeline": lambda: client.extended(wire.parse("", "SELECT 1"), wire.bind(), wire.execute()),
+            "a large row": lambda: client.query("SELECT repeat('x', 100000)"),
+            "many rows": lambda: client.query("SELECT * FROM generate_series(1, 20000)"),
+            "a notice": lambda: client.query("DO $$ BEGIN RAISE NOTICE 'x'; END $$"),
+            "a parameter": lambda: client.query("SET client_encoding = 'LATIN1'"),
+            "copy in": lambda: copy_in(client),
+            "late data of a copy": lambda: client.send(wire.copy_data(b"x" * 1000), query("SELECT 2")) or client.collect(),
+            "a large query": lambda: client.query("SELECT '" + "x" * 100000 + "'"),
+            "in pieces": lambda: in_pieces(client, query("SELECT 'some text', repeat('y', 20)")),
+        }
+        for name, step in steps.items():
+            step()
+            seen(name, bytes_of(pooler))
+        client.close()
+        # In session mode the reset query is answered meanwhile.
+        wait_until(lambda: [row["state"] for row in pooler.servers()] in (["idle"], ["used"]), what="it is free")
+        seen("end", bytes_of(pooler))
+        with pooler.wire() as other:
+            other.query("SELECT 1")
+            seen("another client", bytes_of(pooler))
+
+    compare(scenario, {"settings": {"pool_mode": mode, "default_pool_size": "1"}}, True)
+
+
+def copy_in(client):
+    client.query("CREATE TEMP TABLE IF NOT EXISTS copied (t text)")
+    client.send(query("COPY copied FROM STDIN"))
+    client.send(wire.copy_data(b"one\n"), wire.copy_data(b"two\n"), wire.message("c"))
+    client.collect()
+
+
+def in_pieces(client, request):
+    for at in range(0, len(request), 7):
+        client.send(request[at : at + 7])
+    client.collect()
+
+
 @both(fresh=True, **{**WORK, "settings": {"stats_period": "1"}})
 def test_averages(pooler, seen):
     """Only that there are some, and when: how much falls into one period is chance."""
