@@ -51,6 +51,11 @@ std::string ClientSession::log_name() const {
                      address_.port);
 }
 
+std::optional<pool::CancelId> ClientSession::cancel_request() const {
+  if (state_ != State::Login || !login_->is_cancel()) return std::nullopt;
+  return login_->cancel();
+}
+
 std::string ClientSession::application_name() const {
   const auto index = protocol::TrackedNames::kApplicationName;
   if (!parameters_.tracked || parameters_.tracked->values.size() <= index) return {};

@@ -121,6 +121,8 @@ class ClientSession final : public Connection {
   [[nodiscard]] Console* console() { return console_.get(); }
   [[nodiscard]] WorkerCore& core() { return *core_; }
   [[nodiscard]] bool in_query() const { return in_query_; }
+  /// Set if the connection has brought a cancel request; that is no id where the pools have nothing to do with it.
+  [[nodiscard]] std::optional<pool::CancelId> cancel_request() const;
   /// What a server that is opened for this client alone has to be told; null for a client of the pool.
   [[nodiscard]] const std::shared_ptr<const ReplicationStartup>& replication_startup() const { return replication_; }
   [[nodiscard]] Replication replication() const { return replication_ ? replication_->kind : Replication::None; }

@@ -117,6 +117,7 @@ void ClientLogin::take_cancel_request(ByteView body) {
     PoolLock pools(core.host());
     result = pools->begin_cancel(number, core.id(), core.now());
   }
+  cancel_ = result.cancel;
   const pool::ClientId requester = client_.id_;
   switch (result.status) {
     case pool::CancelStatus::Forward:

@@ -29,7 +29,9 @@ SocketRow client_row(WorkerCore& core, const ClientSession& client) {
   switch (client.state()) {
     case ClientSession::State::Login:
     case ClientSession::State::Closing:
-      row.state = client.waiting() ? SocketState::ClWaiting : SocketState::ClLogin;
+      row.state = client.cancel_request() ? SocketState::ClWaitingCancelReq
+                  : client.waiting()      ? SocketState::ClWaiting
+                                          : SocketState::ClLogin;
       break;
     case ClientSession::State::Ready:
       row.state = client.waiting()             ? SocketState::ClWaiting
@@ -87,6 +89,47 @@ SocketRow server_row(WorkerCore& core, const ServerSession& server, bool close_n
   row.recv_pos = row.pkt_avail = server.unread_size();
   row.send_avail = server.unsent_size();
   return row;
+}
+
+/// What the pools know of a cancel request, put into a row of either side.
+void fill_cancel(WorkerCore& core, SocketRow& row, pool::CancelId cancel) {
+  row.cancel = cancel;
+  PoolLock pools(core.host());
+  const auto snapshot = pools->cancel_snapshot(cancel);
+  if (!snapshot) return;
+  if (row.state == SocketState::ClWaitingCancelReq && snapshot->sent) row.state = SocketState::ClActiveCancelReq;
+  if (!snapshot->pool) return;
+  const auto [database, user] = pools->pool_name(snapshot->pool);
+  row.database = database;
+  if (row.state == SocketState::SvActiveCancel) row.user = user;
+}
+
+/// The connection that has carried a cancel request to its server and waits for the end of it.
+SocketRow cancel_row(WorkerCore& core, const CancelConnection& connection) {
+  SocketRow row;
+  row.state = SocketState::SvActiveCancel;
+  const HostPort& host = connection.job().target.host;
+  row.addr = host.is_unix() ? "unix" : host.host;
+  row.port = host.port;
+  row.local_addr = host.is_unix() ? "unix" : "";
+  row.connect_time = connection.connect_wall_us();
+  row.request_time = core.host().wall_clock_us();
+  row.ptr = row.id = connection.number();
+  row.tls = connection.port().tls_info();
+  return row;
+}
+
+void link_cancels(std::vector<SocketRow>& rows) {
+  std::map<pool::CancelId, SocketRow*> carriers;
+  for (SocketRow& row : rows) {
+    if (row.cancel && row.state == SocketState::SvActiveCancel) carriers[row.cancel] = &row;
+  }
+  for (SocketRow& row : rows) {
+    const auto carrier = row.cancel ? carriers.find(row.cancel) : carriers.end();
+    if (carrier == carriers.end() || carrier->second == &row) continue;
+    row.link = carrier->second->ptr;
+    carrier->second->link = row.ptr;
+  }
 }
 
 void join(WorkerReport& all, WorkerReport part) {
@@ -149,11 +192,20 @@ WorkerReport make_report(WorkerCore& core, ReportExtra extra) {
   if (extra == ReportExtra::Names) report.dns = core.host().dns_report();
   if (extra != ReportExtra::Sockets) return report;
   for (const auto& [id, client] : core.clients()) {
-    if (!client->closed()) report.sockets.push_back(client_row(core, *client));
+    if (client->closed()) continue;
+    report.sockets.push_back(client_row(core, *client));
+    if (const auto cancel = client->cancel_request()) fill_cancel(core, report.sockets.back(), *cancel);
+  }
+  for (const auto& [token, connection] : core.cancels()) {
+    if (!connection->sent() || connection->closed()) continue;
+    report.sockets.push_back(cancel_row(core, *connection));
+    fill_cancel(core, report.sockets.back(), connection->job().cancel);
   }
   PoolLock pools(core.host());
   for (const auto& [id, server] : core.servers()) {
-    if (!server->closed()) report.sockets.push_back(server_row(core, *server, pools->close_needed(id)));
+    if (server->closed()) continue;
+    report.sockets.push_back(server_row(core, *server, pools->close_needed(id)));
+    if (pools->being_canceled(id)) report.sockets.back().state = SocketState::SvBeingCanceled;
   }
   return report;
 }
@@ -164,6 +216,7 @@ void collect_reports(WorkerCore& core, ReportExtra extra, std::function<void(Wor
       [done = std::move(done)](WorkerCore& here, std::vector<WorkerReport> parts) {
         WorkerReport all;
         for (WorkerReport& part : parts) join(all, std::move(part));
+        link_cancels(all.sockets);
         done(here, std::move(all));
       });
 }

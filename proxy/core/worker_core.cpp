@@ -197,7 +197,12 @@ void WorkerCore::drop_clients_of(const std::string& database, const std::string&
 
 bool WorkerCore::kill_client(std::uint64_t number) {
   for (const auto& [id, client] : clients_) {
-    if (client->number() != number || client->state() == ClientSession::State::Login || client->closed()) continue;
+    if (client->number() != number || client->closed()) continue;
+    if (client->cancel_request()) {
+      client->disconnect("admin forced disconnect");  // nobody expects a message on such a connection
+      return true;
+    }
+    if (client->state() == ClientSession::State::Login) return false;
     client->fatal("admin forced disconnect", sqlstate("57P01"));
     return true;
   }

@@ -167,6 +167,9 @@ class WorkerCore {
     return servers_;
   }
   [[nodiscard]] const std::map<pool::PoolId, std::unique_ptr<PoolContext>>& contexts() const { return contexts_; }
+  [[nodiscard]] const std::unordered_map<std::uint64_t, std::unique_ptr<CancelConnection>>& cancels() const {
+    return cancels_;
+  }
   [[nodiscard]] std::size_t known_credentials() const { return credentials_.size(); }
 
  private:

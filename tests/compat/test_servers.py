@@ -17,7 +17,7 @@ from fake_server import (
     serve,
 )
 from harness import wait_until
-from wire import Wire, query, startup_packet
+from wire import CANCEL_REQUEST, Wire, query, request_packet, startup_packet
 
 LOGIN = startup_packet({"user": "postgres", "database": "app"})
 
@@ -353,6 +353,35 @@ def test_trap_10_session_mode_links_at_the_first_query(pooler, seen):
             seen("before its query", [pooler.pool()["sv_active"], pooler.pool()["cl_active"]])
             second.query("SELECT 1")
             seen("after it", pooler.pool()["sv_active"])
+
+
+@both(fresh=True)
+def test_cancel_request_on_its_way(pooler, seen):
+    """The server does not take the request for now; the query it is meant for goes on, and ends first."""
+    cluster = pooler.cluster
+    client, request, console = pooler.wire(), Wire(pooler.port), pooler.console()
+
+    def show(moment):
+        rows = [row for what in ("CLIENTS", "SERVERS") for row in console.rows(f"SHOW {what}")]
+        names = {row["ptr"]: f"{row['type']} {row['state']}" for row in rows}
+        seen(moment, sorted([row["type"], row["user"], row["database"], row["state"], row["addr"],
+                             names.get(row["link"], "")] for row in rows if "cancel" in row["state"]))
+        seen(moment + ", sockets", sorted(row["state"] for row in console.rows("SHOW SOCKETS")))
+
+    with cluster.connect() as direct:
+        direct.execute("SELECT pg_advisory_lock(4711)")
+        client.send(query("SELECT pg_advisory_xact_lock(4711)"))
+        wait_until(lambda: cluster.backends(wait_event_type="Lock"), what="the query waits")
+        with cluster.frozen():
+            request.send(request_packet(CANCEL_REQUEST, client.key))
+            wait_until(lambda: pooler.pool()["cl_active_cancel_req"] == 1, what="the request is on its way")
+            show("the query runs")
+            direct.execute("SELECT pg_advisory_unlock(4711)")
+            client.collect()
+            show("the query is over")
+    request.expect_closed()
+    wait_until(lambda: len(console.rows("SHOW SERVERS")) == 1, what="the request is over")
+    show("the request is over")
 
 
 @both(fresh=True, settings={"pool_mode": "session", "server_reset_query": "DISCARD ALL"})
