@@ -114,6 +114,12 @@ CancelTurn PoolManager::cancel_turn(CancelId cancel) const {
   return c->waiting() ? CancelTurn::Wait : CancelTurn::Now;
 }
 
+std::optional<CancelSnapshot> PoolManager::cancel_snapshot(CancelId cancel) const {
+  const CancelSlot* c = std::as_const(impl_->cancels).find(cancel);
+  if (c == nullptr) return std::nullopt;
+  return CancelSnapshot{.sent = c->sent, .pool = c->pool != nullptr ? c->pool->id : PoolId{}};
+}
+
 bool PoolManager::confirm_cancel(CancelId cancel) {
   CancelSlot* c = impl_->cancels.find(cancel);
   if (c == nullptr || c->waiting()) return false;

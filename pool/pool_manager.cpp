@@ -162,6 +162,11 @@ bool PoolManager::close_needed(ServerId server) const {
   return s != nullptr && s->close_needed;
 }
 
+bool PoolManager::being_canceled(ServerId server) const {
+  const ServerSlot* s = impl_->server_slots.find(server);
+  return s != nullptr && s->state == ServerState::Canceling;
+}
+
 WorkerId PoolManager::server_worker(ServerId server) const {
   const ServerSlot* s = impl_->server_slots.find(server);
   return s == nullptr ? WorkerId{0} : s->worker;

@@ -140,6 +140,11 @@ struct CancelResult {
   std::uint64_t peer_key = 0;  ///< Peer: what to send
 };
 
+struct CancelSnapshot {
+  bool sent = false;
+  PoolId pool{};  ///< none: it is for a peer
+};
+
 /// A server connection that another process has opened and logged in, and hands over with what it knows about it.
 struct AdoptedServer {
   WorkerId worker = 0;
@@ -288,6 +293,8 @@ class PoolManager {
   /// False until the first successful login of the pool, and after a failed one until the next success.
   [[nodiscard]] bool last_login_ok(PoolId pool) const;
   [[nodiscard]] bool close_needed(ServerId server) const;
+  /// It serves nobody until the cancel requests for it have ended.
+  [[nodiscard]] bool being_canceled(ServerId server) const;
   [[nodiscard]] WorkerId server_worker(ServerId server) const;
 
   // ---- online restart ----
@@ -312,6 +319,8 @@ class PoolManager {
   [[nodiscard]] CancelResult begin_cancel(std::uint64_t key, WorkerId worker, TimePoint now);
   /// To be asked once by the worker that carries the request out, before it connects.
   [[nodiscard]] CancelTurn cancel_turn(CancelId cancel) const;
+  /// How far a request has come; nullopt: it has ended.
+  [[nodiscard]] std::optional<CancelSnapshot> cancel_snapshot(CancelId cancel) const;
   /// Just before the request is sent. False: the query it was meant for is over, do not send it (the cancel has ended).
   /// True: from now on the server is not handed on until end_cancel.
   [[nodiscard]] bool confirm_cancel(CancelId cancel);

@@ -54,8 +54,9 @@ struct SocketRow {
   std::int64_t request_time = 0;  ///< unix microseconds
   pool::Duration wait{0};         ///< since the running query started
   bool close_needed = false;
-  std::uint64_t ptr = 0;   ///< any number that names the connection while it lives
-  std::uint64_t link = 0;  ///< `ptr` of the partner; 0: none
+  std::uint64_t ptr = 0;    ///< any number that names the connection while it lives
+  std::uint64_t link = 0;   ///< `ptr` of the partner; 0: none
+  pool::CancelId cancel{};  ///< the cancel request that it carries, which makes partners of two rows
   std::uint64_t remote_pid = 0;
   std::string tls;
   std::string application_name;

@@ -9,7 +9,11 @@
 namespace pgweir::core {
 
 CancelConnection::CancelConnection(WorkerCore& core, std::uint64_t token, Job job)
-    : Connection(core, nullptr), token_(token), job_(std::move(job)) {}
+    : Connection(core, nullptr),
+      token_(token),
+      job_(std::move(job)),
+      number_(core.next_number()),
+      connect_wall_us_(core.host().wall_clock_us()) {}
 
 void CancelConnection::connecting() {
   state_ = State::Connecting;

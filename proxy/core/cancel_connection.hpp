@@ -39,6 +39,10 @@ class CancelConnection final : public Connection {
   [[nodiscard]] std::uint64_t token() const { return token_; }
   [[nodiscard]] const Job& job() const { return job_; }
   [[nodiscard]] bool waiting() const { return state_ == State::Waiting; }
+  [[nodiscard]] bool sent() const { return state_ == State::Sent; }
+  /// For SHOW.
+  [[nodiscard]] std::uint64_t number() const { return number_; }
+  [[nodiscard]] std::int64_t connect_wall_us() const { return connect_wall_us_; }
   /// For a peer, which is looked up when it is its turn.
   void set_target(ServerTarget target) { job_.target = std::move(target); }
 
@@ -54,6 +58,8 @@ class CancelConnection final : public Connection {
   std::uint64_t token_;
   Job job_;
   State state_ = State::Waiting;
+  std::uint64_t number_;
+  std::int64_t connect_wall_us_;
 };
 
 }  // namespace pgweir::core

@@ -50,7 +50,7 @@ void ClientSession::transfer(protocol::StateArchive& archive) {
   pool::ClientId id = id_;
   archive(id.index, id.generation);
   if (archive.reading()) id_before_ = id;
-  archive(in_query_, in_transaction_, sent_to_server_, stream_forward_, stream_left_, counted_unread_);
+  archive(in_query_, in_transaction_, sent_to_server_, stream_forward_, stream_left_);
   bool waited = waiting_ || waited_before_;
   archive(waited, notified_);
   if (archive.reading()) waited_before_ = waited;

@@ -217,14 +217,32 @@ void ClientLogin::granted(ServerSession& server) {
   if (client_.replication_) {
     welcome_to(server);
   } else if (step_ == Step::Lookup) {
-    found_.reset();
-    const Config& config = client_.core_->config();
-    const DatabaseConfig* entry = find_database(config, client_.database_);
-    server.run_lookup(entry != nullptr ? effective_auth_query(config, *entry) : std::string_view(config.auth_query),
-                      client_.user_);
+    align_lookup(server);
   } else {
     align(server);
   }
+}
+
+/// auth_query must not run with what clients of the auth_user have chosen (search_path, DateStyle, ...): the server
+/// goes back to its own values first.
+void ClientLogin::align_lookup(ServerSession& server) {
+  found_.reset();
+  const protocol::SessionParameters own{server.report()->tracked, nullptr};
+  if (protocol::aligned(own, server.parameters())) return run_lookup(server);
+  const auto sql = alignment_sql(*client_.core_->settings()->tracked, own, server.parameters());
+  if (!sql) {
+    server.finish_after_input();
+    return fail("bouncer config error", "22023");
+  }
+  if (sql->empty()) return run_lookup(server);
+  server.run_alignment(*sql, nullptr);
+}
+
+void ClientLogin::run_lookup(ServerSession& server) {
+  const Config& config = client_.core_->config();
+  const DatabaseConfig* entry = find_database(config, client_.database_);
+  server.run_lookup(entry != nullptr ? effective_auth_query(config, *entry) : std::string_view(config.auth_query),
+                    client_.user_);
 }
 
 bool ClientLogin::rejected() {
@@ -235,12 +253,14 @@ bool ClientLogin::rejected() {
 
 void ClientLogin::hidden_done(HiddenPurpose purpose, const HiddenResult& result) {
   ServerSession& server = *client_.server_;
-  if (purpose == HiddenPurpose::Lookup) {
+  const bool looks_up = step_ == Step::Lookup;
+  if (purpose == HiddenPurpose::Lookup || (looks_up && result.failed)) {
     // What follows may need another server, and a client has one at a time.
     found_ = result;
     server.finish_after_input();
     return;
   }
+  if (looks_up) return run_lookup(server);
   if (result.failed) {
     // What the client asked for in its start-up packet is refused: it hears what the server says of it.
     server.finish_after_input();
@@ -550,6 +570,7 @@ void ClientLogin::send_welcome(const ServerReport& report) {
     pools->attach_client(client_.id_, pool.id, core.now(), core.actions());
   }
   client_.send(ByteView(message));
+  if (core.debugs()) core.log(LogLevel::Debug, client_.log_name() + "logged in");
   core.wake(client_);
 }
 

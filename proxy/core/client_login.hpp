@@ -53,6 +53,8 @@ class ClientLogin {
   [[nodiscard]] bool heard() const { return heard_; }
   /// It is no login but a cancel request, which lasts as long as it takes.
   [[nodiscard]] bool is_cancel() const { return is_cancel_; }
+  /// Which one, as long as it is one that the pools know.
+  [[nodiscard]] pool::CancelId cancel() const { return cancel_; }
   /// The socket was accepted beyond max_client_conn: only the console may go on.
   void set_over_limit() { over_limit_ = true; }
   /// The answer to a question of check_password or find_host_name; late ones are ignored.
@@ -108,6 +110,8 @@ class ClientLogin {
   [[nodiscard]] bool demand_certificate();
   [[nodiscard]] bool check_certificate_name();
   void start_lookup(PoolContext& pool);
+  void align_lookup(ServerSession& server);
+  void run_lookup(ServerSession& server);
   void lookup_done(const HiddenResult& result);
   void secret_found();
   void start_authentication();
@@ -141,6 +145,7 @@ class ClientLogin {
   bool heard_ = false;
   bool startup_seen_ = false;
   bool is_cancel_ = false;
+  pool::CancelId cancel_{};
   AuthType method_ = AuthType::Md5;                  ///< of this login: auth_type, or what a rule of auth_hba_file says
   const char* unknown_user_text_ = "";               ///< what a method without a password says to an unknown user
   std::optional<CertificatePart> certificate_part_;  ///< set if the certificate's name must allow the user

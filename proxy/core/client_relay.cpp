@@ -81,18 +81,21 @@ std::size_t ClientSession::relay(ByteView in) {
     }
     const ByteView message = rest.substr(0, std::min(header.total(), rest.size()));
     if (header.type == frontend::Terminate) {
+      if (core_->noisy()) log_packet(header);
       flush_to_server(out);
       terminated_ = true;
       disconnect("client close request");
       return in.size();
     }
     if ((cancel_pending_ || skip_to_sync_) && drop_cancelled(header)) {
+      context_->stats.client_bytes += header.total();
       stream_forward_ = false;
       stream_left_ = header.total() - message.size();
       pos += message.size();
       continue;
     }
     if (server_ == nullptr && is_copy_type(header.type)) {
+      context_->stats.client_bytes += header.total();
       stream_forward_ = false;  // late data of a COPY that has ended
       stream_left_ = header.total() - message.size();
       pos += message.size();
@@ -116,6 +119,8 @@ std::size_t ClientSession::relay(ByteView in) {
       return in.size();
     }
     if (step != Step::Done) break;
+    if (core_->noisy()) log_packet(header);
+    context_->stats.client_bytes += header.total();
     stream_left_ = header.total() - message.size();
     pos += message.size();
   }
@@ -219,6 +224,7 @@ bool ClientSession::acquired(const pool::AcquireResult& result, const std::strin
       waiting_ = true;
       if (waits_for_host_ || (route_ && route_->pool != nullptr) || state_ == State::Login)
         core_->note_routed_waiter(*this);
+      if (core_->debugs()) core_->log(LogLevel::Debug, log_name() + "pause_client");
       core_->schedule(*this, next_deadline());
       return false;
   }
@@ -320,6 +326,14 @@ ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& heade
   return Step::Done;
 }
 
+void ClientSession::log_packet(const protocol::FrameHeader& header) const {
+  core_->log(LogLevel::Noise, log_name() + fmt::format("read pkt='{}' len={}", header.type, header.total()));
+}
+
+void ClientSession::log_duration(const char* what, Duration length) const {
+  core_->log(LogLevel::Debug, log_name() + fmt::format("{} time: {} us", what, length.count()));
+}
+
 void ClientSession::count_query_start() {
   if (in_query_) return;
   in_query_ = true;
@@ -337,11 +351,13 @@ void ClientSession::count_query_end(TimePoint now, bool transaction_over, Latenc
   if (in_query_) {
     in_query_ = false;
     context_->stats.query_time += static_cast<std::uint64_t>((now - query_start_).count());
+    if (core_->debugs()) log_duration("query", now - query_start_);
     if (latencies != nullptr) latencies->query.add(now - query_start_);
   }
   if (transaction_over && in_transaction_) {
     in_transaction_ = false;
     context_->stats.xact_time += static_cast<std::uint64_t>((now - transaction_start_).count());
+    if (core_->debugs()) log_duration("transaction", now - transaction_start_);
     if (latencies != nullptr) latencies->transaction.add(now - transaction_start_);
   }
   last_request_ = now;

@@ -51,6 +51,11 @@ std::string ClientSession::log_name() const {
                      address_.port);
 }
 
+std::optional<pool::CancelId> ClientSession::cancel_request() const {
+  if (state_ != State::Login || !login_->is_cancel()) return std::nullopt;
+  return login_->cancel();
+}
+
 std::string ClientSession::application_name() const {
   const auto index = protocol::TrackedNames::kApplicationName;
   if (!parameters_.tracked || parameters_.tracked->values.size() <= index) return {};
@@ -62,12 +67,7 @@ std::size_t ClientSession::consume(ByteView in) {
     case State::Login:
       return login_->consume(in);
     case State::Ready:
-      if (context_ != nullptr) context_->stats.client_bytes += in.size() - std::min(in.size(), counted_unread_);
-      {
-        const std::size_t used = relay(in);
-        counted_unread_ = in.size() - used;
-        return used;
-      }
+      return relay(in);
     case State::Console:
       return console_->consume(in);
     case State::Closing:
@@ -141,6 +141,7 @@ void ClientSession::on_hangup(const std::string& reason) {
 }
 
 bool ClientSession::on_granted(ServerSession& server, bool needs_check) {
+  if (waiting_ && core_->debugs()) core_->log(LogLevel::Debug, log_name() + "activate_client");
   waiting_ = false;
   server_ = &server;
   sent_to_server_ = false;

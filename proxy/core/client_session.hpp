@@ -123,6 +123,8 @@ class ClientSession final : public Connection {
   [[nodiscard]] Console* console() { return console_.get(); }
   [[nodiscard]] WorkerCore& core() { return *core_; }
   [[nodiscard]] bool in_query() const { return in_query_; }
+  /// Set if the connection has brought a cancel request; that is no id where the pools have nothing to do with it.
+  [[nodiscard]] std::optional<pool::CancelId> cancel_request() const;
   /// What a server that is opened for this client alone has to be told; null for a client of the pool.
   [[nodiscard]] const std::shared_ptr<const ReplicationStartup>& replication_startup() const { return replication_; }
   [[nodiscard]] Replication replication() const { return replication_ ? replication_->kind : Replication::None; }
@@ -233,6 +235,8 @@ class ClientSession final : public Connection {
   bool ensure_on_server(const protocol::Statement& statement, OutBatch& out, bool quiet);
   void evict_statements(OutBatch& out);
   void count_query_start();
+  void log_packet(const protocol::FrameHeader& header) const;
+  void log_duration(const char* what, Duration length) const;
   bool drop_cancelled(const protocol::FrameHeader& header);
   void take_spelling(const protocol::ParameterSet& server);
 
@@ -271,7 +275,6 @@ class ClientSession final : public Connection {
   PoolMode mode_ = PoolMode::Session;  ///< as at login: a reload changes it for later clients
   std::uint32_t segment_ = 0;          ///< number of Syncs so far
   std::size_t stream_left_ = 0;
-  std::size_t counted_unread_ = 0;  ///< part of the unread bytes that the statistics have
   ServerSession* server_ = nullptr;
   PoolContext* context_ = nullptr;
   std::unique_ptr<ClientLogin> login_;

@@ -117,6 +117,7 @@ void ClientLogin::take_cancel_request(ByteView body) {
     PoolLock pools(core.host());
     result = pools->begin_cancel(number, core.id(), core.now());
   }
+  cancel_ = result.cancel;
   const pool::ClientId requester = client_.id_;
   switch (result.status) {
     case pool::CancelStatus::Forward:
@@ -155,6 +156,9 @@ void ClientLogin::take_startup(const protocol::FirstPacket& packet) {
   }
   // First of all: what becomes of `options` depends on it, wherever it stands.
   for (const auto& parameter : parameters) {
+    if (core.debugs()) {
+      core.log(LogLevel::Debug, client_.log_name() + fmt::format("got var: {}={}", parameter.name, parameter.value));
+    }
     if (parameter.name == "replication") replication_ = parse_replication(parameter.value);
   }
   std::string_view user, database;

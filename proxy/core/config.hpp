@@ -273,8 +273,10 @@ struct LoadResult {
 };
 
 /// Reads the file `path` and what it includes. `running` is the configuration in force, null at start: settings that
-/// need a restart keep its values, and those without a default keep them when their line is gone.
-[[nodiscard]] LoadResult load_config(const std::string& path, const ReadFile& read_file, const Config* running);
+/// need a restart keep its values, and those without a default keep them when their line is gone. `verbose` is the
+/// command line's, for a file that says nothing about it at the start.
+[[nodiscard]] LoadResult load_config(const std::string& path, const ReadFile& read_file, const Config* running,
+                                     int verbose = 0);
 
 /// Settings that are read but that the engine cannot honour yet. load_config() reports them, so nothing that an
 /// operator asked for is silently left undone. File and line are empty here.

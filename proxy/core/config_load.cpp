@@ -39,12 +39,13 @@ std::string unknown_setting(Section section, std::string_view name) {
 
 class Loader {
  public:
-  Loader(const std::string& path, const Config* running)
+  Loader(const std::string& path, const Config* running, int verbose)
       : path_(path), running_(running), config_(std::make_shared<Config>()) {
     // Settings without a default keep what they have when their line is gone.
     for (const auto& setting : settings()) {
       if (running_ != nullptr && !setting.default_text) copy_setting(*config_, *running_, setting);
     }
+    if (running_ == nullptr) config_->verbose = verbose;
     config_->conffile = path;
   }
 
@@ -196,8 +197,8 @@ class Loader {
 
 }  // namespace
 
-LoadResult load_config(const std::string& path, const ReadFile& read_file, const Config* running) {
-  return Loader(path, running).load(read_file);
+LoadResult load_config(const std::string& path, const ReadFile& read_file, const Config* running, int verbose) {
+  return Loader(path, running, verbose).load(read_file);
 }
 
 }  // namespace pgweir::core

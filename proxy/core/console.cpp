@@ -168,6 +168,7 @@ void Console::extended(char type, ByteView body) {
 }
 
 void Console::run(std::string_view sql) {
+  if (client_.core().debugs()) client_.core().log(LogLevel::Debug, fmt::format("got admin query: {}", sql));
   const AdminCommand command = parse_admin_command(sql);
   if (needs_admin(command) && !admin_) return error("admin access needed");
   if (!command.error.empty()) return error(command.error);
@@ -215,6 +216,7 @@ void Console::act(const AdminCommand& command) {
       return switchover(command);
     case AdminVerb::Reload:
     case AdminVerb::Set: {
+      if (command.verb == AdminVerb::Reload) log_issued(command);
       hold(command);
       WorkerCore& core = client_.core();
       const auto kind = command.verb == AdminVerb::Set ? ProcessCommand::Kind::Set : ProcessCommand::Kind::Reload;
@@ -224,6 +226,20 @@ void Console::act(const AdminCommand& command) {
     default:
       return error("this command is not supported by this version of pgweir");
   }
+}
+
+// PgBouncer's line, in PgBouncer's place: before the database is looked for, so also for some commands that fail.
+void Console::log_issued(const AdminCommand& command) {
+  std::string words = command.verb == AdminVerb::Shutdown ? "SHUTDOWN" : command_tag(command);
+  if (command.shutdown == AdminShutdown::WaitForServers) words += " WAIT_FOR_SERVERS";
+  if (command.shutdown == AdminShutdown::WaitForClients) words += " WAIT_FOR_CLIENTS";
+  if (!command.argument.empty()) words += fmt::format(" '{}'", command.argument);
+  client_.core().log(LogLevel::Log, words + " command issued");
+}
+
+bool Console::all_paused() {
+  PoolLock pools(client_.core().host());
+  return pools->all_paused();
 }
 
 void Console::hold(const AdminCommand& command) {
@@ -291,20 +307,20 @@ bool Console::check_database(const AdminCommand& command, const char* verb) {
 
 void Console::pause(const AdminCommand& command) {
   WorkerCore& core = client_.core();
+  if (all_paused()) return error("already suspended/paused");
+  log_issued(command);
   if (!command.argument.empty() && !check_database(command, "pause")) return;
-  pool::PoolManager::DatabaseResult result;
+  auto result = pool::PoolManager::DatabaseResult::Ok;
   {
     PoolLock pools(core.host());
     if (command.argument.empty()) {
       result = pools->pause_all(core.now(), core.actions());
-    } else if (pools->all_paused()) {
-      result = pool::PoolManager::DatabaseResult::Already;
     } else {
       // A database that is paused may be paused again: the answer then waits for the same servers.
       (void)pools->pause(command.argument, core.now(), core.actions());
-      result = pool::PoolManager::DatabaseResult::Ok;
     }
   }
+  // Another console, on another thread, was faster.
   if (result == pool::PoolManager::DatabaseResult::Already) return error("already suspended/paused");
   hold(command);
   pausing_ = command.argument.empty();
@@ -316,6 +332,7 @@ void Console::pause(const AdminCommand& command) {
 
 void Console::resume(const AdminCommand& command) {
   WorkerCore& core = client_.core();
+  log_issued(command);
   if (!command.argument.empty()) {
     const bool console = command.argument == kConsoleDatabase;
     if (!console && !is_registered(core, command.argument)) {
@@ -348,32 +365,27 @@ void Console::resume(const AdminCommand& command) {
 
 void Console::kill(const AdminCommand& command) {
   WorkerCore& core = client_.core();
+  if (all_paused()) return error("already suspended/paused");
+  log_issued(command);
   std::vector<std::string> databases;
-  if (command.argument.empty()) {
-    PoolLock pools(core.host());
-    if (pools->all_paused()) databases.emplace_back();  // told below
-    for (const auto& [name, entry] : core.config().databases) databases.push_back(name);
-    for (const auto& row : pools->database_snapshots()) databases.push_back(row.name);
-  } else {
+  if (!command.argument.empty()) {
     if (!check_database(command, "kill")) return;
     databases.push_back(command.argument);
   }
-  if (!databases.empty() && databases.front().empty()) return error("already suspended/paused");
-  std::sort(databases.begin(), databases.end());
-  databases.erase(std::unique(databases.begin(), databases.end()), databases.end());
-  bool paused = false;
   {
-    PoolLock pools(core.host());
     // A database that is paused by itself may be killed.
-    if (!command.argument.empty()) paused = pools->all_paused();
-    if (!paused) {
-      for (const std::string& name : databases) {
-        pools->add_database(name);
-        pools->kill(name, "database removed", core.now(), core.actions());
-      }
+    PoolLock pools(core.host());
+    if (command.argument.empty()) {
+      for (const auto& [name, entry] : core.config().databases) databases.push_back(name);
+      for (const auto& row : pools->database_snapshots()) databases.push_back(row.name);
+      std::sort(databases.begin(), databases.end());
+      databases.erase(std::unique(databases.begin(), databases.end()), databases.end());
+    }
+    for (const std::string& name : databases) {
+      pools->add_database(name);
+      pools->kill(name, "database removed", core.now(), core.actions());
     }
   }
-  if (paused) return error("already suspended/paused");
   done("KILL");
 }
 
@@ -391,6 +403,7 @@ void Console::kill_client(const AdminCommand& command) {
 
 void Console::reconnect(const AdminCommand& command) {
   WorkerCore& core = client_.core();
+  log_issued(command);
   if (!command.argument.empty() && !check_database(command, "reconnect")) return;
   {
     PoolLock pools(core.host());
@@ -405,6 +418,7 @@ void Console::reconnect(const AdminCommand& command) {
 void Console::set_disabled(const AdminCommand& command, bool disabled) {
   WorkerCore& core = client_.core();
   if (command.argument.empty()) return error("a database is required");
+  log_issued(command);
   if (!disabled && command.argument != kConsoleDatabase && !is_registered(core, command.argument)) {
     return error(fmt::format("no such database: {}", command.argument));
   }
@@ -418,6 +432,7 @@ void Console::set_disabled(const AdminCommand& command, bool disabled) {
 
 void Console::wait_close(const AdminCommand& command) {
   WorkerCore& core = client_.core();
+  log_issued(command);
   if (!command.argument.empty() && command.argument == kConsoleDatabase) {
     return error(fmt::format("cannot wait in admin db: {}", command.argument));
   }
@@ -441,6 +456,7 @@ void Console::suspend(const AdminCommand& command) {
   if (paused) return error("already suspended/paused");
   if (database_paused) return error("cannot suspend with paused databases");
   if (core.shutdown() != ShutdownMode::None) return error("pooler is shutting down");
+  log_issued(command);
   hold(command);
   suspended_ = true;
   core.host().process_command({ProcessCommand::Kind::Suspend, {}, {}, core.id(), client_.id()});
@@ -448,6 +464,7 @@ void Console::suspend(const AdminCommand& command) {
 
 void Console::shut_down(const AdminCommand& command) {
   WorkerCore& core = client_.core();
+  log_issued(command);
   auto kind = ProcessCommand::Kind::ShutdownNow;
   if (command.shutdown == AdminShutdown::WaitForServers) kind = ProcessCommand::Kind::ShutdownWaitForServers;
   if (command.shutdown == AdminShutdown::WaitForClients) kind = ProcessCommand::Kind::ShutdownWaitForClients;

@@ -71,6 +71,8 @@ class Console {
   void send_fds(std::vector<FdRow> rows, bool with_state);
   void shut_down(const AdminCommand& command);
   [[nodiscard]] bool check_database(const AdminCommand& command, const char* verb);
+  [[nodiscard]] bool all_paused();
+  void log_issued(const AdminCommand& command);
   void hold(const AdminCommand& command);
   void done(std::string_view tag);
   void error(std::string_view text, std::string_view sqlstate = "08P01");
@@ -83,7 +85,7 @@ class Console {
   void show_hosts(std::string& out);
   void show_users(std::string& out);
   void show_lists(std::string& out, const DnsReport& dns);
-  void show_mem(std::string& out);
+  void show_mem(std::string& out, const MemoryUse& use);
   void show_peers(std::string& out);
   void show_peer_pools(std::string& out);
 

@@ -8,6 +8,7 @@
 #include "proxy/core/admin_format.hpp"
 #include "proxy/core/client_session.hpp"
 #include "proxy/core/console.hpp"
+#include "proxy/core/gather.hpp"
 #include "proxy/core/handover.hpp"
 #include "proxy/core/worker_core.hpp"
 
@@ -17,37 +18,28 @@ namespace {
 
 constexpr std::uint32_t kRowMax = std::numeric_limits<std::uint32_t>::max();
 
-/// Calls `done` on the worker of `core` with the rows of all, later.
-void collect_rows(WorkerCore& core, bool with_state, std::function<void(WorkerCore&, std::vector<FdRow>)> done) {
-  struct Collection {
-    std::size_t missing;
-    std::vector<FdRow> rows;
-    std::function<void(WorkerCore&, std::vector<FdRow>)> done;
-  };
-  const auto all = std::make_shared<Collection>(Collection{core.host().worker_count(), {}, std::move(done)});
-  for (pool::WorkerId worker = 0; worker < core.host().worker_count(); ++worker) {
-    core.host().post(worker, [all, with_state, origin = core.id()](WorkerCore& there) {
-      auto rows = std::make_shared<std::vector<FdRow>>(there.host().listening_sockets());
-      auto own = handover_rows(there, with_state);
-      std::move(own.begin(), own.end(), std::back_inserter(*rows));
-      there.host().post(origin, [all, rows](WorkerCore& here) {
-        std::move(rows->begin(), rows->end(), std::back_inserter(all->rows));
-        if (--all->missing == 0) all->done(here, std::move(all->rows));
-      });
-    });
-  }
+std::vector<FdRow> rows_of(WorkerCore& worker, bool with_state) {
+  std::vector<FdRow> rows = worker.host().listening_sockets();
+  auto own = handover_rows(worker, with_state);
+  std::move(own.begin(), own.end(), std::back_inserter(rows));
+  return rows;
 }
 
 }  // namespace
 
 void Console::show_fds(bool with_state) {
   busy_ = true;
-  collect_rows(client_.core(), with_state,
-               [id = client_.id(), request = ++request_, with_state](WorkerCore& here, std::vector<FdRow> rows) {
-                 ClientSession* client = here.find_client(id);
-                 Console* console = client != nullptr ? client->console() : nullptr;
-                 if (console != nullptr && console->request_ == request) console->send_fds(std::move(rows), with_state);
-               });
+  const auto ask = [with_state](WorkerCore& there) { return rows_of(there, with_state); };
+  const auto done = [id = client_.id(), request = ++request_, with_state](WorkerCore& here,
+                                                                          std::vector<std::vector<FdRow>> parts) {
+    ClientSession* client = here.find_client(id);
+    Console* console = client != nullptr ? client->console() : nullptr;
+    if (console == nullptr || console->request_ != request) return;
+    std::vector<FdRow> rows;
+    for (auto& part : parts) std::move(part.begin(), part.end(), std::back_inserter(rows));
+    console->send_fds(std::move(rows), with_state);
+  };
+  gather<std::vector<FdRow>>(client_.core(), ask, done);
 }
 
 bool Console::is_own_user() const {

@@ -35,6 +35,8 @@ ReportExtra extra_for(ShowWhat what) {
       return ReportExtra::Names;
     case ShowWhat::Latency:
       return ReportExtra::Latencies;
+    case ShowWhat::Mem:
+      return ReportExtra::Memory;
     default:
       return ReportExtra::None;
   }
@@ -94,6 +96,7 @@ void Console::show(const AdminCommand& command) {
     case ShowWhat::StatsAverages:
     case ShowWhat::Latency:
     case ShowWhat::Routes:
+    case ShowWhat::Mem:
     case ShowWhat::Totals: {
       busy_ = true;
       collect_reports(
@@ -105,9 +108,6 @@ void Console::show(const AdminCommand& command) {
           });
       return;
     }
-    case ShowWhat::Mem:
-      show_mem(out);
-      break;
     case ShowWhat::Fds:
       return show_fds(false);
     case ShowWhat::Handover:
@@ -170,6 +170,9 @@ void Console::show_collected(ShowWhat what, const WorkerReport& report) {
       append_show_routes(out, rows);
       break;
     }
+    case ShowWhat::Mem:
+      show_mem(out, report.memory);
+      break;
     case ShowWhat::StatsTotals:
       append_show_stats_totals(out, stats);
       break;
@@ -290,12 +293,18 @@ void Console::show_lists(std::string& out, const DnsReport& dns) {
   append_show_lists(out, lists);
 }
 
-void Console::show_mem(std::string& out) {
+/// The rows are PgBouncer's. There each is an allocator of its own; here the counts are real, sizes those of the
+/// objects without what they point to, and nothing is kept free.
+void Console::show_mem(std::string& out, const MemoryUse& use) {
   WorkerCore& core = client_.core();
+  const Config& config = core.config();
   pool::Totals totals;
+  std::size_t databases, peer_pools;
   {
     PoolLock pools(core.host());
     totals = pools->totals();
+    databases = pools->database_snapshots().size();
+    peer_pools = pools->peer_snapshots().size();
   }
   const auto row = [](const char* name, std::uint64_t size, std::uint64_t used) {
     MemRow result;
@@ -305,9 +314,22 @@ void Console::show_mem(std::string& out) {
     result.memtotal = size * used;
     return result;
   };
-  const std::vector<MemRow> rows{row("pool_cache", sizeof(PoolContext), totals.pools),
-                                 row("server_cache", sizeof(ServerSession), totals.servers),
-                                 row("client_cache", sizeof(ClientSession), totals.clients)};
+  MemRow buffers = row("iobuf_cache", use.buffers == 0 ? 0 : use.buffer_bytes / use.buffers, use.buffers);
+  buffers.memtotal = use.buffer_bytes;
+  using Secrets = std::map<std::string, std::string, std::less<>>;
+  const std::vector<MemRow> rows{
+      row("user_cache", sizeof(Secrets::value_type), core.settings()->users->size() + 1),
+      row("credentials_cache", sizeof(Credentials), use.credentials),
+      row("db_cache", sizeof(DatabaseConfig), databases + 1),
+      row("peer_cache", sizeof(PeerConfig), config.peers.size()),
+      row("peer_pool_cache", sizeof(pool::PeerSnapshot), peer_pools),
+      row("pool_cache", sizeof(PoolContext), totals.pools),
+      row("outstanding_request_cache", sizeof(protocol::ReplyEntry), use.requests),
+      row("server_cache", sizeof(ServerSession), totals.servers),
+      row("client_cache", sizeof(ClientSession), totals.clients),
+      buffers,
+      row("var_list_cache", sizeof(protocol::SessionParameters), totals.clients + totals.servers),
+      row("server_prepared_statement_cache", sizeof(protocol::Hash128), use.statements)};
   append_show_mem(out, rows);
 }
 

@@ -13,8 +13,8 @@ struct PoolStats {
   std::uint64_t server_assignment_count = 0;  ///< times a server was linked to a client
   std::uint64_t xact_count = 0;               ///< counted when the first query of the transaction starts
   std::uint64_t query_count = 0;              ///< counted at the start; queries overlapping in a pipeline are one
-  std::uint64_t client_bytes = 0;             ///< "received": client messages after login
-  std::uint64_t server_bytes = 0;             ///< "sent": server messages after login
+  std::uint64_t client_bytes = 0;             ///< "received": messages of clients after their login
+  std::uint64_t server_bytes = 0;             ///< "sent": messages of servers after their login, hidden ones too
   std::uint64_t xact_time = 0;                ///< time spent in transactions
   std::uint64_t query_time = 0;               ///< time spent with a query running
   std::uint64_t wait_time = 0;                ///< time clients spent waiting for a server

@@ -1,8 +1,11 @@
 #include "proxy/core/report.hpp"
 
-#include <memory>
+#include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "proxy/core/client_session.hpp"
+#include "proxy/core/gather.hpp"
 #include "proxy/core/worker_core.hpp"
 
 namespace pgweir::core {
@@ -26,7 +29,9 @@ SocketRow client_row(WorkerCore& core, const ClientSession& client) {
   switch (client.state()) {
     case ClientSession::State::Login:
     case ClientSession::State::Closing:
-      row.state = client.waiting() ? SocketState::ClWaiting : SocketState::ClLogin;
+      row.state = client.cancel_request() ? SocketState::ClWaitingCancelReq
+                  : client.waiting()      ? SocketState::ClWaiting
+                                          : SocketState::ClLogin;
       break;
     case ClientSession::State::Ready:
       row.state = client.waiting()             ? SocketState::ClWaiting
@@ -88,6 +93,89 @@ SocketRow server_row(WorkerCore& core, const ServerSession& server, bool close_n
   return row;
 }
 
+/// What the pools know of a cancel request, put into a row of either side.
+void fill_cancel(WorkerCore& core, SocketRow& row, pool::CancelId cancel) {
+  row.cancel = cancel;
+  PoolLock pools(core.host());
+  const auto snapshot = pools->cancel_snapshot(cancel);
+  if (!snapshot) return;
+  if (row.state == SocketState::ClWaitingCancelReq && snapshot->sent) row.state = SocketState::ClActiveCancelReq;
+  if (!snapshot->pool) return;
+  const auto [database, user] = pools->pool_name(snapshot->pool);
+  row.database = database;
+  if (row.state == SocketState::SvActiveCancel) row.user = user;
+}
+
+/// The connection that has carried a cancel request to its server and waits for the end of it.
+SocketRow cancel_row(WorkerCore& core, const CancelConnection& connection) {
+  SocketRow row;
+  row.state = SocketState::SvActiveCancel;
+  const HostPort& host = connection.job().target.host;
+  row.addr = host.is_unix() ? "unix" : host.host;
+  row.port = host.port;
+  row.local_addr = host.is_unix() ? "unix" : "";
+  row.connect_time = connection.connect_wall_us();
+  row.request_time = core.host().wall_clock_us();
+  row.ptr = row.id = connection.number();
+  row.tls = connection.port().tls_info();
+  return row;
+}
+
+void link_cancels(std::vector<SocketRow>& rows) {
+  std::map<pool::CancelId, SocketRow*> carriers;
+  for (SocketRow& row : rows) {
+    if (row.cancel && row.state == SocketState::SvActiveCancel) carriers[row.cancel] = &row;
+  }
+  for (SocketRow& row : rows) {
+    const auto carrier = row.cancel ? carriers.find(row.cancel) : carriers.end();
+    if (carrier == carriers.end() || carrier->second == &row) continue;
+    row.link = carrier->second->ptr;
+    carrier->second->link = row.ptr;
+  }
+}
+
+void join(WorkerReport& all, WorkerReport part) {
+  std::move(part.sockets.begin(), part.sockets.end(), std::back_inserter(all.sockets));
+  for (const auto& [database, row] : part.stats) {
+    StatsRow& sum = all.stats[database];
+    sum.database = database;
+    sum.total += row.total;
+    sum.period.begin += row.period.begin;
+    sum.period.end += row.period.end;
+    sum.period.length_us = std::max(sum.period.length_us, row.period.length_us);
+  }
+  for (const auto& [database, routes] : part.routes) all.routes[database] += routes;
+  for (const auto& [key, latency] : part.latencies) all.latencies[key] += latency;
+  std::move(part.dns.hosts.begin(), part.dns.hosts.end(), std::back_inserter(all.dns.hosts));
+  std::move(part.dns.zones.begin(), part.dns.zones.end(), std::back_inserter(all.dns.zones));
+  all.dns.queries += part.dns.queries;
+  all.dns.waiting += part.dns.waiting;
+  all.memory.credentials = std::max(all.memory.credentials, part.memory.credentials);  // all workers know the same
+  all.memory.requests += part.memory.requests;
+  all.memory.buffers += part.memory.buffers;
+  all.memory.buffer_bytes += part.memory.buffer_bytes;
+  all.memory.statements += part.memory.statements;
+}
+
+MemoryUse memory_use(const WorkerCore& core) {
+  MemoryUse use;
+  use.credentials = core.known_credentials();
+  const auto count_buffers = [&use](const Connection& connection) {
+    for (const std::size_t size : {connection.unread_size(), connection.unsent_size()}) {
+      if (size == 0) continue;
+      ++use.buffers;
+      use.buffer_bytes += size;
+    }
+  };
+  for (const auto& [id, client] : core.clients()) count_buffers(*client);
+  for (const auto& [id, server] : core.servers()) {
+    count_buffers(*server);
+    use.requests += server->ledger().size();
+    use.statements += server->statements().size();
+  }
+  return use;
+}
+
 }  // namespace
 
 WorkerReport make_report(WorkerCore& core, ReportExtra extra) {
@@ -104,51 +192,37 @@ WorkerReport make_report(WorkerCore& core, ReportExtra extra) {
       report.latencies.insert(context->latencies.begin(), context->latencies.end());
     }
   }
+  if (extra == ReportExtra::Memory) report.memory = memory_use(core);
   if (extra == ReportExtra::Names) report.dns = core.host().dns_report();
   if (extra != ReportExtra::Sockets) return report;
   for (const auto& [id, client] : core.clients()) {
-    if (!client->closed()) report.sockets.push_back(client_row(core, *client));
+    if (client->closed()) continue;
+    report.sockets.push_back(client_row(core, *client));
+    if (const auto cancel = client->cancel_request()) fill_cancel(core, report.sockets.back(), *cancel);
+  }
+  for (const auto& [token, connection] : core.cancels()) {
+    if (!connection->sent() || connection->closed()) continue;
+    report.sockets.push_back(cancel_row(core, *connection));
+    fill_cancel(core, report.sockets.back(), connection->job().cancel);
   }
   PoolLock pools(core.host());
   for (const auto& [id, server] : core.servers()) {
-    if (!server->closed()) report.sockets.push_back(server_row(core, *server, pools->close_needed(id)));
+    if (server->closed()) continue;
+    report.sockets.push_back(server_row(core, *server, pools->close_needed(id)));
+    if (pools->being_canceled(id)) report.sockets.back().state = SocketState::SvBeingCanceled;
   }
   return report;
 }
 
 void collect_reports(WorkerCore& core, ReportExtra extra, std::function<void(WorkerCore&, WorkerReport)> done) {
-  struct Collection {
-    std::size_t missing;
-    WorkerReport report;
-    std::function<void(WorkerCore&, WorkerReport)> done;
-  };
-  // Touched on the asking worker only: the others send their part there.
-  const auto collection = std::make_shared<Collection>(Collection{core.host().worker_count(), {}, std::move(done)});
-  const pool::WorkerId origin = core.id();
-  for (pool::WorkerId worker = 0; worker < core.host().worker_count(); ++worker) {
-    core.host().post(worker, [collection, origin, extra](WorkerCore& there) {
-      const auto part = std::make_shared<WorkerReport>(make_report(there, extra));
-      there.host().post(origin, [collection, part](WorkerCore& here) {
-        WorkerReport& all = collection->report;
-        all.sockets.insert(all.sockets.end(), part->sockets.begin(), part->sockets.end());
-        for (const auto& [database, row] : part->stats) {
-          StatsRow& sum = all.stats[database];
-          sum.database = database;
-          sum.total += row.total;
-          sum.period.begin += row.period.begin;
-          sum.period.end += row.period.end;
-          sum.period.length_us = std::max(sum.period.length_us, row.period.length_us);
-        }
-        for (const auto& [database, routes] : part->routes) all.routes[database] += routes;
-        for (const auto& [key, latency] : part->latencies) all.latencies[key] += latency;
-        all.dns.hosts.insert(all.dns.hosts.end(), part->dns.hosts.begin(), part->dns.hosts.end());
-        all.dns.zones.insert(all.dns.zones.end(), part->dns.zones.begin(), part->dns.zones.end());
-        all.dns.queries += part->dns.queries;
-        all.dns.waiting += part->dns.waiting;
-        if (--collection->missing == 0) collection->done(here, std::move(all));
+  gather<WorkerReport>(
+      core, [extra](WorkerCore& there) { return make_report(there, extra); },
+      [done = std::move(done)](WorkerCore& here, std::vector<WorkerReport> parts) {
+        WorkerReport all;
+        for (WorkerReport& part : parts) join(all, std::move(part));
+        link_cancels(all.sockets);
+        done(here, std::move(all));
       });
-    });
-  }
 }
 
 }  // namespace pgweir::core

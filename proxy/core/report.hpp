@@ -15,12 +15,18 @@ namespace pgweir::core {
 
 class WorkerCore;
 
+/// Objects that only the workers can count, and bytes in buffers.
+struct MemoryUse {
+  std::uint64_t credentials = 0, requests = 0, buffers = 0, buffer_bytes = 0, statements = 0;
+};
+
 struct WorkerReport {
   std::vector<SocketRow> sockets;
   std::map<std::string, StatsRow> stats;  ///< by database
   LatencyTable latencies;
   std::map<std::string, RouteStats> routes;  ///< by database, of those that are routed
   DnsReport dns;
+  MemoryUse memory;
 };
 
 /// What a report holds beside the counters.
@@ -29,6 +35,7 @@ enum class ReportExtra : std::uint8_t {
   Sockets,    ///< connections; costs time in proportion to their number
   Latencies,  ///< some kB for each pool
   Names,      ///< of servers, and their addresses
+  Memory,     ///< as Sockets
 };
 
 [[nodiscard]] WorkerReport make_report(WorkerCore& core, ReportExtra extra);

@@ -1,5 +1,7 @@
 #include "proxy/core/server_login.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "pool/mutation.hpp"
@@ -112,6 +114,7 @@ std::size_t ServerLogin::consume(ByteView in) {
       return in.size();
     }
     if (in.size() - pos < header.total()) return pos;
+    if (server_.core_->noisy()) server_.log_packet(header.type, header.total());
     take_message(header.type, in.substr(pos + protocol::kHeaderSize, header.body()));
     pos += header.total();
   }
@@ -126,6 +129,10 @@ void ServerLogin::take_message(char type, ByteView body) {
     case backend::ParameterStatus: {
       const auto parameter = protocol::parse_parameter_status(body);
       if (!parameter) return failed("broken ParameterStatus packet", pool::CloseKind::LoginFailed);
+      if (server_.core_->debugs()) {
+        server_.core_->log(LogLevel::Debug,
+                           server_.log_name() + fmt::format("S: param: {} = {}", parameter->name, parameter->value));
+      }
       if (const auto index = server_.core_->settings()->tracked->find(parameter->name)) {
         report_.tracked = with_value(report_.tracked, *index, parameter->value);
       } else if (report_.untracked.size() < kReportMax) {
@@ -177,6 +184,7 @@ void ServerLogin::take_authentication(ByteView body) {
   switch (request->kind) {
     case AuthRequest::Ok:
       authenticated_ = true;
+      if (server_.core_->debugs()) server_.core_->log(LogLevel::Debug, server_.log_name() + "S: auth ok");
       return;
     case AuthRequest::CleartextPassword:
       if (kind == SecretKind::Empty) break;
@@ -208,7 +216,10 @@ void ServerLogin::take_authentication(ByteView body) {
       }
       return;
     default:
-      failed("server login failed: unsupported authentication method", pool::CloseKind::LoginRejected);
+      // Waiting clients are not told, as in PgBouncer: the next try may find other rules in the server's pg_hba.conf.
+      server_.core_->log(LogLevel::Error, server_.log_name() + fmt::format("unknown/unsupported auth method: {}",
+                                                                           static_cast<unsigned>(request->kind)));
+      failed("failed to answer authreq", pool::CloseKind::LoginFailed);
       return;
   }
   failed("server login failed: wrong password type", pool::CloseKind::LoginRejected);
@@ -266,6 +277,9 @@ void ServerLogin::hung_up(const std::string& reason) {
 }
 
 void ServerLogin::logged_in() {
+  if (server_.core_->debugs()) {
+    server_.core_->log(LogLevel::Debug, server_.log_name() + "server login ok, start accepting queries");
+  }
   server_.parameters_.tracked = report_.tracked;
   server_.report_ = std::make_shared<const ServerReport>(std::move(report_));
   // One that replicates has its client's values, which are no example for others.

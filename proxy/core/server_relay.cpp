@@ -104,7 +104,6 @@ std::size_t ServerSession::relay(ByteView in) {
         return in.size();
     }
   }
-  if (client_ != nullptr) context_->stats.server_bytes += in.size();
   OutBatch& out = core_->batch();
   std::size_t pos = 0;
   while (pos < in.size()) {
@@ -127,6 +126,9 @@ std::size_t ServerSession::relay(ByteView in) {
     const ByteView message = in.substr(pos, std::min(header.total(), in.size() - pos));
     const Step step = take_message(header, message, out);
     if (step == Step::NeedMore) break;
+    if (core_->noisy()) log_packet(header.type, header.total());
+    // As in PgBouncer also answers that no client sees, but not those of connect_query.
+    if (login_ == nullptr) context_->stats.server_bytes += header.total();
     if (step == Step::Stop) {
       out.clear();
       return in.size();

@@ -40,6 +40,10 @@ std::string ServerSession::log_name() const {
                      address_.port);
 }
 
+void ServerSession::log_packet(char type, std::size_t length) const {
+  core_->log(LogLevel::Noise, log_name() + fmt::format("read pkt='{}', len={}", type, length));
+}
+
 void ServerSession::start_login(TimePoint started) {
   login_since_ = started;
   login_ = std::make_unique<ServerLogin>(*this);

@@ -158,6 +158,8 @@ class ServerSession final : public Connection {
   /// DISCARD ALL or DEALLOCATE ALL ran: the server has no prepared statements any more.
   void statement_tables_cleared();
   [[nodiscard]] std::string log_name() const;
+  /// At the level of noise; the caller has asked whether that is wanted.
+  void log_packet(char type, std::size_t length) const;
 
   /// Unnamed statement on the server: of which client, and which of its Parses.
   struct UnnamedOwner {

@@ -23,6 +23,7 @@ WorkerCore::WorkerCore(pool::WorkerId id, Host& host, std::shared_ptr<const Sett
       host_(host),
       settings_(std::move(settings)),
       keys_(keys),
+      verbose_(config().verbose),
       statement_table_(keys.statement_hash),
       number_(id) {}
 
@@ -196,7 +197,12 @@ void WorkerCore::drop_clients_of(const std::string& database, const std::string&
 
 bool WorkerCore::kill_client(std::uint64_t number) {
   for (const auto& [id, client] : clients_) {
-    if (client->number() != number || client->state() == ClientSession::State::Login || client->closed()) continue;
+    if (client->number() != number || client->closed()) continue;
+    if (client->cancel_request()) {
+      client->disconnect("admin forced disconnect");  // nobody expects a message on such a connection
+      return true;
+    }
+    if (client->state() == ClientSession::State::Login) return false;
     client->fatal("admin forced disconnect", sqlstate("57P01"));
     return true;
   }
@@ -309,9 +315,12 @@ PoolContext* WorkerCore::find_context(pool::PoolId pool) {
 
 void WorkerCore::set_settings(std::shared_ptr<const Settings> settings) {
   settings_ = std::move(settings);
-  for (const auto& [id, context] : contexts_) {
-    resolve(*context, settings_);
-    join_group(*context);
+  verbose_ = config().verbose;
+  for (const auto& [id, context] : contexts_) resolve(*context, settings_);
+  for (const bool parts : {false, true}) {  // those of single hosts join the others
+    for (const auto& [id, context] : contexts_) {
+      if ((context->home != nullptr) == parts) join_group(*context);
+    }
   }
   for (const auto& [id, client] : clients_) client->settings_changed();
   route_again(nullptr);

@@ -177,6 +177,9 @@ class WorkerCore {
              const ParameterList& accepted);
   void share_credentials(const std::string& database, const std::string& user, const Credentials& what);
   void log(LogLevel level, std::string text) { host_.log(level, std::move(text)); }
+  /// Lines of these levels are put together only for somebody who wants them; cheap enough for every message.
+  [[nodiscard]] bool debugs() const { return verbose_ >= 1; }
+  [[nodiscard]] bool noisy() const { return verbose_ >= 2; }
   [[nodiscard]] std::uint64_t next_number() { return number_ += host_.worker_count(); }
   /// SQLSTATE for an error of our own: 08P01 as PgBouncer, or the proper one with native_sqlstate.
   [[nodiscard]] std::string_view sqlstate(std::string_view native) const {
@@ -195,6 +198,10 @@ class WorkerCore {
   [[nodiscard]] const std::map<std::string, HostGroup, std::less<>>& host_groups() const { return host_groups_; }
   /// What a host of a routed database is, as far as is known: a word of SHOW.
   [[nodiscard]] std::string_view role_of_host(const DatabaseConfig& database, const HostPort& host) const;
+  [[nodiscard]] const std::unordered_map<std::uint64_t, std::unique_ptr<CancelConnection>>& cancels() const {
+    return cancels_;
+  }
+  [[nodiscard]] std::size_t known_credentials() const { return credentials_.size(); }
 
  private:
   struct Timer {
@@ -236,6 +243,7 @@ class WorkerCore {
   ProcessKeys keys_;
   ShutdownMode shutdown_ = ShutdownMode::None;
   bool suspending_ = false, frozen_ = false;
+  int verbose_;  ///< of the settings
   TimePoint now_{};
   protocol::StatementTable statement_table_;
   protocol::SaltedPasswordCache password_cache_;

@@ -166,6 +166,10 @@ int ListenSocket::port() const {
   return address_port(address);
 }
 
+bool ListenSocket::set_defer_accept(int seconds) const noexcept {
+  return is_unix_ || set_option(fd_, IPPROTO_TCP, TCP_DEFER_ACCEPT, seconds);
+}
+
 int ListenSocket::release() noexcept {
   path_.clear();
   return std::exchange(fd_, -1);

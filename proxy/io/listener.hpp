@@ -43,6 +43,8 @@ class ListenSocket {
   [[nodiscard]] const std::string& text() const noexcept { return text_; }
   /// Port the kernel chose (specs with port 0, in tests); 0 for Unix sockets.
   [[nodiscard]] int port() const;
+  /// tcp_defer_accept from now on, 0 for off; nothing for Unix sockets. False, with errno, if the system refuses.
+  [[nodiscard]] bool set_defer_accept(int seconds) const noexcept;
   /// Gives the descriptor away without removing the file.
   [[nodiscard]] int release() noexcept;
   void close() noexcept;

@@ -204,9 +204,10 @@ LoadedConfig change_settings(std::shared_ptr<const core::Config> config, const c
   return result;
 }
 
-LoadedConfig load_settings(const std::string& path, const core::Settings* running) {
+LoadedConfig load_settings(const std::string& path, const core::Settings* running, int verbose) {
   LoadedConfig result;
-  core::LoadResult loaded = core::load_config(path, read_file, running != nullptr ? running->config.get() : nullptr);
+  core::LoadResult loaded =
+      core::load_config(path, read_file, running != nullptr ? running->config.get() : nullptr, verbose);
   for (const core::Problem& problem : loaded.problems) result.problems.push_back(core::to_string(problem));
   for (const std::string& key : loaded.ignored) {
     result.warnings.push_back("changing " + key + " needs a restart, the running value stays");

@@ -105,7 +105,7 @@ int check_only(const pgweir::io::LoadedConfig& loaded) {
 }
 
 int start(const CommandLine& line) {
-  pgweir::io::LoadedConfig loaded = pgweir::io::load_settings(line.options.config_file, nullptr);
+  pgweir::io::LoadedConfig loaded = pgweir::io::load_settings(line.options.config_file, nullptr, line.options.verbose);
   if (line.check) return check_only(loaded);
   for (const std::string& warning : loaded.warnings) log().error("{}", warning);
   for (const std::string& problem : loaded.problems) log().error("{}", problem);

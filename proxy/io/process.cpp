@@ -18,6 +18,8 @@
 #include <string_view>
 #include <utility>
 
+#include "proxy/io/logger.hpp"
+
 namespace pgweir::io {
 
 namespace {
@@ -69,6 +71,7 @@ void PidFile::check(const std::string& path) {
   const bool stale = names_dead_process(fd);
   ::close(fd);
   if (!stale) throw std::runtime_error(fmt::format("pidfile '{}' exists, another instance running?", path));
+  log().info("stale pidfile, removing");
   if (::unlink(path.c_str()) != 0 && errno != ENOENT)
     throw_errno(fmt::format("could not remove stale pidfile '{}'", path));
 }

@@ -67,7 +67,7 @@ LogSettings log_settings(const core::Config& config, const Options& options) {
   settings.syslog = config.syslog;
   settings.syslog_facility = config.syslog_facility;
   settings.syslog_ident = config.syslog_ident;
-  settings.verbosity = std::max(config.verbose, options.verbose);
+  settings.verbosity = config.verbose;
   return settings;
 }
 
@@ -224,17 +224,20 @@ void Runtime::on_signal(int number) {
   switch (number) {
     case SIGHUP:
       if (suspend_ != Suspend::No) {
-        log().warning("got SIGHUP while suspended, ignored");
+        log().warning("got SIGHUP while suspended, only the log is reopened");
+        reopen_log();
         break;
       }
       log().info("got SIGHUP, re-reading config");
       (void)reload();
       break;
     case SIGTERM:
+      if (exits_fast("SIGTERM")) break;
       log().info("got SIGTERM, shutting down, waiting for all clients disconnect");
       shut_down(core::ShutdownMode::WaitForClients);
       break;
     case SIGINT:
+      if (exits_fast("SIGINT")) break;
       log().info("got SIGINT, shutting down, waiting for all servers connections to be released");
       shut_down(core::ShutdownMode::WaitForServers);
       break;
@@ -242,39 +245,62 @@ void Runtime::on_signal(int number) {
       log().info("got SIGQUIT, fast exit");
       stop();
       break;
-    case SIGUSR1: {
-      if (suspend_ != Suspend::No) break;
-      log().info("got SIGUSR1, pausing all activity");
-      core::PoolLock pools(*workers_[0]);
-      (void)pools->pause_all(core.now(), core.actions());
+    case SIGUSR1:
+      pause_by_signal();
       break;
-    }
-    case SIGUSR2: {
-      if (shutdown_ != core::ShutdownMode::None) break;
-      log().info("got SIGUSR2, continuing from PAUSE");
-      core::PoolLock pools(*workers_[0]);
-      (void)pools->resume_all(core.now(), core.actions());
+    case SIGUSR2:
+      resume_by_signal();
       break;
-    }
     default:
       break;
   }
   core.run_pending();
 }
 
+// The second signal that ends the process does so at once.
+bool Runtime::exits_fast(const char* signal) {
+  if (shutdown_ == core::ShutdownMode::None) return false;
+  log().info("got {} while shutting down, fast exit", signal);
+  stop();
+  return true;
+}
+
+void Runtime::pause_by_signal() {
+  core::WorkerCore& core = workers_[0]->core();
+  core::PoolLock pools(*workers_[0]);
+  if (suspend_ != Suspend::No || pools->all_paused()) {
+    log().info("got SIGUSR1, but already paused/suspended");
+    return;
+  }
+  log().info("got SIGUSR1, pausing all activity");
+  (void)pools->pause_all(core.now(), core.actions());
+}
+
+void Runtime::resume_by_signal() {
+  core::WorkerCore& core = workers_[0]->core();
+  if (shutdown_ != core::ShutdownMode::None) {
+    log().info("got SIGUSR2 while shutting down, ignoring");
+  } else if (suspend_ != Suspend::No) {
+    log().info("got SIGUSR2, continuing from SUSPEND");
+    go_on();
+  } else {
+    core::PoolLock pools(*workers_[0]);
+    const bool paused = pools->all_paused();
+    log().info("{}", paused ? "got SIGUSR2, continuing from PAUSE" : "got SIGUSR2, but not paused/suspended");
+    if (paused) (void)pools->resume_all(core.now(), core.actions());
+  }
+}
+
 void Runtime::process_command(const core::ProcessCommand& command) {
   using Kind = core::ProcessCommand::Kind;
   switch (command.kind) {
     case Kind::Reload:
-      log().info("RELOAD command issued");
       return answer(command, reload());
     case Kind::Set:
       return answer(command, set(command.key, command.value));
     case Kind::Suspend:
-      log().info("SUSPEND command issued");
       return suspend(command);
     case Kind::Resume:
-      log().info("RESUME command issued");
       go_on();
       return answer(command, {});
     case Kind::AbandonSuspend:
@@ -285,7 +311,6 @@ void Runtime::process_command(const core::ProcessCommand& command) {
       descriptors_sent_ = suspend_ == Suspend::Yes;
       return;
     case Kind::ShutdownNow:
-      log().info("SHUTDOWN command issued");
       if (descriptors_sent_) return leave_to_successor(command);
       return stop();
     case Kind::ShutdownWaitForServers:
@@ -315,10 +340,20 @@ std::string Runtime::reload() {
 std::string Runtime::reload_files() {
   const std::string path = config().conffile.value_or(options_.config_file);
   if (!take_over(load_settings(path, settings_.get()), true)) {
-    log().error("cannot load config file, the running configuration stays in force");
+    log().warning("config file loading failed, the running configuration stays in force");
+    reopen_log();
     return "RELOAD failed, see logs for additional details";
   }
   return {};
+}
+
+// Whatever becomes of the reload, the log must not go on in a file that has been rotated away.
+void Runtime::reopen_log() {
+  try {
+    configure_log(config(), options_);
+  } catch (const std::exception& e) {
+    log().error("{}", e.what());
+  }
 }
 
 // All or nothing: false, with the reasons in the log, leaves everything as it was.
@@ -339,8 +374,18 @@ bool Runtime::take_over(LoadedConfig loaded, bool reopen_log) {
 
 void Runtime::apply(LoadedConfig loaded) {
   const std::shared_ptr<const core::Settings> before = settings_;
+  const bool other_period = before->config->stats_period != loaded.settings->config->stats_period;
+  if (other_period) end_stats_period();
   settings_ = loaded.settings;
   client_tls_ = loaded.client_tls;
+  if (other_period) arm_stats();
+  if (before->config->tcp_defer_accept != config().tcp_defer_accept) {
+    for (const auto& listener : listeners_) {
+      if (!listener->socket().set_defer_accept(config().tcp_defer_accept)) {
+        log().warning("could not set tcp_defer_accept of {}: {}", listener->socket().text(), std::strerror(errno));
+      }
+    }
+  }
   apply_to_resolver();
   // The workers first: whoever the pools' actions reach must see the new entries.
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {
@@ -420,11 +465,11 @@ std::string Runtime::set(const std::string& key, const std::string& value) {
 // ---- shutdown ----
 
 void Runtime::shut_down(core::ShutdownMode mode) {
-  if (shutdown_ != core::ShutdownMode::None || suspend_ != Suspend::No) {
-    log().info("{}", suspend_ != Suspend::No ? "suspend was in progress, going down immediately"
-                                             : "already shutting down, exiting at once");
+  if (suspend_ != Suspend::No) {
+    log().info("suspend was in progress, going down immediately");
     return stop();
   }
+  // A console may change its mind about whom to wait for.
   shutdown_ = mode;
   notify_service_manager("STOPPING=1");
   std::erase_if(listeners_, [](const auto& listener) { return !listener->socket().is_unix(); });
@@ -436,6 +481,7 @@ void Runtime::shut_down(core::ShutdownMode mode) {
   {
     core::PoolLock pools(*workers_[0]);
     const bool servers = mode == core::ShutdownMode::WaitForServers;
+    pools->stop_wait(kShutdownToken);
     if (servers) {
       (void)pools->pause_all(core.now(), core.actions());
       pools->reject_waiting("server shutting down", core.now(), core.actions());
@@ -461,6 +507,8 @@ void Runtime::stop() {
 
 void Runtime::arm_stats() {
   const auto period = std::chrono::duration_cast<std::chrono::microseconds>(config().stats_period);
+  stats_period_began_ = monotonic_now();
+  // Ends the wait of a period that is under way.
   stats_timer_->expires_after(std::max(period, std::chrono::microseconds(1'000'000)));
   stats_timer_->async_wait([this](const boost::system::error_code& error) {
     if (error) return;
@@ -470,7 +518,8 @@ void Runtime::arm_stats() {
 }
 
 void Runtime::end_stats_period() {
-  const pool::Duration length = config().stats_period;
+  // As long as it was: the timer may be late, and a changed stats_period ends the period at once.
+  const pool::Duration length = monotonic_now() - stats_period_began_;
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {
     workers_[0]->post(id, [length](core::WorkerCore& there) { there.end_stats_period(length); });
   }

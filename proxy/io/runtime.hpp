@@ -44,8 +44,8 @@ struct LoadedConfig {
   std::vector<std::string> warnings;
 };
 
-/// Reads the configuration and every file that it names. `running` is null at the start.
-[[nodiscard]] LoadedConfig load_settings(const std::string& path, const core::Settings* running);
+/// Reads the configuration and every file that it names. `running` is null at the start; `verbose` as in load_config.
+[[nodiscard]] LoadedConfig load_settings(const std::string& path, const core::Settings* running, int verbose = 0);
 
 /// What follows from `config`, which differs from the running one by a SET. Reads only the files that the change
 /// concerns: another one that is just being edited must not refuse it.
@@ -103,9 +103,13 @@ class Runtime {
   static void unblock_signals();
   void wait_for_signal();
   void on_signal(int number);
+  [[nodiscard]] bool exits_fast(const char* signal);
+  void pause_by_signal();
+  void resume_by_signal();
   [[nodiscard]] std::string reload();
   [[nodiscard]] std::string reload_files();
   [[nodiscard]] bool take_over(LoadedConfig loaded, bool reopen_log);
+  void reopen_log();
   void apply(LoadedConfig loaded);
   void make_forced_pools(const core::Config& config);
   void apply_to_pools(const core::Config& before, const core::Config& now);
@@ -147,6 +151,7 @@ class Runtime {
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::unique_ptr<boost::asio::signal_set> signals_;
   std::unique_ptr<boost::asio::steady_timer> stats_timer_;
+  pool::TimePoint stats_period_began_{};
   PidFile pidfile_;
   core::ShutdownMode shutdown_ = core::ShutdownMode::None;
   core::ProcessKeys keys_;

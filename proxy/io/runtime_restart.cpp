@@ -9,6 +9,7 @@
 #include <map>
 
 #include "protocol/message_builder.hpp"
+#include "proxy/core/gather.hpp"
 #include "proxy/core/handover.hpp"
 #include "proxy/io/clock.hpp"
 #include "proxy/io/logger.hpp"
@@ -26,21 +27,10 @@ constexpr std::chrono::seconds kLastPatience{1};
 /// Asks `question` on every worker; `done` is told, here, whether all said yes. An answer that comes after the next
 /// suspend or resume is not told.
 void Runtime::ask_workers(std::function<bool(core::WorkerCore&)> question, std::function<void(bool)> done) {
-  struct Count {
-    pool::WorkerId missing;
-    bool all = true;
-  };
-  const auto count = std::make_shared<Count>(Count{worker_count_});
-  const auto finish = std::make_shared<std::function<void(bool)>>(std::move(done));
-  for (pool::WorkerId id = 0; id < worker_count_; ++id) {
-    workers_[0]->post(id, [this, question, count, finish, round = suspend_round_](core::WorkerCore& there) {
-      const bool yes = question(there);
-      there.host().post(0, [this, yes, count, finish, round](core::WorkerCore&) {
-        count->all = count->all && yes;
-        if (--count->missing == 0 && round == suspend_round_) (*finish)(count->all);
-      });
-    });
-  }
+  core::gather<bool>(workers_[0]->core(), std::move(question),
+                     [this, done = std::move(done), round = suspend_round_](core::WorkerCore&, std::vector<bool> said) {
+                       if (round == suspend_round_) done(std::find(said.begin(), said.end(), false) == said.end());
+                     });
 }
 
 // ---- SUSPEND ----

@@ -36,6 +36,7 @@ SHAPES = (
     (re.compile(r"unix\(\d+\):\d+"), "unix(PID):PORT"),
     (re.compile(r"unix\(\d+\)"), "unix(PID)"),
     (re.compile(r"age=\d+s"), "age=Ns"),
+    (re.compile(r"(query|transaction) time: \d+ us"), r"\1 time: N us"),
     (re.compile(r"\d+\.\d+\.\d+/bouncer"), "X.Y.Z/bouncer"),
     (re.compile(r"(PgBouncer|PgWeir) \d+\.\d+\.\d+"), "VERSION"),
 )

@@ -219,12 +219,12 @@ def test_userlist(pooler, seen, name):
     seen.log("log", "auth.?file|userlist", count=0)
 
 
-def login_of(pooler, user):
+def login_of(pooler, user, database="app"):
     """What a login is answered, without the parameters of the server."""
     with Wire(pooler.port) as client:
         return [
             readable(m)
-            for m in conversation(client, startup_packet({"user": user, "database": "app"}))
+            for m in conversation(client, startup_packet({"user": user, "database": database}))
             if m.type != "S"
         ]
 
@@ -395,6 +395,9 @@ def test_auto_databases(pooler, seen):
         seen("database after the change", client.query("SELECT current_database()").rows)
         seen("tag of removing", reload(pooler, databases={"app": "dbname=app"}).tags)
         seen.answer("client after the removal", client, query("SELECT 1"))
+        seen("the same name after the removal", login_of(pooler, "postgres", "anything"))
+        seen("a new name after the removal", login_of(pooler, "postgres", "something"))
+        seen("listed after the removal", [row["name"] for row in pooler.admin("SHOW DATABASES")])
 
 
 @both(fresh=True, databases={"app": "dbname=app"}, settings={"auth_type": "any"})

@@ -110,6 +110,57 @@ def test_counters(pooler, seen):
     close_all(staying)
 
 
+def bytes_of(pooler):
+    row = next(row for row in pooler.admin("SHOW STATS") if row["database"] == "app")
+    return [row["total_received"], row["total_sent"]]
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_bytes(compare, mode):
+    """Each message counts once and with its header, hidden ones of the server too; not Terminate."""
+
+    def scenario(pooler, seen):
+        client = pooler.wire()
+        steps = {
+            "a query": lambda: client.query("SELECT 1"),
+            "an error": lambda: client.query("SELECT 1/0"),
+            "a pipeline": lambda: client.extended(wire.parse("", "SELECT 1"), wire.bind(), wire.execute()),
+            "a large row": lambda: client.query("SELECT repeat('x', 100000)"),
+            "many rows": lambda: client.query("SELECT * FROM generate_series(1, 20000)"),
+            "a notice": lambda: client.query("DO $$ BEGIN RAISE NOTICE 'x'; END $$"),
+            "a parameter": lambda: client.query("SET client_encoding = 'LATIN1'"),
+            "copy in": lambda: copy_in(client),
+            "late data of a copy": lambda: client.send(wire.copy_data(b"x" * 1000), query("SELECT 2")) or client.collect(),
+            "a large query": lambda: client.query("SELECT '" + "x" * 100000 + "'"),
+            "in pieces": lambda: in_pieces(client, query("SELECT 'some text', repeat('y', 20)")),
+        }
+        for name, step in steps.items():
+            step()
+            seen(name, bytes_of(pooler))
+        client.close()
+        # In session mode the reset query is answered meanwhile.
+        wait_until(lambda: [row["state"] for row in pooler.servers()] in (["idle"], ["used"]), what="it is free")
+        seen("end", bytes_of(pooler))
+        with pooler.wire() as other:
+            other.query("SELECT 1")
+            seen("another client", bytes_of(pooler))
+
+    compare(scenario, {"settings": {"pool_mode": mode, "default_pool_size": "1"}}, True)
+
+
+def copy_in(client):
+    client.query("CREATE TEMP TABLE IF NOT EXISTS copied (t text)")
+    client.send(query("COPY copied FROM STDIN"))
+    client.send(wire.copy_data(b"one\n"), wire.copy_data(b"two\n"), wire.message("c"))
+    client.collect()
+
+
+def in_pieces(client, request):
+    for at in range(0, len(request), 7):
+        client.send(request[at : at + 7])
+    client.collect()
+
+
 @both(fresh=True, **{**WORK, "settings": {"stats_period": "1"}})
 def test_averages(pooler, seen):
     """Only that there are some, and when: how much falls into one period is chance."""
@@ -165,6 +216,20 @@ def test_users(pooler, seen):
     for row in rows:
         seen.row(row["name"], row, "USERS")
     close_all(staying)
+
+
+@both(fresh=True)
+def test_mem(pooler, seen):
+    with pooler.wire() as client, pooler.console() as console:
+        client.query("BEGIN")
+        rows = {row["name"]: row for row in console.rows("SHOW MEM")}
+        seen("names", list(rows))
+        for name in ("pool_cache", "server_cache", "client_cache", "db_cache"):
+            # PgBouncer counts the console as a pool.
+            seen(name, int(rows[name]["used"]) - (pooler.is_pgbouncer and name == "pool_cache"))
+        for row in rows.values():
+            if pooler.is_pgbouncer or row["name"] != "iobuf_cache":
+                assert int(row["memtotal"]) == int(row["size"]) * (int(row["used"]) + int(row["free"])), row
 
 
 @both(fresh=True, **WORK)
@@ -316,6 +381,30 @@ def test_suspend(pooler, seen):
                         "RESUME", "PAUSE app", "SUSPEND", "RESUME app", "SUSPEND", "RESUME")
         for number, command in enumerate(commands):
             seen.answer(f"{number} {command}", console, query(command))
+
+
+@both(fresh=True)
+def test_log_of_commands(pooler, seen):
+    """Monitoring rules match these lines; commands that are refused early leave none."""
+    with pooler.console("stats") as console:
+        console.query("PAUSE")
+    commands = (
+        "PAUSE; PAUSE; PAUSE app; KILL app; RESUME; RESUME; PAUSE app; pause \"app\"; RESUME app; RESUME app; "
+        "RESUME nothing; PAUSE nothing; PAUSE pgbouncer; KILL app; RESUME app; KILL nothing; KILL pgbouncer; "
+        "DISABLE app; ENABLE app; DISABLE; ENABLE; DISABLE nothing; ENABLE nothing; DISABLE pgbouncer; RECONNECT; "
+        "reconnect app; RECONNECT nothing; RECONNECT pgbouncer; WAIT_CLOSE; WAIT_CLOSE app; WAIT_CLOSE nothing; "
+        "WAIT_CLOSE pgbouncer; SUSPEND; SUSPEND; RESUME; PAUSE app; SUSPEND; RESUME app; RELOAD; RELOAD x; "
+        "SHOW VERSION; SET query_timeout = 1; KILL_CLIENT 99; SHUTDOWN x; NOTHING; SHUTDOWN"
+    ).split("; ")
+    console = pooler.console()
+    for number, command in enumerate(commands[:-1]):
+        start = len(pooler.log())
+        console.query(command)
+        seen.log(f"{number} {command}", "command issued", start, 0)
+    start = len(pooler.log())
+    console.send(query("SHUTDOWN"))
+    pooler.wait_exit()
+    seen.log("SHUTDOWN", "command issued", start)
 
 
 @both(fresh=True)

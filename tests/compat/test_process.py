@@ -10,7 +10,7 @@ import pytest
 import harness
 from both import End, both, probe
 from harness import as_run_user, listening, wait_until, write_file
-from wire import Wire, query, startup_packet
+from wire import Wire, bind, execute, parse, query, startup_packet
 
 LOGIN = startup_packet({"user": "postgres", "database": "app"})
 
@@ -221,9 +221,23 @@ def test_sigusr1_and_sigusr2(pooler, seen):
         wait_until(lambda: console.query("PAUSE").error is not None, what="it is paused")
         seen.answer("PAUSE", console, query("PAUSE"))
         seen.answer("RESUME app", console, query("RESUME app"))
-    pooler.signal(signal.SIGUSR2)
-    seen.log("log of SIGUSR2", "SIGUSR2|[Rr]esum")
+    start = len(pooler.log())
+    pooler.signal(signal.SIGUSR1)
+    seen.log("log of SIGUSR1 again", "SIGUSR1", start)
+    for moment in ("", " again"):
+        start = len(pooler.log())
+        pooler.signal(signal.SIGUSR2)
+        seen.log(f"log of SIGUSR2{moment}", "SIGUSR2|[Rr]esum", start)
     seen.answer("then", client, query("SELECT 1"))
+    with pooler.console() as console:
+        console.query("SUSPEND")
+        start = len(pooler.log())
+        pooler.signal(signal.SIGUSR1)
+        seen.log("log of SIGUSR1 while suspended", "SIGUSR1", start)
+        start = len(pooler.log())
+        pooler.signal(signal.SIGUSR2)
+        seen.log("log of SIGUSR2 while suspended", "SIGUSR2", start)
+        seen.answer("then again", client, query("SELECT 1"))
 
 
 @both(fresh=True)
@@ -276,6 +290,52 @@ def test_log_of_a_quiet_pooler(pooler, seen):
         client.query("SELECT 1")
     probe(pooler, startup_packet({"user": "postgres", "database": "nowhere"}))
     seen.log("log", "app/postgres|nowhere", count=0)
+
+
+# What somebody who asks for more wants to see; PgBouncer's other lines are about its own functions.
+DEBUG = "got var|logged in|pause_client|activate_client|S: auth ok|S: param|server login ok|(query|transaction) time|got admin"
+
+
+@pytest.mark.parametrize("how", ["-v", "-vv", "verbose = 1", "-v, verbose = 0"])
+@both(fresh=True, start=False, userlist={"postgres": "x", "admin": "y"}, settings={"auth_type": "md5"})
+def test_verbose(pooler, seen, how):
+    """The file goes before the command line. No line has a secret in it."""
+    pooler.arguments = [one for one in how.split(", ") if one.startswith("-")]
+    if "verbose" in how:
+        pooler.settings["verbose"] = how[-1]
+    pooler.start()
+    with pooler.wire(password="x") as client:
+        client.query("SELECT 1; SELECT 2")
+        client.query("BEGIN")
+        client.query("COMMIT")
+        client.extended(parse("", "SELECT 1"), bind(), execute())
+    with pooler.console_login("y") as console:
+        console.query("SHOW VERSION")
+        seen("setting", [row["value"] for row in console.rows("SHOW CONFIG") if row["key"] == "verbose"])
+    level = 2 if how == "-vv" else int(how[-1]) if "verbose" in how else 1
+    for name, pattern, at in (
+        ("client", f"^C-.*/postgres@.*({DEBUG})", 1),
+        ("server", f"^S-.*({DEBUG})", 1),
+        ("console", "^got admin", 1),
+        ("messages of the client", "^C-.*app/postgres@.*read pkt='[QPBESX]'", 2),
+        ("messages of the server", "^S-.*read pkt='[^SRKN]'", 2),
+    ):
+        seen.log(name, pattern, count=1 if level >= at else 0)
+    seen("secrets", [word for word in ("correct horse", "md5", "SCRAM") if word in pooler.log()])
+
+
+@both(fresh=True)
+def test_verbose_by_set(pooler, seen):
+    with pooler.wire() as client, pooler.console() as console:
+        for value in ("0", "1", "2", "0"):
+            console.query(f"SET verbose = {value}")
+            start = len(pooler.log())
+            client.query("SELECT 1")
+            lines = [re.sub(r"time: \d+", "time: N", line) for line in pooler.log()[start:].splitlines()]
+            told = sorted(line.partition("app/postgres@")[2].partition(" ")[2] for line in lines
+                          if "app/postgres@" in line and ("time: " in line or "read pkt" in line))
+            assert bool(told) == (value != "0")
+            seen(f"{len(seen.values)} with {value}", told)
 
 
 @both(fresh=True)

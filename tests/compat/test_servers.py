@@ -17,7 +17,7 @@ from fake_server import (
     serve,
 )
 from harness import wait_until
-from wire import Wire, query, startup_packet
+from wire import CANCEL_REQUEST, Wire, query, request_packet, startup_packet
 
 LOGIN = startup_packet({"user": "postgres", "database": "app"})
 
@@ -235,6 +235,22 @@ def test_server_that_misbehaves(pooler, seen, name):
             client.send(LOGIN)
             told = rest(client)
             seen("next client", told + (rest_of_a_query(client) if told[-1] == "Z 'I'" else []))
+        seen.log("log", "auth method|closing because: failed to answer", count=0)
+        pooler.stop()
+
+
+@both(fresh=True, start=False, settings={"server_login_retry": "0.3", "query_wait_timeout": "1"})
+def test_server_that_never_asks_for_a_known_method(pooler, seen):
+    """It is tried again and again, and who comes later hears why."""
+    with FakeServer([serve] + [unknown_authentication] * 20) as fake:
+        pooler.databases = {"app": fake.address}
+        pooler.start()
+        with pooler.wire() as client:
+            client.query("SELECT 1")
+            pooler.admin("RECONNECT")
+            wait_until(lambda: not pooler.servers(), what="the good one is gone")
+            client.send(query("SELECT 1"))
+            seen("the one that waits", rest(client))
         pooler.stop()
 
 
@@ -337,6 +353,35 @@ def test_trap_10_session_mode_links_at_the_first_query(pooler, seen):
             seen("before its query", [pooler.pool()["sv_active"], pooler.pool()["cl_active"]])
             second.query("SELECT 1")
             seen("after it", pooler.pool()["sv_active"])
+
+
+@both(fresh=True)
+def test_cancel_request_on_its_way(pooler, seen):
+    """The server does not take the request for now; the query it is meant for goes on, and ends first."""
+    cluster = pooler.cluster
+    client, request, console = pooler.wire(), Wire(pooler.port), pooler.console()
+
+    def show(moment):
+        rows = [row for what in ("CLIENTS", "SERVERS") for row in console.rows(f"SHOW {what}")]
+        names = {row["ptr"]: f"{row['type']} {row['state']}" for row in rows}
+        seen(moment, sorted([row["type"], row["user"], row["database"], row["state"], row["addr"],
+                             names.get(row["link"], "")] for row in rows if "cancel" in row["state"]))
+        seen(moment + ", sockets", sorted(row["state"] for row in console.rows("SHOW SOCKETS")))
+
+    with cluster.connect() as direct:
+        direct.execute("SELECT pg_advisory_lock(4711)")
+        client.send(query("SELECT pg_advisory_xact_lock(4711)"))
+        wait_until(lambda: cluster.backends(wait_event_type="Lock"), what="the query waits")
+        with cluster.frozen():
+            request.send(request_packet(CANCEL_REQUEST, client.key))
+            wait_until(lambda: pooler.pool()["cl_active_cancel_req"] == 1, what="the request is on its way")
+            show("the query runs")
+            direct.execute("SELECT pg_advisory_unlock(4711)")
+            client.collect()
+            show("the query is over")
+    request.expect_closed()
+    wait_until(lambda: len(console.rows("SHOW SERVERS")) == 1, what="the request is over")
+    show("the request is over")
 
 
 @both(fresh=True, settings={"pool_mode": "session", "server_reset_query": "DISCARD ALL"})

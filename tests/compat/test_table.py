@@ -61,3 +61,28 @@ def test_added_items_only():
     assert one.covers(["a", "c"], ["a", "b", "c"])
     assert not one.covers(["a", "c"], ["c", "b", "a"])
     assert not one.covers(["a", "b", "c"], ["a", "b", "c"][:1])
+
+
+def functions(path):
+    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_trap_has_tests_that_name_it():
+    """The table of traps in tests/README.md: 17 rows, each with tests that exist, and no test of a trap is left out."""
+    rows = dict(re.findall(r"^\| (\d+)\. .*? \| (`.*`) \|$", (ROOT / "tests/README.md").read_text(), re.MULTILINE))
+    assert list(rows) == [str(number) for number in range(1, 18)]
+    listed = set()
+    for number, tests in rows.items():
+        places = [place.strip("`").split("::") for place in tests.split()]
+        assert any(f"_trap_{int(number):02}_" in name for _, name in places), number
+        for file, name in places:
+            assert name in functions(ROOT / "tests" / file), f"{file} has no {name}"
+            listed.add(name)
+    written = {
+        name
+        for folder in ("compat", "integration")
+        for path in (ROOT / "tests" / folder).glob("test_*.py")
+        for name in functions(path)
+        if name.startswith("test_trap_")
+    }
+    assert written <= listed, written - listed

@@ -453,6 +453,23 @@ class TestActions:
         assert client.value("SELECT 1") == "1"
 
     @pytest.mark.pgweir
+    def test_set_of_tcp_defer_accept_counts_for_the_sockets_there_are(self, make_pooler):
+        """Deferred: the kernel keeps a connection to itself that says nothing."""
+        pooler = make_pooler(settings={"tcp_defer_accept": "30"})
+
+        def logins(console):
+            return [row["items"] for row in console.rows("SHOW LISTS") if row["list"] == "login_clients"]
+
+        with Wire(pooler.port), pooler.console() as console:
+            assert logins(console) == ["0"]
+            console.query("SET tcp_defer_accept = 0")
+            with Wire(pooler.port):
+                wait_until(lambda: logins(console) == ["1"], what="the second one is accepted")
+                assert console.query("SET tcp_defer_accept = 30").tags == ["SET tcp_defer_accept=30"]
+                with Wire(pooler.port), pooler.console() as other:
+                    assert logins(other) == ["1"]
+
+    @pytest.mark.pgweir
     def test_set_does_not_read_files_that_it_does_not_concern(self, pooler, console):
         pooler.auth_file.write_text('"half a line\n')
         assert console.query("SET default_pool_size = 7").errors == []
@@ -606,8 +623,12 @@ class TestShutdown:
         client.query("BEGIN")
         pooler.signal(number)
         wait_until(lambda: "shut" in pooler.log().lower())
+        pooler.signal(signal.SIGUSR2)
+        wait_until(lambda: harness.IS_PGBOUNCER or "got SIGUSR2 while shutting down, ignoring" in pooler.log())
         pooler.signal(number)
         pooler.wait_exit(3)
+        name = signal.Signals(number).name
+        assert harness.IS_PGBOUNCER or f"got {name} while shutting down, fast exit" in pooler.log()
 
     @pytest.mark.pgweir
     @pytest.mark.parametrize("mode", ["WAIT_FOR_SERVERS", "WAIT_FOR_CLIENTS"])
@@ -618,6 +639,20 @@ class TestShutdown:
         assert client.query("COMMIT").tags == ["COMMIT"]
         client.close()
         console.close()
+        pooler.wait_exit()
+        assert f" LOG SHUTDOWN {mode} command issued\n" in pooler.log()
+
+    @pytest.mark.pgweir
+    def test_a_console_may_change_its_mind_about_whom_to_wait_for(self, pooler):
+        """PgBouncer's modes replace each other; only a second signal ends it at once."""
+        client, waiting, console = pooler.wire(), pooler.wire(), pooler.console()
+        client.query("BEGIN")
+        assert console.query("SHUTDOWN WAIT_FOR_CLIENTS").tags == ["SHUTDOWN"]
+        assert waiting.value("SELECT 1") == "1"
+        assert console.query("SHUTDOWN WAIT_FOR_SERVERS").tags == ["SHUTDOWN"]
+        waiting.send(query("SELECT 1"))
+        assert client.value("SELECT 1") == "1"
+        client.query("COMMIT")
         pooler.wait_exit()
 
     @pytest.mark.pgweir

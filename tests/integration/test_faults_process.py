@@ -16,7 +16,7 @@ from bystander import Bystander, Footprint
 from harness import PATIENCE, run, wait_until, write_file
 from wire import Wire, query
 
-REFUSED = "cannot load config file, the running configuration stays in force"
+REFUSED = "config file loading failed, the running configuration stays in force"
 
 
 def state(console):
