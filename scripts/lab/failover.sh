@@ -78,7 +78,8 @@ switchover() {
   stop_load "$began"
   report_load
   check "SWITCHOVER" "$(tail -n 1 "$notice"), exit code $code" [ "$code" = 0 ]
-  check "first write" "$(figure first_write_after_promotion) s after the promotion, $(figure first_write) s after the command" \
+  check "first write" \
+    "$(figure first_write_after_promotion) s after the promotion, $(figure first_write) s after the command" \
     less "$(figure first_write_after_promotion)" 1
   check "errors" "$(errors)" [ "$(errors)" = 0 ]
   check "missing" "$MISSING acknowledged writes" [ "$MISSING" = 0 ]
@@ -106,7 +107,8 @@ routed_since() {
   LAST_STANDBY=$now_standby
   LAST_PRIMARY=$now_primary
 }
-# follow_reads SECONDS CONDITION: a line every half second until the condition holds; false when the time is up. Sets TOOK, in s.
+# follow_reads SECONDS CONDITION: a line every half second until the condition holds; false when the time is up. Sets
+# TOOK, in seconds.
 follow_reads() {
   local deadline=$((SECONDS + $1)) condition=$2 began
   began=$(now)

@@ -86,9 +86,9 @@ watch_connections() {
 }
 most_connections() { awk -v node="$1" '$1 == node && $2 > most {most = $2} END {print most + 0}' "$DEMO/connections"; }
 
-# run_pgbench TITLE OPTIONS...: runs pgbench through `app` and prints one paragraph; sets BENCH_FAILED.
+# run_pgbench TITLE OPTIONS...: runs pgbench through `app` and prints one paragraph.
 run_pgbench() {
-  local title=$1 log=$DEMO/pgbench.log pid transactions tps latency before after
+  local title=$1 log=$DEMO/pgbench.log pid code=0 transactions failed tps latency before after
   shift
   step "pgbench, $title: $CLIENTS clients for $SECONDS_EACH s"
   before=$(routed)
@@ -96,19 +96,21 @@ run_pgbench() {
     >"$log" 2>&1 &
   pid=$!
   watch_connections "$pid"
-  wait "$pid" || { cat "$log" >&2; die "pgbench failed"; }
+  wait "$pid" || code=$?
   after=$(routed)
   transactions=$(sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' "$log")
-  BENCH_FAILED=$(sed -n 's/^number of failed transactions: \([0-9]*\).*/\1/p' "$log")
+  failed=$(sed -n 's/^number of failed transactions: \([0-9]*\).*/\1/p' "$log")
   tps=$(sed -n 's/^tps = \([0-9]*\).*/\1/p' "$log")
   latency=$(sed -n 's/^latency average = //p' "$log")
-  say "   $transactions transactions, $tps per second, $latency on average, $BENCH_FAILED failed"
+  say "   $transactions transactions, $tps per second, $latency on average, $failed failed"
   say "   $CLIENTS clients shared at most $(most_connections "$(primary_node)") connections to the primary and" \
     "$(most_connections "$(standby_node)") to the standby"
   awk -v before="$before" -v after="$after" 'BEGIN {
     split(before, b); split(after, a)
     printf "   routed: %d reads to the standby, %d reads to the primary, %d writes\n", a[1] - b[1], a[2] - b[2], a[3] - b[3]
   }'
+  if [ "$code" -ne 0 ]; then sed -n 's/.*ERROR: */      /p' "$log" | sort | uniq -c | head -n 5; fi
+  check "pgbench" "exit code $code, ${failed:-unknown} transactions failed" [ "$code $failed" = "0 0" ]
 }
 # Counters of `app` since pgweir started: reads to the standby, reads to the primary for any reason, writes.
 routed() {

@@ -120,7 +120,7 @@ patroni_failover() {
   await_writes 40 200
   stop_load "$began"
   report_load
-  say "   promoted $(figure promoted) s after the kill (leader key: $PATRONI_TTL s), first write $(figure first_write) s after it"
+  say "   promoted $(figure promoted) s after the kill (the leader's key lives $PATRONI_TTL s)"
   check "first write" "$(figure first_write_after_promotion) s after the promotion (limit 1 s)" \
     less "$(figure first_write_after_promotion)" 1
   check "in all" "$(figure first_write) s from the kill to the first write (limit 30 s)" less "$(figure first_write)" 30

@@ -107,6 +107,27 @@ console_value() {
       print $(at[column]); exit
     }'
 }
+# console_table COMMAND COLUMN...: all rows with these columns, which fit on a screen.
+console_table() {
+  local command=$1
+  shift
+  console "$command" -A -F '|' -P footer=off | awk -F '|' -v columns="$*" '
+    BEGIN { n = split(columns, wanted, " ") }
+    NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
+    {
+      for (i = 1; i <= n; i++) {
+        cell[NR, i] = wanted[i] in at ? $(at[wanted[i]]) : ""
+        if (NR == 1) cell[NR, i] = wanted[i]
+        if (length(cell[NR, i]) > width[i]) width[i] = length(cell[NR, i])
+      }
+    }
+    END {
+      for (row = 1; row <= NR; row++) {
+        for (i = 1; i <= n; i++) printf "  %-*s", width[i], cell[row, i]
+        printf "\n"
+      }
+    }'
+}
 # What pgweir takes a node for, and what it knows of it: host_value NODE COLUMN.
 host_value() { console_value 'SHOW HOSTS' "$2" port "$(node_port "$1")"; }
 route_value() { console_value 'SHOW ROUTES' "$1" database app; }

@@ -9,9 +9,10 @@
 # shellcheck disable=SC2034
 NODES=(pg1 pg2)
 
-# The unprivileged user must be able to enter every folder above the data; a private home is no place for it.
+# The user of the servers must be able to enter every folder above the data; a private home is no place for it, nor is a
+# tree that belongs to somebody else.
 choose_directory() {
-  if mkdir -p "$VAR" && as_server_user test -x "$VAR"; then
+  if mkdir -p "$VAR" && [ -w "$VAR" ] && as_server_user test -x "$VAR"; then
     DEMO=$VAR/demo
   else
     DEMO=/var/tmp/pgweir-demo-$(id -un)
