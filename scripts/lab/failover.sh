@@ -59,21 +59,22 @@ failover() {
 }
 
 switchover() {
-  local began pid notice=$DEMO/switchover.out code=0
+  local began notice=$DEMO/switchover.out code=0
   choose_nodes
   step "load on app: $WRITERS clients write, $READERS read"
   start_load "$WRITERS" "$READERS" "$(node_port "$NEW")"
   step "SWITCHOVER app"
   began=$(now)
   console 'SWITCHOVER app' >"$notice" 2>&1 &
-  pid=$!
+  SWITCHOVER_PID=$!
   wait_until 40 grep -q 'promote it now' "$notice" ||
     { cat "$notice" >&2; show_load_failure; die "SWITCHOVER does not say that the standby may be promoted"; }
   say "   $(grep 'promote it now' "$notice")"
   grep -q ":$(node_port "$NEW") " "$notice" || die "this is not $NEW"
   stop_node "$OLD" fast
   promote_node "$NEW"
-  wait "$pid" || code=$?
+  wait "$SWITCHOVER_PID" || code=$?
+  SWITCHOVER_PID=''
   await_writes 40 200
   stop_load "$began"
   report_load
@@ -146,7 +147,11 @@ lag() {
   check "reads returned" "to the standby, $returned s after replay went on" at_most "$returned" 5
   check "errors" "$(errors)" [ "$(errors)" = 0 ]
 }
-# Also when the script is interrupted: a standby whose replay is paused would stay so.
+# When the script is interrupted: a standby whose replay is paused would stay so, and writes that are held would wait.
+undo() {
+  resume_replay
+  if [ -n "${SWITCHOVER_PID:-}" ]; then kill "$SWITCHOVER_PID" 2>/dev/null || true; fi
+}
 resume_replay() {
   if [ -n "${PAUSED_NODE:-}" ]; then sql "$PAUSED_NODE" 'SELECT pg_wal_replay_resume()' >/dev/null; fi
   PAUSED_NODE=''

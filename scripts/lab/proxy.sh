@@ -116,15 +116,14 @@ console_table() {
     NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
     {
       for (i = 1; i <= n; i++) {
-        cell[NR, i] = wanted[i] in at ? $(at[wanted[i]]) : ""
-        if (NR == 1) cell[NR, i] = wanted[i]
+        cell[NR, i] = NR == 1 ? wanted[i] : wanted[i] in at ? $(at[wanted[i]]) : ""
         if (length(cell[NR, i]) > width[i]) width[i] = length(cell[NR, i])
       }
     }
     END {
       for (row = 1; row <= NR; row++) {
-        for (i = 1; i <= n; i++) printf "  %-*s", width[i], cell[row, i]
-        printf "\n"
+        for (i = 1; i < n; i++) printf "  %-*s", width[i], cell[row, i]
+        print "  " cell[row, n]
       }
     }'
 }
