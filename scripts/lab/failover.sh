@@ -65,7 +65,7 @@ switchover() {
   start_load "$WRITERS" "$READERS" "$(node_port "$NEW")"
   step "SWITCHOVER app"
   began=$(now)
-  console 'SWITCHOVER app' >"$notice" 2>&1 &
+  console 'SWITCHOVER app' -v QUIET=off >"$notice" 2>&1 &
   SWITCHOVER_PID=$!
   wait_until 40 grep -q 'promote it now' "$notice" ||
     { cat "$notice" >&2; show_load_failure; die "SWITCHOVER does not say that the standby may be promoted"; }

@@ -11,6 +11,7 @@ READERS=8
 PYTHON=/usr/bin/python3
 LOAD_PID=''
 LOAD_RUN=0
+LOG_BEFORE=0
 
 now() { date +%s.%N; }
 
@@ -20,6 +21,7 @@ start_load() {
   local writers=$1 readers=$2
   shift 2
   LOAD_RUN=$(date +%s)
+  LOG_BEFORE=$(stat -c %s "$DEMO/pgweir.log")
   : >"$DEMO/load.events"
   "$PYTHON" -B "$ROOT/scripts/lab/load.py" run --port "$PROXY_PORT" --run "$LOAD_RUN" --writers "$writers" \
     --readers "$readers" --events "$DEMO/load.events" --watch "$@" >"$DEMO/load.log" 2>&1 &
@@ -53,7 +55,12 @@ abandon_load() {
 # One figure of the last report; 0 for a counter that is not there.
 figure() { awk -v key="$1" '$1 == key {print $2}' "$DEMO/load.report"; }
 errors() { echo $(($(figure writer_errors) + $(figure reader_errors))); }
-show_errors() { sed -n 's/^error /      /p' "$DEMO/load.report"; }
+# The errors of the clients, and what pgweir told them: libpq hands on only that the connection is gone then.
+show_errors() {
+  sed -n 's/^error /      /p' "$DEMO/load.report"
+  tail -c "+$((LOG_BEFORE + 1))" "$DEMO/pgweir.log" | sed -n 's/.* pooler error: //p' | sort | uniq -c |
+    awk '{count = $1; $1 = ""; print "      pgweir told " count " clients:" $0}'
+}
 
 # What became of the writes of the last run on the primary: sets MISSING and TWICE.
 reconcile() {

@@ -76,7 +76,11 @@ start_proxy() {
   wait_until 10 proxy_lives || { tail -n 20 "$DEMO/pgweir.log" >&2; die "pgweir wrote no pidfile"; }
   wait_until 10 console 'SHOW VERSION' ||
     { tail -n 20 "$DEMO/pgweir.log" >&2; die "pgweir does not answer on port $PROXY_PORT"; }
+  # Until pgweir has asked the hosts, and read from pg_proc which functions write, everything goes to the primary.
+  wait_until 10 divides ||
+    { console 'SHOW HOSTS' >&2; tail -n 20 "$DEMO/pgweir.log" >&2; die "pgweir sends no reads to the standby"; }
 }
+divides() { [ "$(through app 'SELECT inet_server_port()')" = "$(node_port "$(standby_node)")" ]; }
 
 # The primary has moved: the line of `demo`, which knows only one host, follows.
 reload_proxy() {
