@@ -26,10 +26,34 @@ show_load_failure() {
   tail -n 10 "$DEMO/pgweir.log" >&2
 }
 
+# repeat TIMES FUNCTION: does it so often; if more than once, sums up what report_load found.
+repeat() {
+  local i
+  : >"$DEMO/times"
+  for ((i = 1; i <= $1; i++)); do
+    if [ "$1" -gt 1 ]; then say "---- $i of $1"; fi
+    "$2"
+  done
+  if [ "$1" -gt 1 ]; then
+    step "median and worst of $1, in seconds"
+    sum_up 1 "promotion, from the kill or the command"
+    sum_up 2 "first write, from the kill or the command"
+    sum_up 3 "first write, from the promotion"
+    sum_up 4 "longest time without a write"
+  fi
+}
+# sum_up COLUMN TITLE: of $DEMO/times. An even number of values has two in the middle; the median is between them.
+sum_up() {
+  cut -d ' ' -f "$1" "$DEMO/times" | sort -n | awk -v title="$2" '
+    { value[NR] = $1 }
+    END { printf "  %-42s %5.2f  %5.2f\n", title, (value[int((NR + 1) / 2)] + value[int(NR / 2) + 1]) / 2, value[NR] }'
+}
+
 # The figures that both ways to another primary have in common; reconciles what was acknowledged.
 report_load() {
   say "   $(figure writes) writes acknowledged, $(figure reads) reads; longest time without a write $(figure longest_gap) s"
   show_errors
+  echo "$(figure promoted) $(figure first_write) $(figure first_write_after_promotion) $(figure longest_gap)" >>"$DEMO/times"
   reconcile
 }
 
