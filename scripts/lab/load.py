@@ -155,7 +155,7 @@ def report(options):
     print("writer_errors", sum(client.startswith("w") for client, _ in errors))
     print("reader_errors", sum(client.startswith("r") for client, _ in errors))
     for detail, count in collections.Counter(detail for _, detail in errors).most_common(8):
-        print(f"error {count} times: {detail}")
+        print(f"error {count} times: {detail[:80]}")
 
 
 def main():
