@@ -51,7 +51,8 @@ sum_up() {
 
 # The figures that both ways to another primary have in common; reconciles what was acknowledged.
 report_load() {
-  say "   $(figure writes) writes acknowledged, $(figure reads) reads; longest time without a write $(figure longest_gap) s"
+  say "   $(figure writes) writes acknowledged, longest time without one $(figure longest_gap) s;" \
+    "$(figure reads) reads, longest time without one $(figure longest_read_gap) s"
   show_errors
   echo "$(figure promoted) $(figure first_write) $(figure first_write_after_promotion) $(figure longest_gap)" >>"$DEMO/times"
   reconcile

@@ -126,26 +126,32 @@ class Load:
         return 1 if stuck else 0
 
 
+def longest_gap(times):
+    """The longest time between two of these events, which are in order."""
+    return max((later - earlier for earlier, later in zip(times, times[1:])), default=0)
+
+
 def report(options):
     """Prints the figures of a run; what happened after --since is told by its distance from it, in seconds."""
-    writes, reads, errors, promotions = [], collections.Counter(), [], []
+    writes, reads, served, errors, promotions = [], [], collections.Counter(), [], []
     with open(options.events) as events:
         for line in events:
             when, kind, client, detail = line.rstrip("\n").split(" ", 3)
             if kind == "W":
                 writes.append(float(when))
             elif kind == "R":
-                reads[detail] += 1
+                reads.append(float(when))
+                served[detail] += 1
             elif kind == "E":
                 errors.append((client, detail))
             elif kind == "P" and float(when) >= options.since:
                 promotions.append(float(when))
-    writes.sort()
     print("writes", len(writes))
-    print("reads", sum(reads.values()))
-    for port, count in sorted(reads.items()):
+    print("reads", len(reads))
+    for port, count in sorted(served.items()):
         print(f"reads_{port}", count)
-    print("longest_gap", f"{max((b - a for a, b in zip(writes, writes[1:])), default=0):.2f}")
+    print("longest_gap", f"{longest_gap(writes):.2f}")
+    print("longest_read_gap", f"{longest_gap(reads):.2f}")
     if promotions:
         print("promoted", f"{promotions[0] - options.since:.2f}")
         after = next((when for when in writes if when > promotions[0]), None)

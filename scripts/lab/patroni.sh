@@ -124,6 +124,8 @@ patroni_failover() {
   check "first write" "$(figure first_write_after_promotion) s after the promotion (limit 1 s)" \
     less "$(figure first_write_after_promotion)" 1
   check "in all" "$(figure first_write) s from the kill to the first write (limit 30 s)" less "$(figure first_write)" 30
+  check "reads meanwhile" "longest time without one $(figure longest_read_gap) s (limit 1 s)" \
+    less "$(figure longest_read_gap)" 1
   check "errors, writers" "$(figure writer_errors) (at most the $WRITERS that were under way)" \
     at_most "$(figure writer_errors)" "$WRITERS"
   check "errors, readers" "$(figure reader_errors)" [ "$(figure reader_errors)" = 0 ]
