@@ -96,6 +96,11 @@ struct PoolContext {
 /// Fills the resolved part of a context from new settings. `entry` is left null if the database is gone.
 void resolve(PoolContext& context, std::shared_ptr<const Settings> settings);
 
+/// Names a pair of database and user.
+[[nodiscard]] inline std::string pool_key(const std::string& database, const std::string& user) {
+  return database + '\0' + user;
+}
+
 /// The limits of a pool for PoolManager, all inheritance resolved. `host`: its name if it is of a single host.
 [[nodiscard]] pool::PoolSettings pool_settings(const Config& config, const DatabaseConfig& entry,
                                                const std::string& pool_user, std::string_view host = {});
