@@ -11,6 +11,7 @@ from certs import Authority
 from name_server import NameServer
 from pooler import Pooler
 from postgres import Cluster
+from replicas import Replicas, Template
 
 
 def pytest_collection_modifyitems(items):
@@ -66,6 +67,25 @@ def cluster18(base, authority):
     one = Cluster(base, native / "bin", authority)
     yield one
     one.stop("immediate")
+
+
+@pytest.fixture(scope="session")
+def template(base):
+    return Template(base)
+
+
+@pytest.fixture
+def make_replicas(base, template):
+    """Makes primaries with standbys: make_replicas(standbys=1, forwarded=False); they are ended with the test."""
+    made = []
+
+    def make(**options):
+        made.append(Replicas(base, template, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
 
 
 @pytest.fixture
