@@ -9,6 +9,7 @@ import pytest
 
 from forwarder import Forwarder
 from harness import PATIENCE, wait_until
+from ledger import Ledger
 from wire import Wire, query
 
 
@@ -85,6 +86,23 @@ def test_a_frozen_host_takes_connects_and_answers_nothing(make_replicas):
         assert client.quiet_for(0.05)
         host.thaw()
         assert client.collect().rows == [["1"]]
+
+
+def test_the_ledger_finds_what_is_missing_and_what_is_too_much(make_replicas):
+    pair = make_replicas()
+    with Ledger(pair.primary, pair) as ledger:
+        ledger.wait_for(60, port=pair.primary.port)
+    ledger.reconcile()
+    ledger.check_failures(began_before=0)
+    with pair.primary.connect() as direct:
+        for damage, words in (("INSERT INTO transfers SELECT * FROM transfers WHERE token = '0/1'", "more than once"),
+                              ("DELETE FROM transfers WHERE token = '0/1'", "1 acknowledged transfers are lost"),
+                              ("INSERT INTO transfers VALUES ('0/0', 0, 1)", "told that they were not"),
+                              ("UPDATE accounts SET balance = balance + 1 WHERE id = 2", "account 2")):
+            with direct.transaction(force_rollback=True):
+                direct.execute(damage)
+                found = pytest.raises(AssertionError, ledger.compare, direct)
+            assert words in str(found.value)
 
 
 class TestForwarder:
