@@ -27,9 +27,10 @@ def routes(pooler, database="app"):
 
 
 def pools(pooler, database="app", user="postgres"):
-    """The rows of SHOW POOLS of one database and user by port, numbers as int."""
+    """The rows of SHOW POOLS of one database and user by port of the host, numbers as int; one without a host, for the
+    clients that have none at the moment, is left out."""
     rows = [row for row in pooler.admin("SHOW POOLS") if (row["database"], row["user"]) == (database, user)]
-    return {int(row["port"]): numbers(row) for row in rows}
+    return {int(row["port"]): numbers(row) for row in rows if row["port"] is not None}
 
 
 def numbers(row):

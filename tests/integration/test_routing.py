@@ -91,6 +91,8 @@ READS = [
     "SELECT host_port(), pg_sleep(0)",
     "SELECT host_port() FROM shadow WHERE n = ANY ('{1}') OR true LIMIT 1",
     "SELECT host_port(), 'ä€😀'",
+    "SELECT inet_server_port()",
+    "SELECT host_port(), pg_is_in_recovery()",
 ]
 
 WRITES = [
@@ -108,8 +110,6 @@ WRITES = [
     "SELECT host_port(), pg_notify('a', 'b')",
     "SELECT host_port(), pg_try_advisory_xact_lock(1)",
     "SELECT host_port(), lo_create(0)",
-    "SELECT inet_server_port()",
-    "SELECT host_port(), pg_is_in_recovery()",
 ]
 
 
@@ -364,7 +364,8 @@ class TestSessionState:
 
 class TestSessionPooling:
     def test_the_session_keeps_what_it_has_set(self, make_pooler, pair, primary):
-        pooler = wait_routed(make_pooler(**routing.options(pair, settings={"pool_mode": "session"})), pair)
+        pooler = make_pooler(**routing.options(pair, settings={"pool_mode": "session"}))
+        wait_until(lambda: {row["state"] for row in routing.hosts(pooler).values()} == {"up"}, 5, "hosts are known")
         with pooler.wire() as client:
             assert not client.query("SELECT host_port()").errors
             assert client.query("INSERT INTO notes VALUES (1, 'x') RETURNING host_port()").value() == primary
@@ -504,6 +505,11 @@ class TestLearning:
 
 
 class TestRecoveryConflicts:
+    @pytest.fixture(autouse=True)
+    def standby_is_trusted(self, routed, standby):
+        """A backend that was terminated makes it a suspect until the next probe."""
+        wait_until(lambda: str(routing.where(routed)) == standby, 5, "reads go to the standby")
+
     def wait_held(self, pair):
         wait_until(lambda: pair.standby.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"), 10,
                    "the query runs on the standby")
@@ -664,7 +670,7 @@ class TestDrivers:
         script.write_text("SELECT count(*) FROM shadow;\nINSERT INTO notes VALUES (10, 'pgbench');\n"
                           "BEGIN;\nSELECT 1 FROM shadow;\nUPDATE shadow SET n = n;\nEND;\n")
         for mode in ("simple", "extended", "prepared"):
-            done = subprocess.run([str(pgbench), "-n", "-h", "127.0.0.1", "-p", str(routed.port), "-U", "postgres", "-c", "8",
+            done = subprocess.run([str(pgbench), "-n", "-h", "127.0.0.1", "-p", str(routed.port), "-U", "postgres", "-c", "8", "-j", "8",
                                    "-t", "25", "-M", mode, "-f", str(script), "app"], capture_output=True, text=True,
                                   timeout=60 * PATIENCE, check=False)
             assert done.returncode == 0 and "processed: 200/200" in done.stdout, done.stdout + done.stderr
