@@ -12,10 +12,6 @@ from dataclasses import dataclass, field
 from harness import PATIENCE, wait_until
 from wire import SYNC, Closed, Wire, bind, execute, parse, query
 
-TABLES = """
-CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL);
-CREATE TABLE transfers (token text NOT NULL, account int NOT NULL, amount int NOT NULL);
-"""
 SINGLE = ("WITH noted AS (INSERT INTO transfers VALUES ({token}, {account}, {amount})) UPDATE accounts SET balance = balance +"
           " CASE WHEN id = {account} THEN {amount} ELSE -{amount} END WHERE id IN ({account}, {account} + 1)"
           " RETURNING host_port()")
@@ -62,7 +58,6 @@ class Ledger:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._client, args=(n,), daemon=True) for n in range(clients)]
         with replicas.primary.connect() as direct:
-            direct.execute(TABLES)
             direct.execute("INSERT INTO accounts SELECT n, 0 FROM generate_series(0, %s) AS n", (2 * clients - 1,))
         replicas.catch_up()
 
@@ -86,7 +81,7 @@ class Ledger:
         """Waits until so many transfers are acknowledged by a host (any if None) after `since`, each client having one
         of them; returns the moment of the first."""
         def reached():
-            rows = [(token.split("/")[0], moment) for token, (moment, by) in list(self.records.acknowledged.items())
+            rows = [(token.split("/")[0], moment) for token, (moment, by) in self.records.acknowledged.copy().items()
                     if (port is None or by == port) and moment > since]
             if len(rows) >= count and len({client for client, _ in rows}) == self.count:
                 return min(moment for _, moment in rows)

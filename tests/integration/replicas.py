@@ -34,17 +34,22 @@ max_replication_slots = 10
 wal_retrieve_retry_interval = 50
 wal_receiver_status_interval = 1
 hot_standby = on
+client_connection_check_interval = 100
 log_line_prefix = '%m [%p] %q%u@%d %a '
 timezone = 'UTC'
 """
 
 # host_port() tells which host answers and may be asked on any: it is STABLE. PostgreSQL's own inet_server_port() and
 # pg_is_in_recovery() say that they ask for the host, so they are answered by the primary.
+# The tables are those that the pooler finds when it looks at the catalogue first; what is made later is unknown to it
+# for a while, and so is not read from a standby.
 # sneaky() lies: it is STABLE and yet writes, by a function that is volatile.
 SCHEMA = """
 CREATE TABLE notes (n int, note text);
 CREATE TABLE shadow (n int);
 INSERT INTO shadow VALUES (1);
+CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL);
+CREATE TABLE transfers (token text NOT NULL, account int NOT NULL, amount int NOT NULL);
 CREATE SEQUENCE counter;
 CREATE FUNCTION host_port() RETURNS int STABLE LANGUAGE sql AS $$ SELECT current_setting('port')::int $$;
 CREATE FUNCTION on_standby() RETURNS boolean STABLE LANGUAGE sql AS $$ SELECT pg_is_in_recovery() $$;
@@ -66,48 +71,56 @@ CREATE ROLE replicator LOGIN REPLICATION;
 """
 
 
+def fast_folder(base):
+    """Where data folders are made: in memory if there is room, because their thousands of files are slow to remove from a
+    disk; else in `base`."""
+    memory = pathlib.Path("/dev/shm")
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 << 30:
+        return make_dir(memory, "pgweir-")
+    return make_dir(base, "r")
+
+
 class Template:
-    """The data folder that every host starts from: databases `app` and `other`, cleanly shut down."""
+    """The data folder that every host starts from, with database `app`, cleanly shut down. `base` holds it and all hosts."""
 
     def __init__(self, base):
-        self.home = make_dir(base, "tp")
+        self.base = fast_folder(base)
+        self.home = make_dir(self.base, "tp")
         self.data = self.home / "data"
         run(PG15_BIN / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C",
             "--no-sync", "--no-instructions", "--wal-segsize=1")
         write_file(self.data / "pg_hba.conf", HBA)
         write_file(self.data / "postgresql.conf", CONFIG)
-        first = Host(self)
+        first = Host(self, original=True)
         first.start()
-        for statement in (*ROLES.strip().splitlines(), "CREATE DATABASE app", "CREATE DATABASE other"):
+        for statement in (*ROLES.strip().splitlines(), "CREATE DATABASE app"):
             first.ask(statement)
-        for name in ("app", "other"):
-            with first.connect(name) as connection:
-                connection.execute("GRANT ALL ON SCHEMA public TO PUBLIC")
-                connection.execute(SCHEMA)
+        with first.connect("app") as connection:
+            connection.execute("GRANT ALL ON SCHEMA public TO PUBLIC")
+            connection.execute(SCHEMA)
         first.stop()
+
+    def close(self):
+        shutil.rmtree(self.base)
 
 
 class Host(Cluster):
     """One PostgreSQL server whose life the tests decide. Its `address` is what the pooler is told: the port of the
     server itself or, with `forwarded`, that of a forwarder before it."""
 
-    def __init__(self, template, base=None, forwarded=False):  # pylint: disable=super-init-not-called
+    def __init__(self, template, original=False, forwarded=False):  # pylint: disable=super-init-not-called
         self.bin = PG15_BIN
         self.port = free_port()
-        self.home = template.home if base is None else make_dir(base, "h")
+        self.home = template.home if original else make_dir(template.base, "h")
         self.data = self.home / "data"
         self.log = self.home / "log"
         self.forwarder = Forwarder(self.port) if forwarded else None
         self._process = None
         self._monitor = None
-        if base is not None:
-            self.copy_of(template.data)
+        if not original:
+            run("cp", "-a", template.data, self.data)
         write_file(self.data / "postgresql.auto.conf", "")
         self.set_address()
-
-    def copy_of(self, data):
-        """Copies a data folder of a server that does not run."""
-        run("cp", "-a", data, self.data)
 
     def set_address(self):
         with open(self.data / "postgresql.auto.conf", "a", encoding="utf-8") as config:
@@ -224,26 +237,25 @@ class Host(Cluster):
         return self.log.read_text(errors="replace").count(text)
 
     def close(self):
-        """Ends the server, whatever its state, and the forwarder."""
+        """Ends the server, whatever its state, and the forwarder; the data are gone."""
         self._forget_monitor()
         if self.is_running():
             self.kill()
         if self.forwarder:
             self.forwarder.close()
+        shutil.rmtree(self.home)
 
 
 class Replicas:
     """Hosts of one cluster: `hosts[0]` starts as the primary, the others as its standbys. With `forwarded`, every host
     is behind a forwarder, for the pooler only: replication and the tests' own connections go past it."""
 
-    def __init__(self, base, template, standbys=1, forwarded=False):
-        self.base = base
-        self.template = template
+    def __init__(self, template, standbys=1, forwarded=False):
         self.hosts = []
-        self.primary = self._add(Host(template, base, forwarded))
+        self.primary = self._add(Host(template, forwarded=forwarded))
         self.primary.start()
         for _ in range(standbys):
-            one = self._add(Host(template, base, forwarded))
+            one = self._add(Host(template, forwarded=forwarded))
             one.follow(self.primary)
             one.start()
         for one in self.standbys:

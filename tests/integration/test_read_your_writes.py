@@ -20,8 +20,8 @@ CLIENTS = 6
 
 
 @pytest.fixture(scope="module")
-def pair(base, template):
-    one = Replicas(base, template)
+def pair(template):
+    one = Replicas(template)
     with one.primary.connect() as direct:
         direct.execute("CREATE TABLE counters (client int PRIMARY KEY, value int NOT NULL)")
     one.catch_up()

@@ -26,9 +26,9 @@ CONFLICT = "40001"
 
 
 @pytest.fixture(scope="module")
-def pair(base, template):
+def pair(template):
     """A primary and a standby that cancels at once what stands in the way of replay."""
-    one = Replicas(base, template)
+    one = Replicas(template)
     one.standby.set(max_standby_streaming_delay="0")
     yield one
     one.close()

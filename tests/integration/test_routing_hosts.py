@@ -19,8 +19,8 @@ pytestmark = pytest.mark.pgweir
 
 
 @pytest.fixture(scope="module")
-def pair(base, template):
-    one = Replicas(base, template)
+def pair(template):
+    one = Replicas(template)
     yield one
     one.close()
 
@@ -356,7 +356,7 @@ class TestWrongHosts:
             pair.primary.start()
             assert client.collect().tags == ["INSERT 0 1"]
 
-    def test_no_host_at_start(self, template, base, make_pooler):
+    def test_no_host_at_start(self, template, make_pooler):
         pooler = make_pooler(userlist=routing.USERS, pgweir={**routing.FAST, **self.WAIT}, databases={
             "app": f"host=127.0.0.1,127.0.0.1 port={free_port()},{free_port()} dbname=app read_write_split=1"})
         wait_until(lambda: all(row["reason"] for row in hosts(pooler).values()), 5, "the console says why")
@@ -365,9 +365,9 @@ class TestWrongHosts:
                 result = client.query("SELECT 1")
                 assert not result.errors, result.errors
 
-    def test_two_primaries_of_one_timeline(self, template, base, make_pooler):
+    def test_two_primaries_of_one_timeline(self, template, make_pooler):
         """Which of them is meant nobody can tell, so none is."""
-        twins = [Host(template, base) for _ in range(2)]
+        twins = [Host(template) for _ in range(2)]
         try:
             for host in twins:
                 host.start()
