@@ -79,7 +79,7 @@ class TestConsole:
             shown = pools(pooler)
             for host, role in ((pair.primary, "primary"), (pair.standby, "standby")):
                 row = shown[host.port]
-                assert (row["host"], row["role"], row["cl_active"], row["sv_active"]) == ("127.0.0.1", role, 1, 1)
+                assert (row["host"], row["role"], row["sv_active"]) == ("127.0.0.1", role, 1)
             active = {(int(row["port"]), row["role"]) for row in pooler.servers() if row["state"] == "active"}
             assert active == {(pair.primary.port, "primary"), (pair.standby.port, "standby")}
 
