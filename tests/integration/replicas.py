@@ -204,8 +204,8 @@ class Host(Cluster):
     def kill(self):
         """All processes die at once, as with the machine; the sockets are closed by the kernel."""
         self._forget_monitor()
-        # Stopped first, the postmaster cannot start another child meanwhile.
-        os.kill(self._process.pid, signal.SIGSTOP)
+        # Stopped first, nobody can start another process, nor notice that the postmaster is gone and say so.
+        self.freeze()
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
         self._process.wait(10)

@@ -126,8 +126,8 @@ class TestLostPrimary:
         others = Bystanders(pooler)
         with Ledger(pooler, pair) as ledger:
             ledger.wait_for(60)
-            lost_at = time.monotonic()
             loss(old)
+            lost_at = time.monotonic()
             if loss in (kill, shut_down, refuse_network):
                 wait_until(lambda: state(pooler, old) == "down", 5, "the primary is known to be down")
                 others.wait_for_the_primary()
@@ -211,9 +211,9 @@ class TestLostPrimary:
         idle.query(WRITE)
         with Ledger(pooler, pair) as ledger:
             ledger.wait_for(30)
-            lost_at = time.monotonic()
             for host in pair.hosts:
                 host.stop("immediate")
+            lost_at = time.monotonic()
             wait_until(lambda: {state(pooler, host) for host in pair.hosts} == {"down"}, 10, "both are known to be down")
             reader, writer = pooler.wire(timeout=45), pooler.wire(timeout=45)
             reader.send(query("SELECT host_port()"))
