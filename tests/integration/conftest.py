@@ -1,5 +1,6 @@
 """Fixtures: clusters for the whole session, a fresh pooler for every test, and the rules for skipping."""
 
+import os
 import pathlib
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from certs import Authority
 from name_server import NameServer
 from pooler import Pooler
 from postgres import Cluster
+from replicas import Replicas, Template
 
 
 def pytest_collection_modifyitems(items):
@@ -27,7 +29,7 @@ def pytest_runtest_makereport(item, call):
     report = yield
     if report.failed:
         for one in getattr(item, "poolers", []):
-            report.sections.append((f"log of the pooler on port {one.port}", one.log()[-6000:]))
+            report.sections.append((f"log of the pooler on port {one.port}", one.log()[-int(os.environ.get("PGWEIR_TEST_LOG", "6000")):]))
     return report
 
 
@@ -66,6 +68,27 @@ def cluster18(base, authority):
     one = Cluster(base, native / "bin", authority)
     yield one
     one.stop("immediate")
+
+
+@pytest.fixture(scope="session")
+def template(base):
+    one = Template(base)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def make_replicas(template):
+    """Makes primaries with standbys: make_replicas(standbys=1, forwarded=False); they are ended with the test."""
+    made = []
+
+    def make(**options):
+        made.append(Replicas(template, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
 
 
 @pytest.fixture

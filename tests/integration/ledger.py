@@ -1,0 +1,207 @@
+"""A load of transfers whose every outcome the client writes down, so that afterwards nothing can be missing or too much.
+
+Each client has two accounts of its own and moves money between them, in all the ways in which a transaction reaches a
+server; every transfer has a token that is used once, whatever happens to it. In between each reads its own balance.
+"""
+
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+
+from harness import PATIENCE, wait_until
+from wire import SYNC, Closed, Wire, bind, execute, parse, query
+
+SINGLE = ("WITH noted AS (INSERT INTO transfers VALUES ({token}, {account}, {amount})) UPDATE accounts SET balance = balance +"
+          " CASE WHEN id = {account} THEN {amount} ELSE -{amount} END WHERE id IN ({account}, {account} + 1)"
+          " RETURNING host_port()")
+PARTS = ("INSERT INTO transfers VALUES ({token}, {account}, {amount})",
+         "UPDATE accounts SET balance = balance + {amount} WHERE id = {account}",
+         "UPDATE accounts SET balance = balance - {amount} WHERE id = {account} + 1 RETURNING host_port()")
+
+
+class Refused(Exception):
+    """An ErrorResponse."""
+
+
+@dataclass
+class Outcome:
+    """One failed transfer or read, as its client saw it."""
+
+    client: int
+    what: str
+    began: float
+    ended: float
+    code: str
+    text: str
+
+
+@dataclass
+class Records:
+    acknowledged: dict = field(default_factory=dict)  # token: (moment, port of the host)
+    unknown: set = field(default_factory=set)
+    failed_transfers: list = field(default_factory=list)
+    failed_reads: list = field(default_factory=list)
+    wrong: list = field(default_factory=list)  # what must never be: answers that cannot be true, clients without an answer
+    slowest: float = 0.0
+
+
+class Ledger:
+    """Runs the load between __enter__ and __exit__; `patience` is how long (s) a client waits for one answer."""
+
+    def __init__(self, pooler, replicas, clients=6, patience=40.0):
+        self.pooler = pooler
+        self.replicas = replicas
+        self.count = clients
+        self.patience = patience
+        self.records = Records()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._client, args=(n,), daemon=True) for n in range(clients)]
+        with replicas.primary.connect() as direct:
+            direct.execute("INSERT INTO accounts SELECT n, 0 FROM generate_series(0, %s) AS n", (2 * clients - 1,))
+        replicas.catch_up()
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self._stop.set()
+        deadline = time.monotonic() + (self.patience + 5) * PATIENCE
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        stuck = sum(thread.is_alive() for thread in self._threads)
+        if kind is None:
+            assert not stuck, f"{stuck} clients are stuck"
+
+    # -- what the test asks
+
+    def wait_for(self, count, port=None, since=0.0, seconds=15):
+        """Waits until so many transfers are acknowledged by a host (any if None) after `since`, each client having one
+        of them; returns the moment of the first."""
+        def reached():
+            rows = [(token.split("/")[0], moment) for token, (moment, by) in self.records.acknowledged.copy().items()
+                    if (port is None or by == port) and moment > since]
+            if len(rows) >= count and len({client for client, _ in rows}) == self.count:
+                return min(moment for _, moment in rows)
+            assert not self.records.wrong, self.records.wrong
+            return None
+        return wait_until(reached, seconds, f"{count} transfers by every client; {self._state()}")
+
+    def _state(self):
+        return f"failed: {self.records.failed_transfers[-3:]} {self.records.failed_reads[-3:]}"
+
+    def reconcile(self):
+        """Compares what the clients were told with what the primary has."""
+        assert not self.records.wrong, self.records.wrong
+        with self.replicas.primary.connect() as direct:
+            self.compare(direct)
+
+    def compare(self, direct):
+        records = self.records
+        found = dict(direct.execute("SELECT token, count(*) FROM transfers GROUP BY token").fetchall())
+        balances = direct.execute("SELECT id, balance FROM accounts ORDER BY id").fetchall()
+        sums = dict(direct.execute("SELECT account, sum(amount) FROM transfers GROUP BY account").fetchall())
+        lost = set(records.acknowledged) - set(found)
+        assert not lost, f"{len(lost)} acknowledged transfers are lost: {sorted(lost)[:5]}"
+        twice = [token for token, times in found.items() if times != 1]
+        assert not twice, f"applied more than once: {twice[:5]}"
+        invented = set(found) - set(records.acknowledged) - records.unknown
+        assert not invented, f"applied though the client was told that they were not: {sorted(invented)[:5]}"
+        for number, balance in balances:
+            expected = sums.get(number, 0) if number % 2 == 0 else -sums.get(number - 1, 0)
+            assert balance == expected, f"account {number}"
+
+    def check_failures(self, began_before):
+        """Only transfers under way at the moment may have failed, each client's once, and only as they must; no read."""
+        records = self.records
+        assert not records.failed_reads, records.failed_reads
+        for one in records.failed_transfers:
+            assert (one.code, one.text) == ("08006", "server conn crashed?"), one
+            assert one.began < began_before, one
+        clients = [one.client for one in records.failed_transfers]
+        assert len(clients) == len(set(clients)), records.failed_transfers
+
+    # -- the clients
+
+    def _client(self, number):
+        chance = random.Random(number)
+        connection = None
+        turn = 0
+        try:
+            while not self._stop.is_set():
+                if connection is None:
+                    connection = self._connect()
+                turn += 1
+                connection = self._transfer(connection, number, f"{number}/{turn}", chance)
+                if connection is not None and chance.random() < 0.5:
+                    connection = self._read(connection, number)
+        except BaseException as failure:  # shown by the test's own thread
+            self.records.wrong.append(f"client {number}: {failure!r}")
+        if connection is not None:
+            connection.close()
+
+    def _connect(self):
+        one = Wire(self.pooler.port, timeout=self.patience)
+        one.login("postgres", "app")
+        return one
+
+    def _transfer(self, connection, number, token, chance):
+        way = chance.choice((self._block, self._single, self._extended, self._several))
+        amount = chance.randint(1, 100)
+        began = time.monotonic()
+        try:
+            port = way(connection, token, 2 * number, amount)
+        except (Refused, Closed) as failure:
+            self.records.unknown.add(token)
+            return self._failed(connection, self.records.failed_transfers, number, way.__name__, began, failure)
+        ended = time.monotonic()
+        self.records.acknowledged[token] = (ended, int(port))
+        self.records.slowest = max(self.records.slowest, ended - began)
+        return connection
+
+    def _read(self, connection, number):
+        began = time.monotonic()
+        try:
+            rows = self._ask(connection, query("SELECT sum(balance), count(*) FROM accounts WHERE id IN"
+                                               f" ({2 * number}, {2 * number + 1})"))
+        except (Refused, Closed) as failure:
+            return self._failed(connection, self.records.failed_reads, number, "read", began, failure)
+        if rows != [["0", "2"]]:
+            self.records.wrong.append(f"client {number} read {rows}")
+        return connection
+
+    @staticmethod
+    def _failed(connection, failures, number, what, began, failure):
+        """Notes it and gives the connection up: the next turn makes another."""
+        fields = failure.args[0] if isinstance(failure, Refused) else {}
+        failures.append(Outcome(number, what, began, time.monotonic(), fields.get("C"), fields.get("M", str(failure))))
+        connection.close()
+
+    @staticmethod
+    def _ask(connection, *messages):
+        """Rows of what these messages ask for. An error may be the last thing that comes, so nothing is awaited after it."""
+        connection.send(*messages)
+        result = connection.collect("ZE")
+        if result.errors:
+            raise Refused(result.error)
+        return result.rows
+
+    def _block(self, connection, token, account, amount):
+        self._ask(connection, query("BEGIN"))
+        for part in PARTS:
+            rows = self._ask(connection, query(part.format(token=f"'{token}'", account=account, amount=amount)))
+        self._ask(connection, query("COMMIT"))
+        return rows[0][0]
+
+    def _single(self, connection, token, account, amount):
+        return self._ask(connection, query(SINGLE.format(token=f"'{token}'", account=account, amount=amount)))[0][0]
+
+    def _several(self, connection, token, account, amount):
+        text = "; ".join(PARTS).format(token=f"'{token}'", account=account, amount=amount)
+        return self._ask(connection, query(text))[0][0]
+
+    def _extended(self, connection, token, account, amount):
+        text = SINGLE.format(token="$1", account="$2", amount="$3")
+        return self._ask(connection, parse("", text, (25, 23, 23)), bind("", [token, account, amount]), execute(), SYNC)[0][0]
