@@ -1,0 +1,594 @@
+#include "tests/sim/register_client.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "protocol/frame_header.hpp"
+#include "protocol/message_builder.hpp"
+#include "protocol/message_view.hpp"
+
+namespace pgweir::sim {
+
+namespace {
+
+/// What the network, buffers and other clients may cost beside the two waits.
+constexpr Duration kPatience = std::chrono::seconds(20);
+/// A read that has failed so often is not sent again.
+constexpr int kAttemptsMax = 3;
+constexpr int kSneakyKey = 100;
+
+struct NamedStatement {
+  const char* name;
+  const char* sql;
+};
+constexpr std::array<NamedStatement, 3> kNamed{{{"pr", "SELECT v, $2 FROM registers WHERE k = $1"},
+                                                {"pw", "UPDATE registers SET v = $2 WHERE k = $1"},
+                                                {"pb", "SELECT bump($1, $2), $3"}}};
+
+std::string sqlstate_in(const std::string& body) {
+  const auto fields = protocol::parse_error_fields(body);
+  return fields ? std::string(fields->sqlstate) : "?";
+}
+
+// The columns of a DataRow; null shows as empty.
+std::vector<std::string> columns_in(const std::string& body) {
+  std::vector<std::optional<protocol::ByteView>> columns;
+  std::vector<std::string> result;
+  if (!protocol::parse_data_row(body, columns)) return result;
+  for (const auto& column : columns) result.emplace_back(column.value_or(""));
+  return result;
+}
+
+bool same_error(const std::string& a, const std::string& b) {
+  return sqlstate_in(a) == sqlstate_in(b);
+}
+
+// Rows are alike if they carry the same mark; the value is for check_values, unless the reference knows it.
+bool same_row(const std::string& got, const std::string& expected) {
+  const auto mine = columns_in(got);
+  const auto theirs = columns_in(expected);
+  if (mine.size() != theirs.size()) return false;
+  for (std::size_t i = 0; i < mine.size(); ++i) {
+    if (theirs[i] != "?" && mine[i] != theirs[i]) return false;
+  }
+  return true;
+}
+
+bool is_loss(std::string_view text) {
+  return text.find("server conn crashed?") != std::string::npos ||
+         text.find("terminating connection") != std::string::npos;
+}
+
+}  // namespace
+
+RegisterClient::RegisterClient(World& world, int number, RegisterPlan plan)
+    : world_(world),
+      cluster_(*world.cluster()),
+      number_(number),
+      plan_(std::move(plan)),
+      left_(plan_.requests),
+      since_(world.now()) {}
+
+RegisterClient::~RegisterClient() {
+  if (link_) link_->detach_far();
+}
+
+std::string RegisterClient::describe() const {
+  return fmt::format("client {} ({}) request [{}]", number_, plan_.database, request_);
+}
+
+std::string RegisterClient::mark(char kind) {
+  marks_.push_back(fmt::format("{}{}.{}", kind, number_, ++tokens_));
+  return marks_.back();
+}
+
+void RegisterClient::start() {
+  world_.at(Duration(world_.rng().between(1, 200'000)), [this] { connect(); });
+}
+
+void RegisterClient::connect() {
+  ++life_;
+  in_.clear();
+  got_.clear();
+  outcomes_.clear();
+  required_.reset();
+  marks_.clear();
+  request_ = "login";
+  logged_in_ = busy_ = false;
+  reference_ = Reference();
+  reference_.session.start({});
+  std::string bytes;
+  const std::vector<std::pair<std::string_view, std::string_view>> packet{{"user", "user"},
+                                                                          {"database", plan_.database}};
+  protocol::append_startup_message(bytes, 196608, packet);
+  link_ = world_.connect_client();
+  link_->attach_far(this);
+  since_ = world_.now();
+  world_.trace(fmt::format("client {} connects to {}", number_, plan_.database));
+  send(std::move(bytes));
+}
+
+void RegisterClient::send(std::string bytes) {
+  Rng& rng = world_.rng();
+  if (bytes.size() > 1 && rng.chance(20)) {
+    const std::size_t cut = 1 + rng.below(bytes.size() - 1);
+    link_->far_send(bytes.substr(0, cut));
+    world_.at(Duration(rng.between(1, 2000)), [this, rest = bytes.substr(cut), life = life_] {
+      if (life == life_ && link_) link_->far_send(rest);
+    });
+    return;
+  }
+  link_->far_send(std::move(bytes));
+}
+
+void RegisterClient::on_bytes(const std::string& bytes) {
+  in_ += bytes;
+  const int life = life_;
+  protocol::FrameHeader header;
+  while (life == life_ && !done_ && read_frame_header(in_, 1U << 30, header) == protocol::FrameStatus::Ok &&
+         in_.size() >= header.total()) {
+    Message message{header.type, in_.substr(5, header.body())};
+    in_.erase(0, header.total());
+    if (message.type == 'S' || message.type == 'N') continue;
+    if (message.type == 'E') {
+      const auto fields = protocol::parse_error_fields(message.body);
+      if (fields && fields->severity == "FATAL") return fatal(message);
+    }
+    if (!logged_in_) {
+      login_message(message);
+      continue;
+    }
+    got_.push_back(std::move(message));
+    compare();
+  }
+}
+
+void RegisterClient::login_message(const Message& message) {
+  if (message.type == 'R' || message.type == 'K') return;
+  if (message.type != 'Z') world_.fail(fmt::format("{}: unexpected '{}' during login", describe(), message.type));
+  logged_in_ = true;
+  next_request();
+}
+
+// ---- requests ----
+
+void RegisterClient::next_request() {
+  busy_ = false;
+  since_ = world_.now();
+  Rng& rng = world_.rng();
+  world_.at(Duration(rng.between(1, rng.chance(20) ? 300'000 : 5'000)), [this, life = life_] {
+    if (life != life_ || done_) return;
+    since_ = world_.now();
+    if (--left_ <= 0) return leave(true);
+    busy_ = true;
+    got_.clear();
+    outcomes_.clear();
+    marks_.clear();
+    reads_.clear();
+    own_.clear();
+    lone_read_ = false;
+    request_.clear();
+    asked_in_ = reference_.session.status();
+    if (asked_in_ == 'I') {
+      required_ = cluster_.history().required({number_, life_}, plan_.database, plan_.freshness);
+      choose_request();
+    } else {
+      request_in_block();
+    }
+    world_.trace(describe());
+    if (world_.rng().chance(plan_.abrupt)) {
+      world_.at(Duration(world_.rng().between(0, 3'000)), [this, life] {
+        if (life == life_ && !done_ && link_) leave(false);
+      });
+    }
+    compare();
+  });
+}
+
+void RegisterClient::choose_request() {
+  switch (world_.rng().below(10)) {
+    case 0:
+    case 1:
+      return request_begin();
+    case 2:
+    case 3:
+    case 4:
+      return request_pipeline();
+    case 5:
+      return request_parameter();
+    default:
+      return request_simple();
+  }
+}
+
+std::string RegisterClient::read_sql() {
+  Rng& rng = world_.rng();
+  const auto key = rng.between(1, plan_.keys);
+  if (rng.chance(20)) return fmt::format("SELECT peek({}), '{}'", key, mark('c'));
+  return fmt::format("SELECT v, '{}' FROM registers WHERE k = {}", mark('c'), key);
+}
+
+std::string RegisterClient::write_sql() {
+  Rng& rng = world_.rng();
+  const auto key = rng.between(1, plan_.keys);
+  const std::string value = mark('w');
+  switch (rng.below(5)) {
+    case 0:
+      return fmt::format("INSERT INTO registers VALUES ({}, '{}')", key, value);
+    case 1:
+      return fmt::format("SELECT bump({}, '{}'), '{}'", key, value, mark('c'));
+    case 2:
+      return fmt::format("SELECT fresh({}, '{}'), '{}'", key, value, mark('c'));
+    case 3:
+      return fmt::format("WITH w AS (UPDATE registers SET v = '{}' WHERE k = {} RETURNING v) SELECT v, '{}' FROM w",
+                         value, key, mark('c'));
+    default:
+      return fmt::format("UPDATE registers SET v = '{}' WHERE k = {}", value, key);
+  }
+}
+
+std::string RegisterClient::special_sql() {
+  Rng& rng = world_.rng();
+  const auto key = rng.between(1, plan_.keys);
+  switch (rng.below(4)) {
+    case 0:
+      return fmt::format("/* pgweir: standby */ SELECT v, '{}' FROM registers WHERE k = {}", mark('c'), key);
+    case 1:
+      return fmt::format("/* pgweir: primary */ SELECT v, '{}' FROM registers WHERE k = {}", mark('c'), key);
+    case 2:
+      if (plan_.writes) return fmt::format("SELECT v, '{}' FROM registers WHERE k = {} FOR UPDATE", mark('c'), key);
+      return read_sql();
+    default:
+      if (plan_.writes) {
+        return fmt::format("SELECT sneaky({}, '{}'), '{}'", kSneakyKey + key, mark('y'), mark('c'));
+      }
+      return read_sql();
+  }
+}
+
+void RegisterClient::request_simple() {
+  Rng& rng = world_.rng();
+  const std::uint64_t what = rng.below(12);
+  if (what < 5) {
+    lone_read_ = true;
+    return send_simple(read_sql());
+  }
+  if (what < 8) return send_simple(plan_.writes || rng.chance(20) ? write_sql() : read_sql());
+  if (what < 10) return send_simple(special_sql());
+  std::string sql;
+  for (std::int64_t i = rng.between(2, 3); i > 0; --i) {
+    if (!sql.empty()) sql += "; ";
+    sql += plan_.writes && rng.chance(20) ? write_sql() : read_sql();
+  }
+  send_simple(sql);
+}
+
+void RegisterClient::request_begin() {
+  Rng& rng = world_.rng();
+  const std::array<const char*, 3> ways{"BEGIN", "BEGIN READ ONLY", "START TRANSACTION READ ONLY"};
+  const std::string sql = fmt::format("{} /* {} */", ways[rng.below(ways.size())], mark('c'));
+  // With its first statement, or without.
+  send_simple(rng.chance(20) ? sql + "; " + read_sql() : sql);
+}
+
+void RegisterClient::request_in_block() {
+  Rng& rng = world_.rng();
+  const bool failed = reference_.session.status() == 'E';
+  if (failed || rng.chance(30)) {
+    return send_simple(fmt::format("{} /* {} */", rng.chance(75) ? "COMMIT" : "ROLLBACK", mark('c')));
+  }
+  if (rng.chance(25)) return request_pipeline();
+  if (plan_.writes && rng.chance(40)) return send_simple(write_sql());
+  send_simple(read_sql());
+}
+
+void RegisterClient::request_parameter() {
+  Rng& rng = world_.rng();
+  if (rng.chance(40)) return send_simple(fmt::format("SET TimeZone='Zone{}' /* {} */", rng.below(5), mark('c')));
+  send_simple(fmt::format("SHOW TimeZone /* {} */", mark('c')));
+}
+
+void RegisterClient::send_simple(const std::string& sql) {
+  request_ = sql;
+  std::size_t from = 0;
+  for (std::size_t to = 0; to != std::string::npos; from = to + 2) {
+    to = sql.find("; ", from);
+    note(sql.substr(from, to == std::string::npos ? to : to - from));
+  }
+  std::string bytes;
+  protocol::append_query(bytes, sql);
+  expect(bytes);
+  send(std::move(bytes));
+}
+
+// What a statement of the request reads and writes.
+void RegisterClient::note(const std::string& sql) {
+  const auto statement = parse_register_statement(sql);
+  if (!statement) return;
+  if (!statement->value.empty()) {
+    own_.push_back(statement->value);
+    if (!plan_.writes) cluster_.history().expect_refusal(statement->value);
+  } else {
+    reads_.push_back({statement->mark, statement->key, sql.find("pgweir: standby") != std::string::npos, own_});
+  }
+}
+
+// Extended-query messages with one or more Syncs.
+void RegisterClient::request_pipeline() {
+  Rng& rng = world_.rng();
+  std::string bytes;
+  request_ = "pipeline:";
+  const std::int64_t count = rng.chance(50) ? 1 : rng.between(2, 5);
+  bool synced = false;
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (plan_.prepared && rng.chance(50)) {
+      add_prepared(bytes);
+    } else {
+      add_unnamed(bytes);
+    }
+    synced = rng.chance(40);
+    if (rng.chance(10)) protocol::append_flush(bytes);
+    if (synced) {
+      request_ += " S";
+      protocol::append_sync(bytes);
+    }
+  }
+  if (!synced) {
+    request_ += " S";
+    protocol::append_sync(bytes);
+  }
+  lone_read_ = count == 1 && reads_.size() == 1 && own_.empty() && asked_in_ == 'I';
+  expect(bytes);
+  send(std::move(bytes));
+}
+
+void RegisterClient::add_prepared(std::string& bytes) {
+  Rng& rng = world_.rng();
+  const std::size_t which = plan_.writes ? rng.below(kNamed.size()) : 0;
+  const NamedStatement& statement = kNamed[which];
+  if (!reference_.session.has_statement(statement.name) && request_.find(statement.name) == std::string::npos) {
+    request_ += fmt::format(" P({},{})", statement.name, statement.sql);
+    protocol::append_parse(bytes, statement.name, statement.sql, {});
+    if (rng.chance(30)) protocol::append_describe(bytes, 'S', statement.name);
+  }
+  const std::string key = fmt::format("{}", rng.between(1, plan_.keys));
+  std::vector<std::string> values{key};
+  if (which > 0) values.push_back(mark('w'));
+  if (which != 1) values.push_back(mark('c'));
+  if (which > 0) {
+    own_.push_back(values[1]);
+  } else {
+    reads_.push_back({values[1], std::stoi(key), false, own_});
+  }
+  request_ += fmt::format(" BE({};{};{})", statement.name, key, fmt::join(values.begin() + 1, values.end(), ","));
+  const std::vector<std::optional<std::string_view>> bound(values.begin(), values.end());
+  protocol::append_bind_text(bytes, "", statement.name, bound);
+  if (rng.chance(50)) protocol::append_describe(bytes, 'P', "");
+  protocol::append_execute(bytes, "", 0);
+}
+
+void RegisterClient::add_unnamed(std::string& bytes) {
+  Rng& rng = world_.rng();
+  const auto key = rng.between(1, plan_.keys);
+  const bool writes = plan_.writes && rng.chance(40);
+  const std::string value = mark(writes ? 'w' : 'c');
+  const std::string sql = writes ? fmt::format("UPDATE registers SET v = $1 WHERE k = {}", key)
+                                 : fmt::format("SELECT v, $1 FROM registers WHERE k = {}", key);
+  if (writes) {
+    own_.push_back(value);
+  } else {
+    reads_.push_back({value, static_cast<int>(key), false, own_});
+  }
+  request_ += fmt::format(" P(,{}) BE({})", sql, value);
+  protocol::append_parse(bytes, "", sql, {});
+  const std::optional<std::string_view> bound = value;
+  protocol::append_bind_text(bytes, "", "", {&bound, 1});
+  if (rng.chance(50)) protocol::append_describe(bytes, 'P', "");
+  protocol::append_execute(bytes, "", 0);
+}
+
+// ---- what may come of a request ----
+
+RegisterClient::Outcome RegisterClient::run(const std::string& bytes, const ReferenceData::Course& course) const {
+  Outcome outcome{{}, reference_};
+  Reference& after = outcome.after;
+  after.data.set_course(course);
+  after.session.input(bytes);
+  std::string out;
+  while (after.session.step() == PgSession::Step::Progress) out += after.session.take_output();
+  out += after.session.take_output();
+  protocol::FrameHeader header;
+  while (read_frame_header(out, 1U << 30, header) == protocol::FrameStatus::Ok && out.size() >= header.total()) {
+    if (header.type != 'S' && header.type != 'N')
+      outcome.messages.push_back({header.type, out.substr(5, header.body())});
+    out.erase(0, header.total());
+  }
+  return outcome;
+}
+
+void RegisterClient::expect(const std::string& bytes) {
+  using Course = ReferenceData::Course;
+  outcomes_.push_back(run(bytes, {}));
+  const int statements = outcomes_.front().after.data.statements();
+  if (plan_.follows) outcomes_.push_back(run(bytes, Course{.recovers = true}));
+  for (int i = 0; i < statements; ++i) {
+    for (const bool late : {false, true}) {
+      if (cluster_.plan().conflicts > 0) {
+        outcomes_.push_back(run(bytes, Course{.fails_at = i, .failure = {"40001", "", false, late}}));
+      }
+    }
+    // Its RowDescription may have reached the client before it was refused; then it cannot be run again.
+    const bool sneaks = std::any_of(marks_.begin(), marks_.end(), [](const auto& one) { return one.front() == 'y'; });
+    if (sneaks) outcomes_.push_back(run(bytes, Course{.fails_at = i, .failure = {"25006", "", false, true}}));
+  }
+}
+
+bool RegisterClient::matches(const std::vector<Message>& expected, bool complete) const {
+  if (complete ? got_.size() != expected.size() : got_.size() > expected.size()) return false;
+  for (std::size_t i = 0; i < got_.size(); ++i) {
+    const Message& got = got_[i];
+    const Message& other = expected[i];
+    if (got.type != other.type) return false;
+    const bool same = got.type == 'E'   ? same_error(got.body, other.body)
+                      : got.type == 'D' ? same_row(got.body, other.body)
+                                        : got.body == other.body;
+    if (!same) return false;
+  }
+  return true;
+}
+
+std::string RegisterClient::show(const std::vector<Message>& messages) const {
+  std::string text;
+  for (const Message& message : messages) {
+    text += message.type;
+    if (message.type == 'D') text += fmt::format("({})", fmt::join(columns_in(message.body), ","));
+    if (message.type == 'C') text += "(" + message.body.substr(0, message.body.size() - 1) + ")";
+    if (message.type == 'E') {
+      const auto fields = protocol::parse_error_fields(message.body);
+      if (fields) text += fmt::format("({} {})", fields->sqlstate, fields->message);
+    }
+    if (message.type == 'Z') text += "(" + message.body + ")";
+    text += ' ';
+  }
+  return text;
+}
+
+void RegisterClient::compare() {
+  if (!busy_) {
+    if (!got_.empty()) world_.fail(describe() + ": a reply that nobody asked for: " + show(got_));
+    return;
+  }
+  for (const Outcome& outcome : outcomes_) {
+    if (!matches(outcome.messages, true)) continue;
+    check_values();
+    check_conflict();
+    reference_ = outcome.after;
+    for (const auto& [key, value] : reference_.data.committed()) {
+      cluster_.history().acknowledged({number_, life_}, plan_.database, key, value);
+    }
+    return request_done();
+  }
+  const bool possible =
+      std::any_of(outcomes_.begin(), outcomes_.end(), [&](const Outcome& one) { return matches(one.messages, false); });
+  if (!possible) {
+    world_.fail(fmt::format("{}: got [{}], expected [{}]", describe(), show(got_), show(outcomes_.front().messages)));
+  }
+}
+
+void RegisterClient::check_values() {
+  History& history = cluster_.history();
+  for (const Message& message : got_) {
+    if (message.type != 'D') continue;
+    const auto columns = columns_in(message.body);
+    if (columns.size() != 2) continue;
+    const auto read =
+        std::find_if(reads_.begin(), reads_.end(), [&](const Read& one) { return one.mark == columns[1]; });
+    if (read == reads_.end()) continue;
+    Required required = *required_;
+    if (read->any_age) required.freshness = Freshness::Any;
+    std::string wrong = history.check_read(read->key, columns[0], required);
+    if (!wrong.empty()) world_.fail(describe() + ": " + wrong);
+  }
+}
+
+// Of one read that fails on a standby before anything of its reply was there, the client never hears.
+void RegisterClient::check_conflict() const {
+  if (!lone_read_ || !plan_.retries) return;
+  if (got_.front().type != 'E' || sqlstate_in(got_.front().body) != "40001") return;
+  if (cluster_.history().times_sent(marks_.front()) < kAttemptsMax) {
+    world_.fail(describe() + ": a recovery conflict, though it could have been run again");
+  }
+}
+
+void RegisterClient::request_done() {
+  if (reference_.session.status() == 'I') required_.reset();
+  next_request();
+}
+
+// ---- the end of a connection ----
+
+bool RegisterClient::was_sent() const {
+  return std::any_of(marks_.begin(), marks_.end(),
+                     [&](const std::string& one) { return cluster_.history().reached_server(one); });
+}
+
+// Whether something that is lost can have been the server of this request.
+bool RegisterClient::may_be_lost() const {
+  if (reference_.session.status() != 'I') return true;
+  if (!busy_ || !was_sent()) return false;
+  const bool to_be_retried = lone_read_ && plan_.retries && got_.empty() && in_.empty();
+  return !to_be_retried || cluster_.history().times_sent(marks_.front()) >= kAttemptsMax;
+}
+
+void RegisterClient::fatal(const Message& message) {
+  const auto fields = protocol::parse_error_fields(message.body);
+  const std::string text(fields->message);
+  world_.trace(fmt::format("{} gets FATAL {} {}", describe(), fields->sqlstate, text));
+  const Duration waited = world_.now() - since_;
+  HistoryCounts& counts = cluster_.history().counts;
+  if (text.find("timeout") != std::string::npos) {
+    ++counts.timeouts;
+    const Duration least = std::min(plan_.host_wait, plan_.server_wait);
+    if (waited < least) {
+      world_.fail(fmt::format("{}: {} after only {} us", describe(), text, waited.count()));
+    }
+  } else if (is_loss(text)) {
+    ++counts.lost_connections;
+    if (!may_be_lost()) world_.fail(describe() + ": hears of a lost server that did not have its request: " + text);
+  } else {
+    world_.fail(fmt::format("{}: unexpected end: {} {}", describe(), fields->sqlstate, text));
+  }
+  end_life();
+}
+
+void RegisterClient::on_end() {
+  if (done_ || !link_) return;
+  // In the middle of a reply there is no place for an error message.
+  if (in_.empty() || !was_sent()) world_.fail(describe() + ": the connection ended without a word");
+  end_life();
+}
+
+void RegisterClient::end_life() {
+  busy_ = false;
+  link_->detach_far();
+  link_->far_close(false);
+  link_.reset();
+  --left_;
+  ++life_;
+  since_ = world_.now();
+  if (left_ <= 0) {
+    done_ = true;
+    return;
+  }
+  world_.at(Duration(world_.rng().between(1, 50'000)), [this] { connect(); });
+}
+
+void RegisterClient::leave(bool terminate) {
+  Rng& rng = world_.rng();
+  world_.trace(fmt::format("client {} leaves{}", number_, terminate ? "" : " abruptly"));
+  std::string bytes;
+  if (terminate) protocol::append_terminate(bytes);
+  if (!bytes.empty()) link_->far_send(std::move(bytes));
+  busy_ = false;
+  link_->detach_far();
+  link_->far_close(!terminate && rng.chance(50));
+  link_.reset();
+  ++life_;
+  since_ = world_.now();
+  if (left_ <= 0) {
+    done_ = true;
+    return;
+  }
+  world_.at(Duration(rng.between(1, 50'000)), [this] { connect(); });
+}
+
+void RegisterClient::check_deadline() const {
+  const bool waits = !done_ && link_ && (busy_ || !logged_in_) && !was_sent() && reference_.session.status() == 'I';
+  if (waits && world_.now() - since_ > plan_.host_wait + plan_.server_wait + kPatience) {
+    world_.fail(describe() + ": waits for a server beyond its deadline");
+  }
+}
+
+}  // namespace pgweir::sim
