@@ -101,12 +101,19 @@ ClusterDrawn draw_cluster(std::uint64_t seed) {
   add("app_rw").target_session_attrs =
       rng.chance(50) ? core::TargetSessionAttrs::Primary : core::TargetSessionAttrs::ReadWrite;
   add("app_ro").target_session_attrs = core::TargetSessionAttrs::PreferStandby;
+  // Under one name on the servers, they share their writes.
+  const bool one_name = rng.chance(50);
+  if (one_name) {
+    for (auto& [name, entry] : config->databases) entry.dbname = "data";
+    drawn.plan.databases = {"data"};
+  }
   draw_network(drawn.plan, rng);
   const std::int64_t count = rng.between(2, 10);
   const int keys = static_cast<int>(rng.between(1, 6));
   for (std::int64_t i = 0; i < count; ++i) {
     RegisterPlan client;
     client.database = rng.chance(70) ? "app" : rng.chance(60) ? "app_rw" : "app_ro";
+    client.server_database = one_name ? "data" : client.database;
     client.freshness = freshness_of(*config);
     client.writes = client.database != "app_ro";
     client.follows = !client.writes;

@@ -126,7 +126,7 @@ bool History::is_older(const std::string& value, const std::string& other) const
 }
 
 std::string History::check_read(int key, const std::string& value, const Required& required) const {
-  if (value.front() == 'w' && !executed_.contains(value)) return value + " was never written";
+  if (value != "0" && !committed_.contains(value)) return value + " was never committed";
   if (required.freshness == Freshness::Any) return {};
   for (std::size_t i = required.acknowledged; i-- > 0;) {
     const Acknowledged& one = acknowledged_[i];

@@ -12,10 +12,8 @@ namespace pgweir::sim {
 
 namespace {
 
-const core::DatabaseConfig& entry_of(const World& world, const std::string& database) {
-  const core::DatabaseConfig* entry = find_database(*world.plan().settings->config, database);
-  if (entry == nullptr) world.fail("no database " + database);
-  return *entry;
+const core::DatabaseConfig& any_entry(const World& world) {
+  return world.plan().settings->config->databases.begin()->second;
 }
 
 std::vector<std::string> names_of(const core::DatabaseConfig& entry) {
@@ -37,8 +35,8 @@ Prober::Prober(World& world, Cluster& cluster, std::vector<std::string> database
     : world_(world),
       cluster_(cluster),
       databases_(std::move(databases)),
-      group_(core::host_group_name(entry_of(world, databases_.front()))),
-      tracker_(names_of(entry_of(world, databases_.front())), policy_of(*world.plan().settings->config)),
+      group_(core::host_group_name(any_entry(world))),
+      tracker_(names_of(any_entry(world)), policy_of(*world.plan().settings->config)),
       probes_(static_cast<std::size_t>(cluster.size())) {}
 
 router::TimePoint Prober::now() const {

@@ -17,7 +17,7 @@ class Cluster;
 
 class Prober {
  public:
-  /// `databases`: as the proxy's clients call them; all have the same hosts.
+  /// `databases`: their names on the servers; all have the same hosts.
   Prober(World& world, Cluster& cluster, std::vector<std::string> databases);
 
   void begin();

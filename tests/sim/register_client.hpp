@@ -15,6 +15,7 @@ namespace pgweir::sim {
 
 struct RegisterPlan {
   std::string database;
+  std::string server_database;  ///< its name on the servers
   Freshness freshness = Freshness::Session;
   bool writes = true;    ///< the database's servers take writes
   bool follows = false;  ///< its servers may be standbys even for what is no proven read
@@ -88,11 +89,12 @@ class RegisterClient final : public Far {
   void add_unnamed(std::string& bytes);
   [[nodiscard]] std::string mark(char kind);
   void note(const std::string& sql);
+  void note_write(const std::string& value);
   void expect(const std::string& bytes);
   [[nodiscard]] Outcome run(const std::string& bytes, const ReferenceData::Course& course) const;
   [[nodiscard]] bool matches(const std::vector<Message>& expected, bool complete) const;
   void compare();
-  void check_values();
+  void check_values(const std::vector<Message>& expected) const;
   void check_conflict() const;
   void request_done();
   void fatal(const Message& message);
@@ -115,6 +117,7 @@ class RegisterClient final : public Far {
   std::vector<Read> reads_;           ///< of the request
   std::vector<std::string> own_;      ///< values written by the request so far
   std::optional<Required> required_;  ///< of the transaction
+  bool read_only_ = false;            ///< the block was begun so
   bool lone_read_ = false;            ///< the request is one proven read outside of a block
   char asked_in_ = 'I';
   bool logged_in_ = false, done_ = false, busy_ = false;

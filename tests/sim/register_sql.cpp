@@ -81,7 +81,8 @@ std::optional<std::size_t> ReferenceData::columns(const std::string& sql) const 
 
 Data::Result ReferenceData::run(const std::string& sql, bool read_only) {
   const RegisterStatement statement = *parse_register_statement(sql);
-  if (statements_++ == course_.fails_at) return {course_.failure, {}, {}};
+  const auto fails = course_.fails.find(statements_++);
+  if (fails != course_.fails.end()) return {fails->second, {}, {}};
   const bool writes = !statement.value.empty();
   if (read_only && (writes || statement.locks)) return {read_only_failure(statement), {}, {}};
   std::string value = "?";

@@ -45,9 +45,8 @@ class ReferenceData final : public Data {
  public:
   /// What one run of a request is to meet.
   struct Course {
-    bool recovers = false;  ///< transactions that begin run on a standby
-    int fails_at = -1;      ///< this statement fails …
-    Failure failure{};      ///< … like this
+    bool recovers = false;           ///< transactions that begin run on a standby
+    std::map<int, Failure> fails{};  ///< statements by their number
   };
   void set_course(const Course& course) {
     course_ = course;

@@ -345,12 +345,15 @@ void World::resume_everything() {
 
 // ---- the cluster ----
 
-std::uint32_t World::limit_of(const std::string& database) const {
+// Of all entries that lead to this name on the servers.
+std::uint32_t World::limit_of(const std::string& dbname) const {
   const core::Config& config = *plan_.settings->config;
-  const core::DatabaseConfig* entry = find_database(config, database);
-  if (entry == nullptr) return 0;
-  return static_cast<std::uint32_t>(effective_pool_size(config, *entry, "user") +
-                                    effective_reserve_pool_size(config, *entry, "user"));
+  int limit = 0;
+  for (const auto& [name, entry] : config.databases) {
+    if (effective_dbname(entry, name) != dbname) continue;
+    limit += effective_pool_size(config, entry, "user") + effective_reserve_pool_size(config, entry, "user");
+  }
+  return static_cast<std::uint32_t>(limit);
 }
 
 void World::backend_started(Backend& backend, std::uint32_t pid) {

@@ -223,7 +223,7 @@ struct Plan {
   int operations = 0;                    ///< how often somebody pauses, resumes or reconnects a database
   int restarts = 0;                      ///< how often another process takes over
   std::optional<ClusterPlan> cluster;    ///< none: one server that never changes
-  std::vector<std::string> databases{};  ///< that are spread over the hosts of the cluster
+  std::vector<std::string> databases{};  ///< that are spread over the hosts of the cluster: names on the servers
 };
 
 class World {
@@ -303,7 +303,7 @@ class World {
   void accept_pending();
   void operator_step();
   void resume_everything();
-  [[nodiscard]] std::uint32_t limit_of(const std::string& database) const;
+  [[nodiscard]] std::uint32_t limit_of(const std::string& dbname) const;
 
   Rng rng_;
   Plan plan_;
