@@ -30,7 +30,7 @@ ClusterPlan draw_hosts(Rng& rng) {
   plan.probe_max = rng.between(10, 20'000);
   plan.incidents = rng.chance(15) ? 0 : static_cast<int>(rng.between(1, 8));
   plan.calm_max = rng.between(10'000, 500'000);
-  plan.incident_max = rng.chance(80) ? rng.between(50'000, 1'000'000) : rng.between(1'000'000, 5'000'000);
+  plan.incident_max = rng.chance(70) ? rng.between(50'000, 1'000'000) : rng.between(1'000'000, 10'000'000);
   return plan;
 }
 
@@ -52,7 +52,7 @@ void draw_settings(core::Config& config, Rng& rng) {
   config.role_check_timeout = milliseconds(rng.between(50, 1000));
   config.max_replica_lag_bytes = rng.chance(30) ? rng.between(1'000, 100'000) : 10'485'760;
   config.max_replica_lag_ms = milliseconds(rng.chance(30) ? rng.between(10, 1000) : 5000);
-  config.failover_wait_timeout = rng.chance(20) ? seconds(rng.between(1, 3)) : seconds(30);
+  config.failover_wait_timeout = rng.chance(35) ? seconds(rng.between(1, 3)) : seconds(30);
   config.retry_reads = rng.chance(85);
   const std::uint64_t mode = rng.below(5);
   config.read_your_writes = mode == 0   ? core::ReadYourWrites::Off
@@ -70,6 +70,28 @@ Freshness freshness_of(const core::Config& config) {
       return Freshness::Database;
   }
   return Freshness::Any;
+}
+
+RegisterPlan draw_client(const core::Config& config, Rng& rng) {
+  RegisterPlan client;
+  const std::uint64_t where = rng.below(20);
+  client.database = where < 13   ? "app"
+                    : where < 16 ? "app_rw"
+                    : where < 18 ? "app_ro"
+                    : where < 19 ? "app_st"
+                                 : "app_se";
+  client.server_database = client.database;
+  client.freshness = client.database == "app_st" ? Freshness::Any : freshness_of(config);
+  client.writes = client.database != "app_ro" && client.database != "app_st";
+  client.follows = !client.writes;
+  client.pinned = client.database == "app_se";
+  client.prepared = client.pinned || config.max_prepared_statements > 0;
+  client.retries = config.retry_reads && client.database == "app";
+  client.requests = static_cast<int>(rng.between(10, 80));
+  client.abrupt = rng.chance(30) ? 3 : 0;
+  client.host_wait = config.failover_wait_timeout;
+  client.server_wait = config.query_wait_timeout;
+  return client;
 }
 
 void draw_network(Plan& plan, Rng& rng) {
@@ -101,6 +123,10 @@ ClusterDrawn draw_cluster(std::uint64_t seed) {
   add("app_rw").target_session_attrs =
       rng.chance(50) ? core::TargetSessionAttrs::Primary : core::TargetSessionAttrs::ReadWrite;
   add("app_ro").target_session_attrs = core::TargetSessionAttrs::PreferStandby;
+  add("app_st").target_session_attrs =
+      rng.chance(50) ? core::TargetSessionAttrs::Standby : core::TargetSessionAttrs::ReadOnly;
+  add("app_se").read_write_split = true;
+  config->databases["app_se"].pool_mode = core::PoolMode::Session;
   // Under one name on the servers, they share their writes.
   const bool one_name = rng.chance(50);
   if (one_name) {
@@ -111,21 +137,11 @@ ClusterDrawn draw_cluster(std::uint64_t seed) {
   const std::int64_t count = rng.between(2, 10);
   const int keys = static_cast<int>(rng.between(1, 6));
   for (std::int64_t i = 0; i < count; ++i) {
-    RegisterPlan client;
-    client.database = rng.chance(70) ? "app" : rng.chance(60) ? "app_rw" : "app_ro";
-    client.server_database = one_name ? "data" : client.database;
-    client.freshness = freshness_of(*config);
-    client.writes = client.database != "app_ro";
-    client.follows = !client.writes;
-    client.prepared = config->max_prepared_statements > 0;
-    client.retries = config->retry_reads;
-    client.keys = keys;
-    client.requests = static_cast<int>(rng.between(10, 80));
-    client.abrupt = rng.chance(30) ? 3 : 0;
-    client.host_wait = config->failover_wait_timeout;
-    client.server_wait = config->query_wait_timeout;
-    drawn.clients.push_back(client);
+    drawn.clients.push_back(draw_client(*config, rng));
+    drawn.clients.back().keys = keys;
+    if (one_name) drawn.clients.back().server_database = "data";
   }
+  if (rng.chance(15)) drawn.plan.operations = static_cast<int>(rng.between(1, 20));
   auto settings = std::make_shared<core::Settings>();
   auto users = std::make_shared<std::map<std::string, std::string, std::less<>>>();
   (*users)["user"] = "";
@@ -143,6 +159,7 @@ void run_cluster(World& world, const ClusterDrawn& drawn) {
     clients.push_back(std::make_unique<RegisterClient>(world, ++number, plan));
     clients.back()->start();
   }
+  world.operate(drawn.plan.operations);
   std::uint64_t events = 0;
   const auto all_done = [&] {
     return std::all_of(clients.begin(), clients.end(), [](const auto& client) { return client->done(); });

@@ -46,6 +46,10 @@ void History::table_published(pool::WorkerId worker, std::shared_ptr<const route
   tables_[worker] = std::move(table);
 }
 
+bool History::catalog_known() const {
+  return catalogs_ >= world_.plan().workers;
+}
+
 int History::times_sent(const std::string& mark) const {
   const auto it = sent_.find(mark);
   return it == sent_.end() ? 0 : it->second;
@@ -74,7 +78,8 @@ void History::check_allowed(const Sent& what, const std::string& value) const {
     if (!what.told_hot_standby) return;
     world_.fail(fmt::format("{} was sent on a connection that says in_hot_standby, to host {}", value, what.host));
   }
-  const bool goes_on = what.in_block && !table.primary && table.host(host).health != router::HostHealth::Fenced;
+  const bool goes_on = (what.in_block || pinned_.contains(value)) && !table.primary &&
+                       table.host(host).health != router::HostHealth::Fenced;
   if (goes_on) return;
   world_.fail(fmt::format("{} was sent to host {}; the primary that worker {} knows is {}", value, what.host,
                           what.worker, table.primary ? static_cast<int>(*table.primary) : -1));
@@ -110,13 +115,20 @@ Required History::required(const SessionName& session, const std::string& databa
   return {freshness, session, database, acknowledged_.size()};
 }
 
+// It is in the log of whoever may be called the primary: of several on one timeline, the operator gives up one.
 bool History::survives(const std::string& value) const {
   const Position at = committed_.at(value);
-  const auto& log = cluster_.host(cluster_.leader()).log;
-  const auto it =
-      std::lower_bound(log.begin(), log.end(), at.lsn,
-                       [](const ClusterHost::Record& record, std::uint64_t lsn) { return record.at.lsn < lsn; });
-  return it != log.end() && it->at == at;
+  std::uint32_t highest = 0;
+  for (int i = 0; i < cluster_.size(); ++i) highest = std::max(highest, cluster_.host(i).timeline);
+  for (int i = 0; i < cluster_.size(); ++i) {
+    const ClusterHost& host = cluster_.host(i);
+    if (i != cluster_.leader() && (host.recovers || host.timeline != highest)) continue;
+    const auto it =
+        std::lower_bound(host.log.begin(), host.log.end(), at.lsn,
+                         [](const ClusterHost::Record& record, std::uint64_t lsn) { return record.at.lsn < lsn; });
+    if (it == host.log.end() || it->at != at) return false;
+  }
+  return true;
 }
 
 bool History::is_older(const std::string& value, const std::string& other) const {

@@ -68,12 +68,17 @@ class History {
   };
   void sent(const Sent& what);
   void table_published(pool::WorkerId worker, std::shared_ptr<const router::HostTable> table);
+  void catalog_published() { ++catalogs_; }
+  /// Every worker knows what is in the catalogue.
+  [[nodiscard]] bool catalog_known() const;
   /// How often the proxy has sent a message with this mark to a server.
   [[nodiscard]] int times_sent(const std::string& mark) const;
   /// Whether a server has got any message with this mark.
   [[nodiscard]] bool reached_server(const std::string& mark) const { return reached_.contains(mark); }
   /// The message that carries this mark goes to a database whose clients are not to write.
   void expect_refusal(const std::string& value) { to_be_refused_.insert(value); }
+  /// Its client has its server for longer than a transaction.
+  void expect_pinned(const std::string& value) { pinned_.insert(value); }
 
   // ---- what servers do ----
   void executed(int host, const std::string& value);
@@ -111,7 +116,8 @@ class History {
     std::string value;
   };
   std::vector<Acknowledged> acknowledged_;
-  std::set<std::string> to_be_refused_, reached_;
+  std::set<std::string> to_be_refused_, pinned_, reached_;
+  std::size_t catalogs_ = 0;
   std::uint32_t highest_timeline_ = 0;  ///< of a primary of a table
   std::uint64_t newest_table_ = 0;
 };

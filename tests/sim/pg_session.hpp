@@ -54,6 +54,8 @@ class PgSession {
   PgSession();
   /// From now on there is data, and in_hot_standby is reported. The data must outlive the session.
   void attach(Data& data, bool in_hot_standby);
+  /// There is another parameter.
+  void know(const std::string& name, const std::string& value) { defaults_[name] = values_[name] = value; }
   /// Another session's data, of a copy of the session.
   void reattach(Data& data) { data_ = &data; }
   /// The host has been promoted, or was not yet when the session began.

@@ -72,6 +72,7 @@ void Prober::read_catalog() {
   catalog_ = router::CatalogKnowledge::build(register_catalog(), ++generation_, classifier_);
   for (pool::WorkerId worker = 0; worker < world_.plan().workers; ++worker) {
     world_.tell(worker, [this, catalog = catalog_](core::WorkerCore& core) {
+      cluster_.history().catalog_published();
       for (const std::string& database : databases_) core.set_catalog(group_, database, catalog);
     });
   }

@@ -97,7 +97,9 @@ void RegisterClient::connect() {
   marks_.clear();
   request_ = "login";
   logged_in_ = busy_ = false;
+  wish_ = Wish::Auto;
   reference_ = Reference();
+  reference_.session.know("pgweir.route", "auto");
   reference_.session.start({});
   std::string bytes;
   const std::vector<std::pair<std::string_view, std::string_view>> packet{{"user", "user"},
@@ -189,16 +191,24 @@ void RegisterClient::next_request() {
 }
 
 void RegisterClient::choose_request() {
-  switch (world_.rng().below(10)) {
+  switch (world_.rng().below(16)) {
     case 0:
     case 1:
-      return request_begin();
     case 2:
+      return request_begin();
     case 3:
     case 4:
-      return request_pipeline();
     case 5:
+    case 6:
+      return request_pipeline();
+    case 7:
       return request_parameter();
+    case 8:
+      return request_burst();
+    case 9:
+      return request_whole_block();
+    case 10:
+      return request_wish();
     default:
       return request_simple();
   }
@@ -239,10 +249,10 @@ std::string RegisterClient::special_sql() {
     case 1:
       return fmt::format("/* pgweir: primary */ SELECT v, '{}' FROM registers WHERE k = {}", mark('c'), key);
     case 2:
-      if (plan_.writes) return fmt::format("SELECT v, '{}' FROM registers WHERE k = {} FOR UPDATE", mark('c'), key);
+      if (writes()) return fmt::format("SELECT v, '{}' FROM registers WHERE k = {} FOR UPDATE", mark('c'), key);
       return read_sql();
     default:
-      if (plan_.writes) {
+      if (writes()) {
         return fmt::format("SELECT sneaky({}, '{}'), '{}'", kSneakyKey + key, mark('y'), mark('c'));
       }
       return read_sql();
@@ -253,15 +263,15 @@ void RegisterClient::request_simple() {
   Rng& rng = world_.rng();
   const std::uint64_t what = rng.below(12);
   if (what < 5) {
-    lone_read_ = true;
+    lone_read_ = cluster_.history().catalog_known();
     return send_simple(read_sql());
   }
-  if (what < 8) return send_simple(plan_.writes || rng.chance(20) ? write_sql() : read_sql());
+  if (what < 8) return send_simple(writes() || rng.chance(20) ? write_sql() : read_sql());
   if (what < 10) return send_simple(special_sql());
   std::string sql;
   for (std::int64_t i = rng.between(2, 3); i > 0; --i) {
     if (!sql.empty()) sql += "; ";
-    sql += plan_.writes && rng.chance(20) ? write_sql() : read_sql();
+    sql += writes() && rng.chance(20) ? write_sql() : read_sql();
   }
   send_simple(sql);
 }
@@ -283,7 +293,7 @@ void RegisterClient::request_in_block() {
     return send_simple(fmt::format("{} /* {} */", rng.chance(75) ? "COMMIT" : "ROLLBACK", mark('c')));
   }
   if (rng.chance(25)) return request_pipeline();
-  if (plan_.writes && rng.chance(40)) return send_simple(write_sql());
+  if (writes() && rng.chance(40)) return send_simple(write_sql());
   send_simple(read_sql());
 }
 
@@ -295,15 +305,68 @@ void RegisterClient::request_parameter() {
 
 void RegisterClient::send_simple(const std::string& sql) {
   request_ = sql;
+  std::string bytes;
+  add_simple(bytes, sql);
+  expect(bytes);
+  send(std::move(bytes));
+}
+
+void RegisterClient::add_simple(std::string& bytes, const std::string& sql) {
   std::size_t from = 0;
   for (std::size_t to = 0; to != std::string::npos; from = to + 2) {
     to = sql.find("; ", from);
     note(sql.substr(from, to == std::string::npos ? to : to - from));
   }
-  std::string bytes;
   protocol::append_query(bytes, sql);
+}
+
+// Queries that do not wait for each other's replies.
+void RegisterClient::request_burst() {
+  Rng& rng = world_.rng();
+  std::string bytes;
+  for (std::int64_t i = rng.between(2, 4); i > 0; --i) {
+    const std::string sql = writes() && rng.chance(40) ? write_sql() : read_sql();
+    request_ += (request_.empty() ? "burst: " : " | ") + sql;
+    add_simple(bytes, sql);
+  }
   expect(bytes);
   send(std::move(bytes));
+}
+
+void RegisterClient::add_parameterless(std::string& bytes, const std::string& sql) {
+  request_ += fmt::format(" P(,{}) BE()", sql);
+  protocol::append_parse(bytes, "", sql, {});
+  protocol::append_bind_text(bytes, "", "", {});
+  protocol::append_execute(bytes, "", 0);
+}
+
+// A whole transaction block at once.
+void RegisterClient::request_whole_block() {
+  Rng& rng = world_.rng();
+  std::string bytes;
+  request_ = "pipeline:";
+  read_only_ = rng.chance(50);
+  const std::string mine = mark('c');
+  add_parameterless(bytes, fmt::format("{} /* {} */", read_only_ ? "BEGIN READ ONLY" : "BEGIN", mine));
+  for (std::int64_t i = rng.between(1, 2); i > 0; --i) add_unnamed(bytes);
+  add_parameterless(bytes, "COMMIT");
+  request_ += " S";
+  protocol::append_sync(bytes);
+  expect(bytes);
+  send(std::move(bytes));
+}
+
+// Answered by the proxy itself.
+void RegisterClient::request_wish() {
+  Rng& rng = world_.rng();
+  // Of a database that is not split, or is pooled by session, the wish does not count.
+  if (plan_.pinned) return request_parameter();
+  if (plan_.database != "app" || rng.chance(40)) {
+    wish_ = Wish::Auto;
+    return send_simple("RESET pgweir.route");
+  }
+  wish_ = rng.chance(50) ? Wish::Primary : Wish::Standby;
+  send_simple(fmt::format("SET pgweir.route = '{}'", wish_ == Wish::Primary ? "primary" : "standby"));
 }
 
 // What a statement of the request reads and writes.
@@ -313,13 +376,15 @@ void RegisterClient::note(const std::string& sql) {
   if (!statement->value.empty()) {
     note_write(statement->value);
   } else {
-    reads_.push_back({statement->mark, statement->key, sql.find("pgweir: standby") != std::string::npos, own_});
+    const bool any_age = wish_ == Wish::Standby || sql.find("pgweir: standby") != std::string::npos;
+    reads_.push_back({statement->mark, statement->key, any_age, own_.size()});
   }
 }
 
 void RegisterClient::note_write(const std::string& value) {
   own_.push_back(value);
-  if (!plan_.writes || read_only_) cluster_.history().expect_refusal(value);
+  if (plan_.pinned) cluster_.history().expect_pinned(value);
+  if (!writes() || read_only_) cluster_.history().expect_refusal(value);
 }
 
 // Extended-query messages with one or more Syncs.
@@ -346,14 +411,15 @@ void RegisterClient::request_pipeline() {
     request_ += " S";
     protocol::append_sync(bytes);
   }
-  lone_read_ = count == 1 && reads_.size() == 1 && own_.empty() && asked_in_ == 'I';
+  lone_read_ =
+      count == 1 && reads_.size() == 1 && own_.empty() && asked_in_ == 'I' && cluster_.history().catalog_known();
   expect(bytes);
   send(std::move(bytes));
 }
 
 void RegisterClient::add_prepared(std::string& bytes) {
   Rng& rng = world_.rng();
-  const std::size_t which = plan_.writes ? rng.below(kNamed.size()) : 0;
+  const std::size_t which = writes() ? rng.below(kNamed.size()) : 0;
   const NamedStatement& statement = kNamed[which];
   if (!reference_.session.has_statement(statement.name) && request_.find(statement.name) == std::string::npos) {
     request_ += fmt::format(" P({},{})", statement.name, statement.sql);
@@ -367,7 +433,7 @@ void RegisterClient::add_prepared(std::string& bytes) {
   if (which > 0) {
     note_write(values[1]);
   } else {
-    reads_.push_back({values[1], std::stoi(key), false, own_});
+    reads_.push_back({values[1], std::stoi(key), wish_ == Wish::Standby, own_.size()});
   }
   request_ += fmt::format(" BE({};{};{})", statement.name, key, fmt::join(values.begin() + 1, values.end(), ","));
   const std::vector<std::optional<std::string_view>> bound(values.begin(), values.end());
@@ -379,14 +445,14 @@ void RegisterClient::add_prepared(std::string& bytes) {
 void RegisterClient::add_unnamed(std::string& bytes) {
   Rng& rng = world_.rng();
   const auto key = rng.between(1, plan_.keys);
-  const bool writes = plan_.writes && rng.chance(40);
-  const std::string value = mark(writes ? 'w' : 'c');
-  const std::string sql = writes ? fmt::format("UPDATE registers SET v = $1 WHERE k = {}", key)
-                                 : fmt::format("SELECT v, $1 FROM registers WHERE k = {}", key);
-  if (writes) {
+  const bool changes = writes() && rng.chance(40);
+  const std::string value = mark(changes ? 'w' : 'c');
+  const std::string sql = changes ? fmt::format("UPDATE registers SET v = $1 WHERE k = {}", key)
+                                  : fmt::format("SELECT v, $1 FROM registers WHERE k = {}", key);
+  if (changes) {
     note_write(value);
   } else {
-    reads_.push_back({value, static_cast<int>(key), false, own_});
+    reads_.push_back({value, static_cast<int>(key), wish_ == Wish::Standby, own_.size()});
   }
   request_ += fmt::format(" P(,{}) BE({})", sql, value);
   protocol::append_parse(bytes, "", sql, {});
@@ -419,7 +485,7 @@ void RegisterClient::expect(const std::string& bytes) {
   using Course = ReferenceData::Course;
   outcomes_.push_back(run(bytes, {}));
   const int statements = outcomes_.front().after.data.statements();
-  if (plan_.follows) outcomes_.push_back(run(bytes, Course{.recovers = true}));
+  if (plan_.follows || wish_ == Wish::Standby) outcomes_.push_back(run(bytes, Course{.recovers = true}));
   // Its RowDescription may have reached the client before it was refused; then it cannot be run again.
   const bool sneaks = std::any_of(marks_.begin(), marks_.end(), [](const auto& one) { return one.front() == 'y'; });
   if (sneaks) outcomes_.push_back(run(bytes, {.fails = {{0, Failure{"25006", "", false, true}}}}));
@@ -473,7 +539,7 @@ void RegisterClient::compare() {
   }
   for (const Outcome& outcome : outcomes_) {
     if (!matches(outcome.messages, true)) continue;
-    check_values(outcome.messages);
+    check_values(outcome);
     check_conflict();
     reference_ = outcome.after;
     for (const auto& [key, value] : reference_.data.committed()) {
@@ -488,20 +554,29 @@ void RegisterClient::compare() {
   }
 }
 
-void RegisterClient::check_values(const std::vector<Message>& expected) const {
-  const History& history = cluster_.history();
+void RegisterClient::check_values(const Outcome& outcome) const {
   for (std::size_t i = 0; i < got_.size(); ++i) {
     if (got_[i].type != 'D') continue;
     const auto columns = columns_in(got_[i].body);
     // A transaction that has written the register sees its own value, and the reference has compared it.
-    if (columns.size() != 2 || columns_in(expected[i].body).front() != "?") continue;
+    if (columns.size() != 2 || columns_in(outcome.messages[i].body).front() != "?") continue;
     const auto read =
         std::find_if(reads_.begin(), reads_.end(), [&](const Read& one) { return one.mark == columns[1]; });
-    if (read == reads_.end()) continue;
-    Required required = *required_;
-    if (read->any_age) required.freshness = Freshness::Any;
-    std::string wrong = history.check_read(read->key, columns[0], required);
-    if (!wrong.empty()) world_.fail(describe() + ": " + wrong);
+    if (read != reads_.end()) check_value(*read, columns[0], outcome);
+  }
+}
+
+void RegisterClient::check_value(const Read& read, const std::string& value, const Outcome& outcome) const {
+  const History& history = cluster_.history();
+  Required required = *required_;
+  if (read.any_age) required.freshness = Freshness::Any;
+  const std::string wrong = history.check_read(read.key, value, required);
+  if (!wrong.empty()) world_.fail(describe() + ": " + wrong);
+  if (required.freshness == Freshness::Any) return;
+  for (const auto& [key, own] : outcome.after.data.committed()) {
+    const auto last = own_.begin() + static_cast<std::ptrdiff_t>(read.own);
+    if (key != read.key || std::find(own_.begin(), last, own) == last || !history.is_older(value, own)) continue;
+    world_.fail(fmt::format("{}: {} shows {}, although {} was written before", describe(), read.mark, value, own));
   }
 }
 
@@ -528,7 +603,7 @@ bool RegisterClient::was_sent() const {
 
 // Whether something that is lost can have been the server of this request.
 bool RegisterClient::may_be_lost() const {
-  if (reference_.session.status() != 'I') return true;
+  if (plan_.pinned || reference_.session.status() != 'I') return true;
   if (!busy_ || !was_sent()) return false;
   const bool to_be_retried = lone_read_ && plan_.retries && got_.empty() && in_.empty();
   return !to_be_retried || cluster_.history().times_sent(marks_.front()) >= kAttemptsMax;

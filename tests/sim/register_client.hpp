@@ -19,6 +19,7 @@ struct RegisterPlan {
   Freshness freshness = Freshness::Session;
   bool writes = true;    ///< the database's servers take writes
   bool follows = false;  ///< its servers may be standbys even for what is no proven read
+  bool pinned = false;   ///< has its server for as long as it is connected
   bool prepared = true;  ///< named statements are tracked
   bool retries = true;   ///< retry_reads
   int keys = 3;
@@ -42,6 +43,7 @@ class RegisterClient final : public Far {
   void check_deadline() const;
 
  private:
+  enum class Wish { Auto, Primary, Standby };
   struct Message {
     char type;
     std::string body;
@@ -67,8 +69,8 @@ class RegisterClient final : public Far {
   struct Read {
     std::string mark;
     int key;
-    bool any_age;                  ///< a hint sent it to a standby
-    std::vector<std::string> own;  ///< written by this request before it
+    bool any_age;     ///< a hint sent it to a standby
+    std::size_t own;  ///< how much this request writes before it
   };
 
   void connect();
@@ -79,12 +81,17 @@ class RegisterClient final : public Far {
   void request_simple();
   void request_pipeline();
   void request_parameter();
+  void request_burst();
+  void request_whole_block();
+  void request_wish();
   void request_begin();
   void send_simple(const std::string& sql);
   void send(std::string bytes);
   [[nodiscard]] std::string read_sql();
   [[nodiscard]] std::string write_sql();
   [[nodiscard]] std::string special_sql();
+  void add_simple(std::string& bytes, const std::string& sql);
+  void add_parameterless(std::string& bytes, const std::string& sql);
   void add_prepared(std::string& bytes);
   void add_unnamed(std::string& bytes);
   [[nodiscard]] std::string mark(char kind);
@@ -94,7 +101,9 @@ class RegisterClient final : public Far {
   [[nodiscard]] Outcome run(const std::string& bytes, const ReferenceData::Course& course) const;
   [[nodiscard]] bool matches(const std::vector<Message>& expected, bool complete) const;
   void compare();
-  void check_values(const std::vector<Message>& expected) const;
+  void check_values(const Outcome& outcome) const;
+  void check_value(const Read& read, const std::string& value, const Outcome& outcome) const;
+  [[nodiscard]] bool writes() const { return plan_.writes && wish_ != Wish::Standby; }
   void check_conflict() const;
   void request_done();
   void fatal(const Message& message);
@@ -116,6 +125,7 @@ class RegisterClient final : public Far {
   std::vector<std::string> marks_;    ///< of the request
   std::vector<Read> reads_;           ///< of the request
   std::vector<std::string> own_;      ///< values written by the request so far
+  Wish wish_ = Wish::Auto;            ///< pgweir.route
   std::optional<Required> required_;  ///< of the transaction
   bool read_only_ = false;            ///< the block was begun so
   bool lone_read_ = false;            ///< the request is one proven read outside of a block

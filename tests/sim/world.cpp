@@ -11,7 +11,6 @@ namespace pgweir::sim {
 
 namespace {
 
-constexpr const char* kDatabases[] = {"tx", "se", "st"};
 constexpr int kFirstPort = 5432;
 /// How often a connect looks whether it can go on.
 constexpr Duration kTryAgain{5'000};
@@ -153,6 +152,12 @@ World::World(std::uint64_t seed, Plan plan) : rng_(seed), plan_(std::move(plan))
   crypto_ = std::make_unique<SimCrypto>(seed);
   keys_.statement_hash = {rng_.next(), rng_.next()};
   keys_.mock_auth_key = "mock";
+  // In the order of the pool modes of the plans without a cluster.
+  names_ = {"tx", "se", "st"};
+  if (plan_.cluster) {
+    names_.clear();
+    for (const auto& [name, entry] : plan_.settings->config->databases) names_.push_back(name);
+  }
   start_process();
   if (plan_.cluster) {
     cluster_ = std::make_unique<Cluster>(*this, *plan_.cluster, plan_.databases);
@@ -310,7 +315,7 @@ void World::operate(int times) {
 
 void World::operator_step() {
   if (suspended_) return;  // refused then, as what would close a connection
-  const char* database = kDatabases[rng_.below(std::size(kDatabases))];
+  const std::string& database = names_[rng_.below(names_.size())];
   const auto worker = static_cast<pool::WorkerId>(rng_.below(plan_.workers));
   pool::Actions& actions = cores_[worker]->actions();
   switch (rng_.below(5)) {
@@ -338,7 +343,7 @@ void World::resume_everything() {
   trace("RESUME");
   pool::Actions& actions = cores_[0]->actions();
   (void)pools_->resume_all(now_, actions);
-  for (const char* name : kDatabases) (void)pools_->resume(name, now_, actions);
+  for (const std::string& name : names_) (void)pools_->resume(name, now_, actions);
   arm_pools();
   settle(0);
 }

@@ -307,6 +307,7 @@ class World {
 
   Rng rng_;
   Plan plan_;
+  std::vector<std::string> names_;  ///< of the databases, for the operator
   TimePoint now_{Duration(1'000'000)};
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
   std::unique_ptr<protocol::Crypto> crypto_;
