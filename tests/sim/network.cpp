@@ -367,7 +367,9 @@ void Backend::commit_done() {
 
 void Backend::refuse(std::string_view sqlstate, std::string_view message) {
   std::string refusal;
-  protocol::append_error(refusal, "FATAL", sqlstate, message);
+  protocol::append_error(
+      refusal,
+      protocol::ErrorText{.severity = "FATAL", .sqlstate = sqlstate, .message = message, .add_v = host_.has_value()});
   link_->far_send(std::move(refusal));
   finish();
 }
