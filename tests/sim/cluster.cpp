@@ -356,7 +356,7 @@ void Cluster::rejoin(int index) {
                     [](const ClusterHost::Record& a, const ClusterHost::Record& b) { return a.id == b.id; });
   target.log.erase(mine, target.log.end());
   target.recovers = true;
-  target.waits_for_standby = false;
+  target.waits_for_standby = target.to_be_given_up = false;
   target.timeline = target.log.empty() ? 1 : target.log.back().at.timeline;
   target.applied = std::min(target.applied, target.log.size());
   start(index);

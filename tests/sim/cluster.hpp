@@ -66,6 +66,7 @@ class ClusterHost {
   std::vector<Record> log;
   std::size_t applied = 0, acknowledged = 0;
   bool waits_for_standby = false;  ///< commits do
+  bool to_be_given_up = false;     ///< promoted beside another one
   bool replay_paused = false;
   std::map<int, Cell> cells;
 

@@ -229,6 +229,7 @@ void Cluster::promote_both() {
     const auto up = [&](int i) { return host(i).recovers && host(i).serves() && !host(i).starting; };
     if (!up(standbys[0]) || !up(standbys[1])) return bring_back(old);
     promote(standbys[1]);
+    host(standbys[1]).to_be_given_up = true;
     promote(standbys[0]);
     later([this, old, loser = standbys[1]] {
       stop(loser, Stop::Crash);

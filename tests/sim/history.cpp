@@ -115,14 +115,12 @@ Required History::required(const SessionName& session, const std::string& databa
   return {freshness, session, database, acknowledged_.size()};
 }
 
-// It is in the log of whoever may be called the primary: of several on one timeline, the operator gives up one.
+// It is in the log of whoever may rightly be taken for the primary: of two promoted at once, one is given up later.
 bool History::survives(const std::string& value) const {
   const Position at = committed_.at(value);
-  std::uint32_t highest = 0;
-  for (int i = 0; i < cluster_.size(); ++i) highest = std::max(highest, cluster_.host(i).timeline);
   for (int i = 0; i < cluster_.size(); ++i) {
     const ClusterHost& host = cluster_.host(i);
-    if (i != cluster_.leader() && (host.recovers || host.timeline != highest)) continue;
+    if (i != cluster_.leader() && !host.to_be_given_up) continue;
     const auto it =
         std::lower_bound(host.log.begin(), host.log.end(), at.lsn,
                          [](const ClusterHost::Record& record, std::uint64_t lsn) { return record.at.lsn < lsn; });

@@ -88,7 +88,10 @@ std::size_t Link::write(std::span<const core::ByteView> pieces) {
   std::size_t total = 0;
   for (const core::ByteView piece : pieces) total += piece.size();
   if (half_closed_) world_.fail("wrote to a connection whose direction it had ended");
-  if (far_closed_ || proxy_closed_) return total;
+  if (far_closed_ || proxy_closed_) {
+    if (host_) note_swallowed(pieces);
+    return total;
+  }
   std::size_t room = capacity_ > to_far_.size() ? capacity_ - to_far_.size() : 0;
   if (world_.rng().chance(10)) room /= 2;
   std::size_t accepted = 0;
@@ -100,6 +103,13 @@ std::size_t Link::write(std::span<const core::ByteView> pieces) {
   }
   if (!to_far_.empty()) plan_to_far();
   return accepted;
+}
+
+// The proxy cannot know that the server is gone.
+void Link::note_swallowed(std::span<const core::ByteView> pieces) {
+  std::string bytes;
+  for (const core::ByteView piece : pieces) bytes += piece;
+  for (const std::string& mark : find_marks(bytes)) world_.cluster()->history().swallowed(mark);
 }
 
 void Link::plan_writable() {

@@ -323,7 +323,10 @@ bool RegisterClient::was_sent() const {
 // Whether something that is lost can have been the server of this request.
 bool RegisterClient::may_be_lost() const {
   if (plan_.pinned || reference_.session.status() != 'I') return true;
-  if (!busy_ || !was_sent()) return false;
+  if (!busy_) return false;
+  // Where little fits into a connection, the beginning of a request without its mark may be under way.
+  constexpr std::size_t longest = 2000;
+  if (!was_sent()) return world_.plan().pipe_max < longest;
   const bool to_be_retried = lone_read_ && plan_.retries && got_.empty() && in_.empty();
   return !to_be_retried || cluster_.history().times_sent(marks_.front()) >= kAttemptsMax;
 }

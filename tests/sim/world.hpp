@@ -77,6 +77,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void plan_writable();
   void tell_end();
   [[nodiscard]] bool is_cut() const;
+  void note_swallowed(std::span<const core::ByteView> pieces);
 
   World& world_;
   int number_;
