@@ -226,7 +226,7 @@ void RegisterClient::request_pipeline() {
   std::string bytes;
   request_ = "pipeline:";
   const std::int64_t count = rng.chance(50) ? 1 : rng.between(2, 4);
-  bool synced = false;
+  bool synced = false, flushed = false;
   for (std::int64_t i = 0; i < count; ++i) {
     if (plan_.prepared && rng.chance(50)) {
       add_prepared(bytes);
@@ -234,7 +234,11 @@ void RegisterClient::request_pipeline() {
       add_unnamed(bytes);
     }
     synced = asked_in_ == 'I' && rng.chance(40);
-    if (rng.chance(10)) protocol::append_flush(bytes);
+    if (rng.chance(10)) {
+      protocol::append_flush(bytes);
+      request_ += " H";
+      flushed = true;
+    }
     if (synced) {
       request_ += " S";
       protocol::append_sync(bytes);
