@@ -248,8 +248,8 @@ void RegisterClient::request_pipeline() {
     request_ += " S";
     protocol::append_sync(bytes);
   }
-  lone_read_ =
-      count == 1 && reads_.size() == 1 && own_.empty() && asked_in_ == 'I' && cluster_.history().catalog_known();
+  lone_read_ = count == 1 && !flushed && reads_.size() == 1 && own_.empty() && asked_in_ == 'I' &&
+               cluster_.history().catalog_known();
   expect(bytes);
   send(std::move(bytes));
 }
