@@ -84,9 +84,10 @@ RegisterPlan draw_client(const core::Config& config, Rng& rng) {
   client.freshness = client.database == "app_st" ? Freshness::Any : freshness_of(config);
   client.writes = client.database != "app_ro" && client.database != "app_st";
   client.follows = !client.writes;
+  client.split = client.database == "app";
   client.pinned = client.database == "app_se";
   client.prepared = client.pinned || config.max_prepared_statements > 0;
-  client.retries = config.retry_reads && client.database == "app";
+  client.retries = config.retry_reads && client.split;
   client.requests = static_cast<int>(rng.between(10, 80));
   client.abrupt = rng.chance(30) ? 3 : 0;
   client.host_wait = config.failover_wait_timeout;

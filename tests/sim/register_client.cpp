@@ -107,6 +107,7 @@ void RegisterClient::send(std::string bytes) {
   Rng& rng = world_.rng();
   if (bytes.size() > 1 && rng.chance(20)) {
     const std::size_t cut = 1 + rng.below(bytes.size() - 1);
+    in_pieces_ = true;
     link_->far_send(bytes.substr(0, cut));
     world_.at(Duration(rng.between(1, 2000)), [this, rest = bytes.substr(cut), life = life_] {
       if (life == life_ && link_) link_->far_send(rest);
@@ -161,7 +162,7 @@ void RegisterClient::next_request() {
     marks_.clear();
     reads_.clear();
     own_.clear();
-    lone_read_ = false;
+    lone_read_ = in_pieces_ = false;
     request_.clear();
     asked_in_ = reference_.session.status();
     if (asked_in_ == 'I') {
@@ -324,9 +325,11 @@ bool RegisterClient::was_sent() const {
 bool RegisterClient::may_be_lost() const {
   if (plan_.pinned || reference_.session.status() != 'I') return true;
   if (!busy_) return false;
-  // Where little fits into a connection, the beginning of a request without its mark may be under way.
+  // Its beginning without a mark may be under way: where little fits into a connection, or, if the proxy does not wait
+  // for all of it, because it came in pieces.
   constexpr std::size_t longest = 2000;
-  if (!was_sent()) return world_.plan().pipe_max < longest;
+  const bool in_pieces = !plan_.split && (in_pieces_ || world_.plan().read_max < longest);
+  if (!was_sent()) return in_pieces || world_.plan().pipe_max < longest;
   const bool to_be_retried = lone_read_ && plan_.retries && got_.empty() && in_.empty();
   return !to_be_retried || cluster_.history().times_sent(marks_.front()) >= kAttemptsMax;
 }

@@ -19,6 +19,7 @@ struct RegisterPlan {
   Freshness freshness = Freshness::Session;
   bool writes = true;    ///< the database's servers take writes
   bool follows = false;  ///< its servers may be standbys even for what is no proven read
+  bool split = true;     ///< its transactions are routed one by one
   bool pinned = false;   ///< has its server for as long as it is connected
   bool prepared = true;  ///< named statements are tracked
   bool retries = true;   ///< retry_reads
@@ -128,6 +129,7 @@ class RegisterClient final : public Far {
   Wish wish_ = Wish::Auto;            ///< pgweir.route
   std::optional<Required> required_;  ///< of the transaction
   bool read_only_ = false;            ///< the block was begun so
+  bool in_pieces_ = false;            ///< the request was sent so
   bool lone_read_ = false;            ///< the request is one proven read outside of a block
   char asked_in_ = 'I';
   bool logged_in_ = false, done_ = false, busy_ = false;

@@ -194,7 +194,7 @@ void RegisterClient::request_wish() {
   Rng& rng = world_.rng();
   // Of a database that is not split, or is pooled by session, the wish does not count.
   if (plan_.pinned) return request_parameter();
-  if (plan_.database != "app" || rng.chance(40)) {
+  if (!plan_.split || rng.chance(40)) {
     wish_ = Wish::Auto;
     return send_simple("RESET pgweir.route");
   }
