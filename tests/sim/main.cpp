@@ -1,7 +1,8 @@
 // The simulator's program.
 //
-//   sim [--seeds=N] [--start=N] [--fresh=N] [--seed=N] [--trace] [--mutate=N] [--seconds=N]
+//   sim [--cluster] [--seeds=N] [--start=N] [--fresh=N] [--seed=N] [--trace] [--mutate=N] [--seconds=N]
 //
+// With --cluster, the databases are spread over primary and standbys (cluster_plan.cpp); without, there is one server.
 // Runs seeds start … start+seeds-1 and `fresh` random ones, whose numbers it prints. On a failure it prints the seed,
 // what the checker saw and the last events, and exits with 1; `--seed=N --trace` replays it. With --mutate=N (program
 // sim_mutants) a bug is planted, and the exit code is 0 only if some seed finds it.
@@ -12,10 +13,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <random>
 
 #include "pool/mutation.hpp"
 #include "tests/sim/client.hpp"
+#include "tests/sim/cluster_plan.hpp"
 #include "tests/sim/world.hpp"
 
 #ifdef PGWEIR_MUTATION
@@ -157,6 +160,12 @@ void run_world(World& world, const Drawn& drawn) {
 
 std::uint64_t running_seed = 0;
 int mutation = 0;
+bool with_cluster = false;
+sim::HistoryCounts all_counts;
+
+const char* replay_options() {
+  return with_cluster ? "--cluster " : "";
+}
 
 // A broken invariant of the pools aborts, and a bug may make us touch what is not there. For a planted bug that is as
 // good a find as any other.
@@ -167,27 +176,37 @@ void on_abort(int) {
     std::fflush(stdout);
     std::_Exit(0);
   }
-  std::fprintf(stderr, "an invariant is broken\nreplay: sim --seed=%llu --trace\n",
+  std::fprintf(stderr, "an invariant is broken\nreplay: sim %s--seed=%llu --trace\n", replay_options(),
                static_cast<unsigned long long>(running_seed));
   std::_Exit(1);
 }
 
-bool run_seed(std::uint64_t seed, bool trace, bool report) {
-  running_seed = seed;
-  const Drawn drawn = draw(seed);
-  World world(seed, drawn.plan);
+// `run` throws sim::Failed.
+bool run_plan(std::uint64_t seed, const Plan& plan, bool trace, bool report, const std::function<void(World&)>& run) {
+  World world(seed, plan);
   world.set_trace(trace);
   try {
-    run_world(world, drawn);
+    run(world);
+    if (world.cluster() != nullptr) all_counts.add(world.cluster()->history().counts);
     return true;
   } catch (const sim::Failed& failure) {
     if (report) {
       world.print_tail();
       world.print_sessions();
-      fmt::print(stderr, "seed {}: {}\nreplay: sim --seed={} --trace\n", seed, failure.what, seed);
+      fmt::print(stderr, "seed {}: {}\nreplay: sim {}--seed={} --trace\n", seed, failure.what, replay_options(), seed);
     }
     return false;
   }
+}
+
+bool run_seed(std::uint64_t seed, bool trace, bool report) {
+  running_seed = seed;
+  if (with_cluster) {
+    const sim::ClusterDrawn drawn = sim::draw_cluster(seed);
+    return run_plan(seed, drawn.plan, trace, report, [&](World& world) { sim::run_cluster(world, drawn); });
+  }
+  const Drawn drawn = draw(seed);
+  return run_plan(seed, drawn.plan, trace, report, [&](World& world) { run_world(world, drawn); });
 }
 
 struct Options {
@@ -219,6 +238,8 @@ Options parse(int argc, char** argv) {
       options.mutate = std::atoi(v5);
     } else if (std::strcmp(argv[i], "--trace") == 0) {
       options.trace = true;
+    } else if (std::strcmp(argv[i], "--cluster") == 0) {
+      with_cluster = true;
     } else {
       fmt::print(stderr, "sim: unknown option {}\n", argv[i]);
       std::exit(2);
@@ -268,5 +289,6 @@ int main(int argc, char** argv) {
     ++passed;
   }
   fmt::print("{} seeds passed\n", passed);
+  if (with_cluster) fmt::print("{}\n", all_counts.text());
   return 0;
 }

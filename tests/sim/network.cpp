@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "protocol/frame_header.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/startup.hpp"
 #include "tests/sim/world.hpp"
@@ -57,8 +58,18 @@ void Link::tell_end() {
   world_.settle(worker_);
 }
 
+bool Link::is_cut() const {
+  return host_ && world_.cluster()->is_cut(*host_);
+}
+
+void Link::resume() {
+  if (!to_proxy_.empty() || far_closed_) plan_to_proxy();
+  if (!to_far_.empty() || proxy_closed_ || half_closed_) plan_to_far();
+}
+
 void Link::deliver_to_proxy() {
   planned_to_proxy_ = false;
+  if (is_cut()) return;
   if (proxy_closed_ || !attached_ || session_ == nullptr || end_told_) return;
   if (to_proxy_.empty() || !read_) {
     if (far_closed_ && (to_proxy_.empty() || hangup_)) tell_end();
@@ -77,7 +88,10 @@ std::size_t Link::write(std::span<const core::ByteView> pieces) {
   std::size_t total = 0;
   for (const core::ByteView piece : pieces) total += piece.size();
   if (half_closed_) world_.fail("wrote to a connection whose direction it had ended");
-  if (far_closed_ || proxy_closed_) return total;
+  if (far_closed_ || proxy_closed_) {
+    if (host_) note_swallowed(pieces);
+    return total;
+  }
   std::size_t room = capacity_ > to_far_.size() ? capacity_ - to_far_.size() : 0;
   if (world_.rng().chance(10)) room /= 2;
   std::size_t accepted = 0;
@@ -85,9 +99,17 @@ std::size_t Link::write(std::span<const core::ByteView> pieces) {
     const std::size_t n = std::min(room - accepted, piece.size());
     to_far_.append(piece.substr(0, n));
     accepted += n;
+    if (host_ && far_ != nullptr) far_->on_written(piece.substr(0, n));
   }
   if (!to_far_.empty()) plan_to_far();
   return accepted;
+}
+
+// The proxy cannot know that the server is gone.
+void Link::note_swallowed(std::span<const core::ByteView> pieces) {
+  std::string bytes;
+  for (const core::ByteView piece : pieces) bytes += piece;
+  for (const std::string& mark : find_marks(bytes)) world_.cluster()->history().swallowed(mark);
 }
 
 void Link::plan_writable() {
@@ -135,6 +157,7 @@ void Link::set_worker(pool::WorkerId worker) {
 void Link::deliver_to_far() {
   planned_to_far_ = false;
   if (far_closed_ || far_ == nullptr) return;
+  if (is_cut() || (host_ && world_.cluster()->is_frozen(*host_))) return;
   if (!to_far_.empty()) {
     const std::size_t size = 1 + world_.rng().below(to_far_.size());
     const std::string chunk = to_far_.substr(0, world_.rng().chance(70) ? to_far_.size() : size);
@@ -157,12 +180,47 @@ void Link::deliver_to_far() {
 
 // ---- Backend ----
 
-Backend::Backend(World& world, std::shared_ptr<Link> link) : world_(world), link_(std::move(link)) {
+Backend::Backend(World& world, std::shared_ptr<Link> link, std::optional<int> host)
+    : world_(world), link_(std::move(link)), host_(host) {
   link_->attach_far(this);
+  if (!host_) return;
+  link_->set_host(*host_);
+  world_.cluster()->add_link(*host_, link_);
+  world_.cluster()->add_backend(*host_, *this);
 }
 
 Backend::~Backend() {
   link_->detach_far();
+  if (host_) world_.cluster()->remove_backend(*host_, *this);
+}
+
+// What it belongs to for the limits: each host has a pool of its own.
+std::string Backend::counted_as() const {
+  return host_ ? fmt::format("{}@{}", database_, *host_) : database_;
+}
+
+// The checkers look at every whole message behind the start-up packets.
+void Backend::on_written(std::string_view bytes) {
+  written_ += bytes;
+  while (!written_startup_) {
+    const protocol::FirstPacket packet = protocol::parse_first_packet(written_, 65535);
+    if (packet.kind == protocol::FirstPacketKind::NeedMore) return;
+    written_startup_ = packet.kind != protocol::FirstPacketKind::SslRequest;
+    written_.erase(0, packet.size);
+  }
+  protocol::FrameHeader header;
+  while (read_frame_header(written_, 1U << 30, header) == protocol::FrameStatus::Ok &&
+         written_.size() >= header.total()) {
+    History::Sent sent;
+    sent.type = header.type;
+    sent.worker = link_->worker();
+    sent.host = *host_;
+    sent.in_block = !session_.idle();
+    sent.told_hot_standby = session_.hot_standby_told();
+    sent.marks = find_marks(std::string_view(written_).substr(5, header.body()));
+    if (!sent.marks.empty()) world_.cluster()->history().sent(sent);
+    written_.erase(0, header.total());
+  }
 }
 
 void Backend::on_bytes(const std::string& bytes) {
@@ -219,9 +277,7 @@ void Backend::take_startup() {
       Backend* target = world_.find_backend(key->pid, protocol::load_u32(key->secret.data()));
       world_.trace(fmt::format("cancel request for backend {}", key->pid));
       if (target != nullptr) target->cancel();
-      over_ = true;
-      link_->far_close(false);
-      return;
+      return finish();
     }
     case protocol::FirstPacketKind::Startup:
       break;
@@ -237,17 +293,17 @@ void Backend::take_startup() {
   if (startup.size() != parameters.size()) world_.fail("a backend got a start-up parameter twice");
   database_ = startup["database"];
   if (startup.contains("replication") && !begin_replication(startup)) {
-    std::string refusal;
-    protocol::append_error(refusal, "FATAL", "22023", "invalid value for parameter");
-    link_->far_send(std::move(refusal));
-    over_ = true;
-    link_->far_close(false);
-    return;
+    return refuse("22023", "invalid value for parameter");
   }
+  if (host_ && world_.cluster()->host(*host_).starting) return refuse("57P03", "the database system is starting up");
   started_ = counted_ = true;
   pid_ = world_.next_pid();
+  if (host_) {
+    data_ = std::make_unique<BackendData>(*world_.cluster(), *host_, database_, pid_);
+    session_.attach(*data_, world_.cluster()->host(*host_).recovers);
+  }
   secret_ = static_cast<std::uint32_t>(world_.rng().next());
-  world_.trace(fmt::format("backend {} started for {}", pid_, database_));
+  world_.trace(fmt::format("backend {} started for {}", pid_, counted_as()));
   world_.backend_started(*this, pid_);
   std::string out;
   protocol::append_authentication_ok(out);
@@ -272,7 +328,7 @@ void Backend::go_on() {
 
 void Backend::take_step() {
   planned_ = discarding_ = false;
-  if (over_) return;
+  if (over_ || (host_ && world_.cluster()->is_frozen(*host_))) return;
   if (world_.faults() && world_.rng().per_mille(world_.plan().backend_death)) return die();
   // The tokens of replicating clients begin with r.
   if (owner_.empty() && session_.next().find(" r1.") != std::string::npos) {
@@ -311,25 +367,44 @@ void Backend::cancel() {
   go_on();
 }
 
-void Backend::die() {
-  std::string out;
-  protocol::append_error(out, "FATAL", "57P01", "terminating connection due to administrator command");
-  link_->far_send(std::move(out));
+void Backend::commit_done() {
+  if (over_) return;
+  session_.commit_done();
+  std::string out = session_.take_output();
+  if (!out.empty()) link_->far_send(std::move(out));
+  go_on();
+}
+
+void Backend::refuse(std::string_view sqlstate, std::string_view message) {
+  std::string refusal;
+  protocol::append_error(
+      refusal,
+      protocol::ErrorText{.severity = "FATAL", .sqlstate = sqlstate, .message = message, .add_v = host_.has_value()});
+  link_->far_send(std::move(refusal));
   finish();
+}
+
+void Backend::die() {
+  refuse("57P01", "terminating connection due to administrator command");
+}
+
+void Backend::crash() {
+  finish(true);
 }
 
 void Backend::on_end() {
   finish();
 }
 
-void Backend::finish() {
+void Backend::finish(bool reset) {
   if (over_) return;
   over_ = true;
+  if (host_) world_.cluster()->remove_backend(*host_, *this);
   if (counted_) {
     world_.trace(fmt::format("backend {} ended", pid_));
     world_.backend_ended(pid_);
   }
-  link_->far_close(false);
+  link_->far_close(reset);
 }
 
 }  // namespace pgweir::sim

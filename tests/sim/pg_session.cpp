@@ -93,9 +93,38 @@ bool returns_rows(const std::string& sql) {
   return first == "ECHO" || first == "SLEEP" || first == "SHOW" || first == "SELECT" || first == "ROWS";
 }
 
-void append_row_type(std::string& out) {
-  const protocol::Column column{.name = "value"};
-  protocol::append_row_description(out, {&column, 1});
+void append_row_type(std::string& out, std::size_t columns = 1) {
+  const std::vector<protocol::Column> all(columns, protocol::Column{.name = "value"});
+  protocol::append_row_description(out, all);
+}
+
+// The values of a Bind, all of them text.
+std::vector<std::string> bound_values(std::string_view body, std::size_t offset) {
+  const auto load_u16 = [&](std::size_t at) { return protocol::load_u16(body.data() + at); };
+  offset += 2 + 2U * load_u16(offset);
+  std::size_t count = load_u16(offset);
+  std::vector<std::string> values;
+  for (offset += 2; count > 0; --count) {
+    const std::size_t size = protocol::load_u32(body.data() + offset);
+    values.emplace_back(body.substr(offset + 4, size));
+    offset += 4 + size;
+  }
+  return values;
+}
+
+// `sql` with its $1, $2, … replaced by literals.
+std::string with_values(const std::string& sql, const std::vector<std::string>& values) {
+  std::string result;
+  for (std::size_t i = 0; i < sql.size(); ++i) {
+    const auto number = i + 1 < sql.size() && sql[i] == '$' ? static_cast<std::size_t>(sql[i + 1] - '0') : 0;
+    if (number >= 1 && number <= values.size()) {
+      result += "'" + values[number - 1] + "'";
+      ++i;
+    } else {
+      result.push_back(sql[i]);
+    }
+  }
+  return result;
 }
 
 }  // namespace
@@ -131,8 +160,14 @@ void PgSession::start(const Parameters& startup) {
   told_ = values_;
 }
 
+void PgSession::attach(Data& data, bool in_hot_standby) {
+  data_ = &data;
+  hot_standby_ = hot_standby_told_ = in_hot_standby;
+}
+
 void PgSession::append_report(std::string& out) const {
   protocol::append_parameter_status(out, "server_version", "15.0");
+  if (data_ != nullptr) protocol::append_parameter_status(out, "in_hot_standby", hot_standby_ ? "on" : "off");
   for (const char* name : kReported) protocol::append_parameter_status(out, name, values_.at(name));
 }
 
@@ -151,12 +186,18 @@ std::string PgSession::next() const {
   return text;
 }
 
-PgSession::Step PgSession::step() {
+// What step() has come to.
+PgSession::Step PgSession::pause() const {
   if (closed_) return Step::Closed;
   if (sleeping_) return Step::Sleeping;
+  return ready_due_ ? Step::Committing : Step::Progress;
+}
+
+PgSession::Step PgSession::step() {
+  if (pause() != Step::Progress) return pause();
   if (!rest_.empty() && !copy_) {
     continue_query();
-    return sleeping_ ? Step::Sleeping : Step::Progress;
+    return pause();
   }
   protocol::FrameHeader header;
   if (read_frame_header(in_, 1U << 30, header) != protocol::FrameStatus::Ok || in_.size() < header.total()) {
@@ -169,7 +210,7 @@ PgSession::Step PgSession::step() {
     out_ += held_;
     held_.clear();
   }
-  return closed_ ? Step::Closed : sleeping_ ? Step::Sleeping : Step::Progress;
+  return pause();
 }
 
 void PgSession::handle(char type, std::string_view body) {
@@ -237,6 +278,7 @@ void PgSession::continue_query() {
   if (outcome) {
     rest_.clear();
     error(*outcome);
+    if (closed_) return;
     end_implicit(false);
     return ready();
   }
@@ -251,6 +293,7 @@ void PgSession::begin_statement() {
   if (status_ == 'I' && !implicit_) {
     implicit_ = true;
     saved_ = values_;
+    read_only_ = data_ != nullptr && data_->begin();
   }
 }
 
@@ -258,9 +301,27 @@ void PgSession::end_implicit(bool ok) {
   if (!implicit_) return;
   implicit_ = false;
   if (!ok) values_ = saved_;
+  end_transaction(ok);
+}
+
+void PgSession::end_transaction(bool commit) {
+  if (data_ != nullptr && data_->end(commit)) commit_wait_ = true;
+}
+
+void PgSession::commit_done() {
+  commit_wait_ = false;
+  if (std::exchange(ready_due_, false)) ready();
 }
 
 void PgSession::ready() {
+  if (commit_wait_) {
+    ready_due_ = true;
+    return;
+  }
+  if (data_ != nullptr && hot_standby_ != hot_standby_told_) {
+    hot_standby_told_ = hot_standby_;
+    protocol::append_parameter_status(held_, "in_hot_standby", hot_standby_ ? "on" : "off");
+  }
   for (const char* name : kReported) {
     if (values_.at(name) == told_.at(name)) continue;
     told_[name] = values_.at(name);
@@ -273,10 +334,15 @@ void PgSession::ready() {
 }
 
 void PgSession::error(const Failure& failure) {
-  protocol::append_error(
-      held_, protocol::ErrorText{
-                 .severity = "ERROR", .sqlstate = failure.sqlstate, .message = failure.message, .add_v = true});
+  protocol::append_error(held_, protocol::ErrorText{.severity = failure.fatal ? "FATAL" : "ERROR",
+                                                    .sqlstate = failure.sqlstate,
+                                                    .message = failure.message,
+                                                    .add_v = true});
   if (status_ == 'T') status_ = 'E';
+  if (!failure.fatal) return;
+  out_ += held_;
+  held_.clear();
+  closed_ = true;
 }
 
 // ---- statements ----
@@ -297,6 +363,9 @@ PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
     return Failure{"25P02", "current transaction is aborted"};
   }
   if (word[0] == "FAIL") return Failure{"22012", "failed " + word.at(1)};
+  if (data_ != nullptr) {
+    if (const auto columns = data_->columns(sql)) return run_data(sql, extended, *columns);
+  }
   if (!extended && returns_rows(sql)) append_row_type(held_);
   if (word[0] == "ECHO") {
     row(word.at(1));
@@ -334,20 +403,39 @@ PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
   return std::nullopt;
 }
 
+PgSession::Outcome PgSession::run_data(const std::string& sql, bool extended, std::size_t columns) {
+  const Data::Result result = data_->run(sql, read_only_);
+  if (!extended && columns > 0 && (!result.failure || result.failure->late)) append_row_type(held_, columns);
+  if (result.failure) return result.failure;
+  for (const std::vector<std::string>& row : result.rows) {
+    const std::vector<std::optional<std::string_view>> values(row.begin(), row.end());
+    protocol::append_data_row(held_, values);
+  }
+  complete(result.tag);
+  return std::nullopt;
+}
+
+std::size_t PgSession::columns_of(const std::string& sql) const {
+  const auto columns = data_ != nullptr ? data_->columns(sql) : std::nullopt;
+  return columns ? *columns : returns_rows(sql) ? 1 : 0;
+}
+
 PgSession::Outcome PgSession::run_utility(const std::string& sql) {
   const std::vector<std::string> word = words(sql);
-  if (word[0] == "BEGIN") {
+  if (word[0] == "BEGIN" || word[0] == "START") {
     if (status_ == 'I') {
       if (!implicit_) saved_ = values_;
       implicit_ = false;
       status_ = 'T';
+      if (sql.find("READ ONLY") != std::string::npos) read_only_ = true;
     }
-    complete("BEGIN");
+    complete(word[0] == "START" ? "START TRANSACTION" : "BEGIN");
   } else if (word[0] == "COMMIT" || word[0] == "ROLLBACK") {
     const bool undo = status_ == 'E' || (word[0] == "ROLLBACK" && status_ == 'T');
     if (undo) values_ = saved_;
     status_ = 'I';
     implicit_ = false;
+    end_transaction(!undo);
     complete(undo ? "ROLLBACK" : word[0]);
   } else if (word[0] == "SHOW") {
     const auto it = values_.find(canonical_name(word.at(1)));
@@ -446,6 +534,7 @@ void PgSession::take_stream(char type, std::string_view body) {
 
 void PgSession::fail_extended(const Failure& failure) {
   error(failure);
+  if (closed_) return;
   end_implicit(false);
   skip_ = true;
 }
@@ -469,7 +558,7 @@ void PgSession::bind(std::string_view body) {
   const auto it = statements_.find(std::string(view->statement));
   if (it == statements_.end()) return fail_extended({"26000", "prepared statement does not exist"});
   if (status_ == 'E' && it->second != "ROLLBACK" && it->second != "COMMIT") return fail_extended({"25P02", "aborted"});
-  portals_[std::string(view->portal)] = it->second;
+  portals_[std::string(view->portal)] = with_values(it->second, bound_values(body, view->rest_offset));
   protocol::append_bind_complete(held_);
 }
 
@@ -480,10 +569,11 @@ void PgSession::describe(std::string_view body) {
   const auto& map = view->kind == 'S' ? statements_ : portals_;
   const auto it = map.find(name);
   if (it == map.end()) return fail_extended({view->kind == 'S' ? "26000" : "34000", "does not exist"});
-  if (status_ == 'E' && returns_rows(it->second)) return fail_extended({"25P02", "aborted"});
+  const std::size_t columns = columns_of(it->second);
+  if (status_ == 'E' && columns > 0) return fail_extended({"25P02", "aborted"});
   if (view->kind == 'S') held_.append("t\0\0\0\6\0\0", 7);
-  if (returns_rows(it->second)) {
-    append_row_type(held_);
+  if (columns > 0) {
+    append_row_type(held_, columns);
   } else {
     protocol::append_no_data(held_);
   }

@@ -6,6 +6,8 @@
 // DISCARD ALL | DEALLOCATE ALL | DEALLOCATE name | EXECUTE name | COPYIN token | COPYOUT token n | ROWS token n bytes |
 // SELECT pg_catalog.set_config(...) ; several separated by semicolons run as one implicit transaction. STREAM begins
 // CopyBoth mode as START_REPLICATION does; it sends back what it gets.
+//
+// What is about data is left to a Data.
 #pragma once
 
 #include <map>
@@ -18,11 +20,49 @@ namespace pgweir::sim {
 
 using Parameters = std::map<std::string, std::string>;
 
+/// Why a statement fails.
+struct Failure {
+  const char* sqlstate;
+  std::string message;
+  bool fatal = false;  ///< ends the connection
+  bool late = false;   ///< only when it runs, behind its RowDescription
+};
+
+/// The statements that are about data, and their transactions: of a host of the cluster, or of a client's reference.
+class Data {
+ public:
+  struct Result {
+    std::optional<Failure> failure;
+    std::vector<std::vector<std::string>> rows;
+    std::string tag;
+  };
+  virtual ~Data() = default;
+  /// How many columns the statement returns, 0 for none. nullopt: it is not about data.
+  [[nodiscard]] virtual std::optional<std::size_t> columns(const std::string& sql) const = 0;
+  /// A transaction begins. True: it is read only, because the host recovers.
+  virtual bool begin() = 0;
+  virtual Result run(const std::string& sql, bool read_only) = 0;
+  /// The transaction ends. True: the client hears of it only after PgSession::commit_done.
+  virtual bool end(bool commit) = 0;
+};
+
 class PgSession {
  public:
-  enum class Step { NeedInput, Progress, Sleeping, Closed };
+  /// Committing: call commit_done() before going on.
+  enum class Step { NeedInput, Progress, Sleeping, Committing, Closed };
 
   PgSession();
+  /// From now on there is data, and in_hot_standby is reported. The data must outlive the session.
+  void attach(Data& data, bool in_hot_standby);
+  /// There is another parameter.
+  void know(const std::string& name, const std::string& value) { defaults_[name] = values_[name] = value; }
+  /// Another session's data, of a copy of the session.
+  void reattach(Data& data) { data_ = &data; }
+  /// The host has been promoted, or was not yet when the session began.
+  void set_hot_standby(bool on) { hot_standby_ = on; }
+  /// What the other end has been told.
+  [[nodiscard]] bool hot_standby_told() const { return hot_standby_told_; }
+  void commit_done();
 
   /// Parameters as from a start-up packet; they are what RESET goes back to.
   void start(const Parameters& startup);
@@ -47,20 +87,21 @@ class PgSession {
   /// The next message, for people; empty if it is not complete.
   [[nodiscard]] std::string next() const;
   [[nodiscard]] std::size_t statements() const { return statements_.size(); }
+  [[nodiscard]] bool has_statement(const std::string& name) const { return statements_.contains(name); }
   [[nodiscard]] static bool reported(const std::string& name);
 
  private:
-  struct Failure {
-    const char* sqlstate;
-    std::string message;
-  };
   using Outcome = std::optional<Failure>;
 
   void handle(char type, std::string_view body);
   void run_query(std::string sql);
   void continue_query();
   Outcome run(const std::string& sql, bool extended);
+  Outcome run_data(const std::string& sql, bool extended, std::size_t columns);
   Outcome run_utility(const std::string& sql);
+  void end_transaction(bool commit);
+  [[nodiscard]] std::size_t columns_of(const std::string& sql) const;
+  [[nodiscard]] Step pause() const;
   Outcome set(const std::string& name, const std::string& value);
   void row(const std::string& token);
   void complete(const std::string& tag);
@@ -87,6 +128,10 @@ class PgSession {
   bool skip_ = false, copy_ = false, stream_ = false, extended_ = false, sleeping_ = false, closed_ = false,
        cancel_next_ = false;
   std::string copy_token_;
+  Data* data_ = nullptr;
+  bool read_only_ = false;  ///< of the transaction
+  bool hot_standby_ = false, hot_standby_told_ = false;
+  bool commit_wait_ = false, ready_due_ = false;
 };
 
 }  // namespace pgweir::sim

@@ -5,11 +5,15 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "tests/sim/prober.hpp"
+
 namespace pgweir::sim {
 
 namespace {
 
-constexpr const char* kDatabases[] = {"tx", "se", "st"};
+constexpr int kFirstPort = 5432;
+/// How often a connect looks whether it can go on.
+constexpr Duration kTryAgain{5'000};
 
 /// Reproducible stand-in: what matters here is who talks to whom, not secrecy.
 class SimCrypto final : public protocol::Crypto {
@@ -73,20 +77,56 @@ void SimHost::unlock_pools() {
   world_.arm_pools();
 }
 
-void SimHost::open_server(pool::ServerId server, const core::ServerTarget&) {
+void SimHost::open_server(pool::ServerId server, const core::ServerTarget& target) {
   ++world_.under_way_;
-  world_.at(Duration(world_.rng().between(1, world_.plan().network_max.count() * 4)), [this, server] {
-    --world_.under_way_;
-    if (!take(abandoned_servers_, server)) world_.connect_server(id_, server);
-  });
+  world_.at(Duration(world_.rng().between(1, world_.plan().network_max.count() * 4)),
+            [this, server, host = host_of(target)] { connect_server(server, host); });
 }
 
-void SimHost::open_cancel(std::uint64_t token, const core::ServerTarget&) {
+void SimHost::connect_server(pool::ServerId server, std::optional<int> host) {
+  if (std::find(abandoned_servers_.begin(), abandoned_servers_.end(), server) == abandoned_servers_.end() && host &&
+      world_.cluster_->connect(*host) == Cluster::Connect::Hangs) {
+    return world_.at(kTryAgain, [this, server, host] { connect_server(server, host); });
+  }
+  --world_.under_way_;
+  if (!take(abandoned_servers_, server)) world_.connect_server(id_, server, host);
+}
+
+void SimHost::open_cancel(std::uint64_t token, const core::ServerTarget& target) {
   ++world_.under_way_;
-  world_.at(Duration(world_.rng().between(1, world_.plan().network_max.count() * 4)), [this, token] {
-    --world_.under_way_;
-    if (!take(abandoned_cancels_, token)) world_.connect_cancel(id_, token);
-  });
+  world_.at(Duration(world_.rng().between(1, world_.plan().network_max.count() * 4)),
+            [this, token, host = host_of(target)] { connect_cancel(token, host); });
+}
+
+void SimHost::connect_cancel(std::uint64_t token, std::optional<int> host) {
+  if (std::find(abandoned_cancels_.begin(), abandoned_cancels_.end(), token) == abandoned_cancels_.end() && host &&
+      world_.cluster_->connect(*host) == Cluster::Connect::Hangs) {
+    return world_.at(kTryAgain, [this, token, host] { connect_cancel(token, host); });
+  }
+  --world_.under_way_;
+  if (!take(abandoned_cancels_, token)) world_.connect_cancel(id_, token, host);
+}
+
+// The hosts of the cluster differ by their ports.
+std::optional<int> SimHost::host_of(const core::ServerTarget& target) const {
+  if (!world_.cluster_) return std::nullopt;
+  const int host = target.host.port - kFirstPort;
+  if (host < 0 || host >= world_.cluster_->size()) world_.fail("a connect to a host that is not there");
+  return host;
+}
+
+void SimHost::witness(const std::string& group, router::HostId host, router::Witness witness) {
+  if (world_.cluster_) world_.cluster_->prober().witness(group, host, witness);
+}
+
+void SimHost::catalog_changed(const std::string& group, const std::string& dbname) {
+  if (world_.cluster_) world_.cluster_->prober().catalog_changed(group, dbname);
+}
+
+std::shared_ptr<core::SharedWriteToken> SimHost::shared_writes(const std::string& database) {
+  auto& token = world_.shared_writes_[database];
+  if (!token) token = std::make_shared<core::SharedWriteToken>();
+  return token;
 }
 
 void SimHost::post(pool::WorkerId to, core::Task task) {
@@ -112,7 +152,17 @@ World::World(std::uint64_t seed, Plan plan) : rng_(seed), plan_(std::move(plan))
   crypto_ = std::make_unique<SimCrypto>(seed);
   keys_.statement_hash = {rng_.next(), rng_.next()};
   keys_.mock_auth_key = "mock";
+  // In the order of the pool modes of the plans without a cluster.
+  names_ = {"tx", "se", "st"};
+  if (plan_.cluster) {
+    names_.clear();
+    for (const auto& [name, entry] : plan_.settings->config->databases) names_.push_back(name);
+  }
   start_process();
+  if (plan_.cluster) {
+    cluster_ = std::make_unique<Cluster>(*this, *plan_.cluster, plan_.databases);
+    cluster_->begin();
+  }
 }
 
 void World::start_process() {
@@ -189,7 +239,7 @@ void World::arm_pools() {
   });
 }
 
-void World::deliver(pool::WorkerId from, pool::WorkerId to, core::Task task) {
+void World::deliver(int from, pool::WorkerId to, core::Task task) {
   TimePoint& last = last_delivery_[{from, to}];
   last = std::max(last + Duration(1), now_ + Duration(rng_.between(1, plan_.mailbox_max.count())));
   ++under_way_;
@@ -228,12 +278,13 @@ void World::accept(const std::shared_ptr<Link>& link) {
   link->leave();
 }
 
-void World::connect_server(pool::WorkerId worker, pool::ServerId server) {
-  if (faults_ && rng_.chance(plan_.connect_failure)) {
+void World::connect_server(pool::WorkerId worker, pool::ServerId server, std::optional<int> host) {
+  const bool refused = host && cluster_->connect(*host) == Cluster::Connect::Refused;
+  if (refused || (faults_ && rng_.chance(plan_.connect_failure))) {
     cores_[worker]->server_connect_failed(server, "connect failed", "refused");
   } else {
     auto link = std::make_shared<Link>(*this, worker);
-    backends_.push_back(std::make_unique<Backend>(*this, link));
+    backends_.push_back(std::make_unique<Backend>(*this, link, host));
     core::PeerAddress address;
     address.host = "127.0.0.1";
     cores_[worker]->server_connected(server, std::make_unique<SimPort>(link), address);
@@ -241,10 +292,14 @@ void World::connect_server(pool::WorkerId worker, pool::ServerId server) {
   settle(worker);
 }
 
-void World::connect_cancel(pool::WorkerId worker, std::uint64_t token) {
-  auto link = std::make_shared<Link>(*this, worker);
-  backends_.push_back(std::make_unique<Backend>(*this, link));
-  cores_[worker]->cancel_connected(token, std::make_unique<SimPort>(link));
+void World::connect_cancel(pool::WorkerId worker, std::uint64_t token, std::optional<int> host) {
+  if (host && cluster_->connect(*host) == Cluster::Connect::Refused) {
+    cores_[worker]->cancel_connect_failed(token, "connect failed", "refused");
+  } else {
+    auto link = std::make_shared<Link>(*this, worker);
+    backends_.push_back(std::make_unique<Backend>(*this, link, host));
+    cores_[worker]->cancel_connected(token, std::make_unique<SimPort>(link));
+  }
   settle(worker);
 }
 
@@ -260,7 +315,7 @@ void World::operate(int times) {
 
 void World::operator_step() {
   if (suspended_) return;  // refused then, as what would close a connection
-  const char* database = kDatabases[rng_.below(std::size(kDatabases))];
+  const std::string& database = names_[rng_.below(names_.size())];
   const auto worker = static_cast<pool::WorkerId>(rng_.below(plan_.workers));
   pool::Actions& actions = cores_[worker]->actions();
   switch (rng_.below(5)) {
@@ -288,27 +343,36 @@ void World::resume_everything() {
   trace("RESUME");
   pool::Actions& actions = cores_[0]->actions();
   (void)pools_->resume_all(now_, actions);
-  for (const char* name : kDatabases) (void)pools_->resume(name, now_, actions);
+  for (const std::string& name : names_) (void)pools_->resume(name, now_, actions);
   arm_pools();
   settle(0);
 }
 
 // ---- the cluster ----
 
-std::uint32_t World::limit_of(const std::string& database) const {
+// Of all entries that lead to this name on the servers.
+std::uint32_t World::limit_of(const std::string& dbname) const {
   const core::Config& config = *plan_.settings->config;
-  const core::DatabaseConfig* entry = find_database(config, database);
-  if (entry == nullptr) return 0;
-  return static_cast<std::uint32_t>(effective_pool_size(config, *entry, "user") +
-                                    effective_reserve_pool_size(config, *entry, "user"));
+  int limit = 0;
+  for (const auto& [name, entry] : config.databases) {
+    if (effective_dbname(entry, name) != dbname) continue;
+    limit += effective_pool_size(config, entry, "user") + effective_reserve_pool_size(config, entry, "user");
+  }
+  return static_cast<std::uint32_t>(limit);
 }
 
 void World::backend_started(Backend& backend, std::uint32_t pid) {
   by_pid_[pid] = &backend;
-  const std::uint32_t count = ++open_[backend.database()];
+  std::uint32_t count = ++open_[backend.counted_as()];
   const std::uint32_t all = ++open_[""];
+  if (cluster_) {
+    // A host that stands still does not notice that the proxy has gone.
+    count = static_cast<std::uint32_t>(std::count_if(by_pid_.begin(), by_pid_.end(), [&](const auto& one) {
+      return one.second->counted_as() == backend.counted_as() && !one.second->link_->closed_by_proxy();
+    }));
+  }
   if (count > limit_of(backend.database())) {
-    fail(fmt::format("{} connections to {}, {} allowed", count, backend.database(), limit_of(backend.database())));
+    fail(fmt::format("{} connections to {}, {} allowed", count, backend.counted_as(), limit_of(backend.database())));
   }
   const auto user_limit = effective_max_user_connections(*plan_.settings->config, "user");
   if (user_limit > 0 && all > static_cast<std::uint32_t>(user_limit)) {
@@ -319,7 +383,7 @@ void World::backend_started(Backend& backend, std::uint32_t pid) {
 void World::backend_ended(std::uint32_t pid) {
   const auto it = by_pid_.find(pid);
   if (it == by_pid_.end()) return;
-  --open_[it->second->database()];
+  --open_[it->second->counted_as()];
   --open_[""];
   by_pid_.erase(it);
 }

@@ -14,6 +14,7 @@
 #include "pool/pool_manager.hpp"
 #include "proxy/core/admin_data.hpp"
 #include "proxy/core/worker_core.hpp"
+#include "tests/sim/cluster.hpp"
 #include "tests/sim/pg_session.hpp"
 #include "tests/sim/rng.hpp"
 
@@ -35,6 +36,8 @@ class Far {
   virtual ~Far() = default;
   virtual void on_bytes(const std::string& bytes) = 0;
   virtual void on_end() = 0;
+  /// The proxy has written this; it is under way.
+  virtual void on_written(std::string_view bytes) { (void)bytes; }
 };
 
 /// One connection: the proxy's Port on one side, a Far on the other. Shared because either side may go first.
@@ -47,6 +50,10 @@ class Link : public std::enable_shared_from_this<Link> {
   void far_close(bool reset);  ///< reset: what is under way is lost
   void attach_far(Far* far) { far_ = far; }
   void detach_far() { far_ = nullptr; }
+  /// The far end is on this host of the cluster.
+  void set_host(int host) { host_ = host; }
+  /// Whatever held up the bytes is over.
+  void resume();
 
   // the proxy's side
   std::size_t write(std::span<const core::ByteView> pieces);
@@ -58,6 +65,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void leave() { attached_ = false; }
   /// What the process knows it by.
   [[nodiscard]] int number() const { return number_; }
+  [[nodiscard]] bool closed_by_proxy() const { return proxy_closed_; }
   [[nodiscard]] pool::WorkerId worker() const { return worker_; }
 
  private:
@@ -68,9 +76,12 @@ class Link : public std::enable_shared_from_this<Link> {
   void plan_to_far();
   void plan_writable();
   void tell_end();
+  [[nodiscard]] bool is_cut() const;
+  void note_swallowed(std::span<const core::ByteView> pieces);
 
   World& world_;
   int number_;
+  std::optional<int> host_;
   pool::WorkerId worker_;
   core::Connection* session_ = nullptr;
   Far* far_ = nullptr;
@@ -136,8 +147,15 @@ class SimHost final : public core::Host {
   [[nodiscard]] std::string host_name() override { return {}; }
   [[nodiscard]] std::vector<core::FdRow> listening_sockets() override { return {}; }
   [[nodiscard]] bool tls_available() const override { return false; }
+  void witness(const std::string& group, router::HostId host, router::Witness witness) override;
+  void catalog_changed(const std::string& group, const std::string& dbname) override;
+  [[nodiscard]] std::shared_ptr<core::SharedWriteToken> shared_writes(const std::string& database) override;
 
  private:
+  void connect_server(pool::ServerId server, std::optional<int> host);
+  void connect_cancel(std::uint64_t token, std::optional<int> host);
+  [[nodiscard]] std::optional<int> host_of(const core::ServerTarget& target) const;
+
   World& world_;
   pool::WorkerId id_;
   bool locked_ = false;
@@ -148,12 +166,20 @@ class SimHost final : public core::Host {
 /// A server process behind the proxy.
 class Backend final : public Far {
  public:
-  Backend(World& world, std::shared_ptr<Link> link);
+  /// `host`: of the cluster; none if there is no cluster.
+  Backend(World& world, std::shared_ptr<Link> link, std::optional<int> host);
   ~Backend() override;
   void on_bytes(const std::string& bytes) override;
   void on_end() override;
+  void on_written(std::string_view bytes) override;
   void cancel();
-  void die();  ///< as an administrator's termination
+  void die();    ///< as an administrator's termination
+  void crash();  ///< with its host
+  /// Its host stood still and goes on.
+  void thaw() { go_on(); }
+  void set_hot_standby(bool on) { session_.set_hot_standby(on); }
+  void commit_done();
+  [[nodiscard]] std::uint32_t pid() const { return pid_; }
   /// Of a server for replication: whose it is, as the start-up packet says. Empty: of a pool.
   [[nodiscard]] const std::string& owner() const { return owner_; }
   [[nodiscard]] const std::string& database() const { return database_; }
@@ -164,10 +190,16 @@ class Backend final : public Far {
   void check_received(const std::string& bytes);
   void go_on();
   void take_step();
-  void finish();
+  void finish(bool reset = false);
+  void refuse(std::string_view sqlstate, std::string_view message);
+  [[nodiscard]] std::string counted_as() const;
 
   World& world_;
   std::shared_ptr<Link> link_;
+  std::optional<int> host_;
+  std::unique_ptr<BackendData> data_;
+  std::string written_;           ///< what on_written has not looked at yet
+  bool written_startup_ = false;  ///< it has seen the start-up packet
   PgSession session_;
   std::string startup_, database_, owner_, received_;
   std::uint32_t pid_ = 0, secret_ = 0;
@@ -183,14 +215,16 @@ struct Plan {
   std::shared_ptr<const core::Settings> settings;
   pool::WorkerId workers = 1;
   Duration fifo_slack{1000};
-  std::size_t pipe_max = 65536;  ///< room in each direction of a connection
-  std::size_t read_max = 65536;  ///< bytes the proxy reads at once
-  Duration network_max{500};     ///< longest delay of a chunk
-  Duration mailbox_max{200};     ///< longest delay between workers
-  unsigned connect_failure = 0;  ///< per cent
-  unsigned backend_death = 0;    ///< per mille of backend steps
-  int operations = 0;            ///< how often somebody pauses, resumes or reconnects a database
-  int restarts = 0;              ///< how often another process takes over
+  std::size_t pipe_max = 65536;          ///< room in each direction of a connection
+  std::size_t read_max = 65536;          ///< bytes the proxy reads at once
+  Duration network_max{500};             ///< longest delay of a chunk
+  Duration mailbox_max{200};             ///< longest delay between workers
+  unsigned connect_failure = 0;          ///< per cent
+  unsigned backend_death = 0;            ///< per mille of backend steps
+  int operations = 0;                    ///< how often somebody pauses, resumes or reconnects a database
+  int restarts = 0;                      ///< how often another process takes over
+  std::optional<ClusterPlan> cluster;    ///< none: one server that never changes
+  std::vector<std::string> databases{};  ///< that are spread over the hosts of the cluster: names on the servers
 };
 
 class World {
@@ -216,9 +250,13 @@ class World {
 
   /// A client connects to the proxy.
   std::shared_ptr<Link> connect_client();
-  void connect_server(pool::WorkerId worker, pool::ServerId server);
-  void connect_cancel(pool::WorkerId worker, std::uint64_t token);
-  void deliver(pool::WorkerId from, pool::WorkerId to, core::Task task);
+  void connect_server(pool::WorkerId worker, pool::ServerId server, std::optional<int> host);
+  void connect_cancel(pool::WorkerId worker, std::uint64_t token, std::optional<int> host);
+  void deliver(int from, pool::WorkerId to, core::Task task);
+  /// From a thread that is no worker.
+  void tell(pool::WorkerId to, core::Task task) { deliver(-1, to, std::move(task)); }
+  /// Null: there is none.
+  [[nodiscard]] Cluster* cluster() { return cluster_.get(); }
 
   void trace(const std::string& line);
   void set_trace(bool on) { trace_ = on; }
@@ -266,10 +304,11 @@ class World {
   void accept_pending();
   void operator_step();
   void resume_everything();
-  [[nodiscard]] std::uint32_t limit_of(const std::string& database) const;
+  [[nodiscard]] std::uint32_t limit_of(const std::string& dbname) const;
 
   Rng rng_;
   Plan plan_;
+  std::vector<std::string> names_;  ///< of the databases, for the operator
   TimePoint now_{Duration(1'000'000)};
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
   std::unique_ptr<protocol::Crypto> crypto_;
@@ -279,6 +318,8 @@ class World {
   std::vector<TimePoint> armed_;
   TimePoint pools_armed_ = pool::kNever;
   std::map<std::pair<int, int>, TimePoint> last_delivery_;
+  std::unique_ptr<Cluster> cluster_;
+  std::map<std::string, std::shared_ptr<core::SharedWriteToken>> shared_writes_;
   std::vector<std::unique_ptr<Backend>> backends_;
   std::map<std::uint32_t, Backend*> by_pid_;
   std::map<std::string, std::uint32_t> open_;  ///< backends by database and in all ("")

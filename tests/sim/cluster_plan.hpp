@@ -1,0 +1,22 @@
+// What the seed decides about a world whose databases are spread over the hosts of a cluster, and how it runs.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tests/sim/register_client.hpp"
+#include "tests/sim/world.hpp"
+
+namespace pgweir::sim {
+
+struct ClusterDrawn {
+  Plan plan;
+  std::vector<RegisterPlan> clients;
+};
+
+[[nodiscard]] ClusterDrawn draw_cluster(std::uint64_t seed);
+
+/// Until all clients are done and everything has settled. Throws Failed.
+void run_cluster(World& world, const ClusterDrawn& drawn);
+
+}  // namespace pgweir::sim

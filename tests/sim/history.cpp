@@ -1,0 +1,158 @@
+#include "tests/sim/history.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "tests/sim/cluster.hpp"
+#include "tests/sim/world.hpp"
+
+namespace pgweir::sim {
+
+void HistoryCounts::add(const HistoryCounts& other) {
+  reads += other.reads;
+  reads_on_standby += other.reads_on_standby;
+  writes += other.writes;
+  acknowledged += other.acknowledged;
+  resent_reads += other.resent_reads;
+  refused += other.refused;
+  conflicts += other.conflicts;
+  promotions += other.promotions;
+  incidents += other.incidents;
+  lost_connections += other.lost_connections;
+  timeouts += other.timeouts;
+}
+
+std::string HistoryCounts::text() const {
+  return fmt::format(
+      "{} reads, {} on standbys, {} sent again; {} writes, {} acknowledged, {} refused; {} conflicts, {} connections "
+      "lost, {} timeouts; {} incidents, {} promotions",
+      reads, reads_on_standby, resent_reads, writes, acknowledged, refused, conflicts, lost_connections, timeouts,
+      incidents, promotions);
+}
+
+// ---- what the proxy does ----
+
+void History::table_published(pool::WorkerId worker, std::shared_ptr<const router::HostTable> table) {
+  if (table->primary) {
+    const router::HostState& primary = table->host(*table->primary);
+    if (primary.health == router::HostHealth::Fenced) world_.fail("a fenced host is the primary of the table");
+    if (table->version > newest_table_) {
+      if (primary.timeline < highest_timeline_) world_.fail("the primary's timeline went back");
+      highest_timeline_ = primary.timeline;
+    }
+  }
+  newest_table_ = std::max(newest_table_, table->version);
+  tables_[worker] = std::move(table);
+}
+
+bool History::catalog_known() const {
+  return catalogs_ >= world_.plan().workers;
+}
+
+int History::times_sent(const std::string& mark) const {
+  const auto it = sent_.find(mark);
+  return it == sent_.end() ? 0 : it->second;
+}
+
+void History::sent(const Sent& what) {
+  for (const std::string& mark : what.marks) {
+    reached_.insert(mark);
+    if (mark.front() == 'w' && what.type != 'P') {
+      check_allowed(what, mark);
+      if (times_sent(mark) > 0) world_.fail("the write of " + mark + " was sent to servers twice");
+    }
+    if (what.type != 'P' && ++sent_[mark] == 2 && mark.front() == 'c') ++counts.resent_reads;
+  }
+}
+
+// Where a write may go is for the worker's table to say, as it is when the last byte of the message is written. A
+// transaction that began earlier may go on while there is no primary, as long as its host is not known to be the past.
+void History::check_allowed(const Sent& what, const std::string& value) const {
+  if (to_be_refused_.contains(value)) return;
+  const auto it = tables_.find(what.worker);
+  if (it == tables_.end()) world_.fail(value + " was sent to a server though no hosts are known");
+  const router::HostTable& table = *it->second;
+  const auto host = static_cast<router::HostId>(what.host);
+  if (table.primary == host) {
+    if (!what.told_hot_standby) return;
+    world_.fail(fmt::format("{} was sent on a connection that says in_hot_standby, to host {}", value, what.host));
+  }
+  const bool goes_on = (what.in_block || pinned_.contains(value)) && !table.primary &&
+                       table.host(host).health != router::HostHealth::Fenced;
+  if (goes_on) return;
+  world_.fail(fmt::format("{} was sent to host {}; the primary that worker {} knows is {}", value, what.host,
+                          what.worker, table.primary ? static_cast<int>(*table.primary) : -1));
+}
+
+// ---- what servers do ----
+
+void History::executed(int host, const std::string& value) {
+  ++counts.writes;
+  if (value.front() != 'w') return;
+  const auto [it, fresh] = executed_.emplace(value, host);
+  if (!fresh) world_.fail(fmt::format("{} is written twice, on host {} and on host {}", value, it->second, host));
+}
+
+void History::committed(const std::string& value, Position at) {
+  committed_[value] = at;
+}
+
+void History::read(int, bool recovers) {
+  ++counts.reads;
+  if (recovers) ++counts.reads_on_standby;
+}
+
+// ---- what clients see ----
+
+void History::acknowledged(const SessionName& session, const std::string& database, int key, const std::string& value) {
+  ++counts.acknowledged;
+  if (!committed_.contains(value)) world_.fail(value + " is acknowledged, but nobody has committed it");
+  if (value.front() == 'w') acknowledged_.push_back({session, database, key, value});
+}
+
+Required History::required(const SessionName& session, const std::string& database, Freshness freshness) const {
+  return {freshness, session, database, acknowledged_.size()};
+}
+
+// It is in the log of whoever may rightly be taken for the primary: of two promoted at once, one is given up later.
+bool History::survives(const std::string& value) const {
+  const Position at = committed_.at(value);
+  for (int i = 0; i < cluster_.size(); ++i) {
+    const ClusterHost& host = cluster_.host(i);
+    if (i != cluster_.leader() && !host.to_be_given_up) continue;
+    const auto it =
+        std::lower_bound(host.log.begin(), host.log.end(), at.lsn,
+                         [](const ClusterHost::Record& record, std::uint64_t lsn) { return record.at.lsn < lsn; });
+    if (it == host.log.end() || it->at != at) return false;
+  }
+  return true;
+}
+
+bool History::is_older(const std::string& value, const std::string& other) const {
+  const auto shown = committed_.find(value);
+  const Position at = shown == committed_.end() ? Position{} : shown->second;
+  return committed_.at(other) > at && survives(other);
+}
+
+std::string History::check_read(int key, const std::string& value, const Required& required) const {
+  if (value != "0" && !committed_.contains(value)) return value + " was never committed";
+  if (required.freshness == Freshness::Any) return {};
+  for (std::size_t i = required.acknowledged; i-- > 0;) {
+    const Acknowledged& one = acknowledged_[i];
+    const bool counts_here =
+        required.freshness == Freshness::Session ? one.session == required.session : one.database == required.database;
+    if (!counts_here || one.key != key || !is_older(value, one.value)) continue;
+    return fmt::format("register {} shows {}, but {} was acknowledged before", key, value, one.value);
+  }
+  return {};
+}
+
+void History::check_end() const {
+  if (!cluster_.plan().synchronous) return;
+  for (const Acknowledged& one : acknowledged_) {
+    if (!survives(one.value)) world_.fail(one.value + " was acknowledged and is lost");
+  }
+}
+
+}  // namespace pgweir::sim
