@@ -102,7 +102,7 @@ std::size_t ClientSession::relay(ByteView in) {
       continue;
     }
     if (context_->routed()) {
-      if (held_at_gate()) break;
+      if (held_at_gate(header.type) || left_for_another(header.type)) break;
       const Step answered = answer_route_command(header, message);
       if (answered == Step::Hold) break;
       if (answered == Step::Done) {
@@ -181,11 +181,33 @@ bool ClientSession::prepare_server(const protocol::FrameHeader& header, ByteView
 
 // On one server nothing follows a read of a routed database before its replies have come: the next transaction may
 // belong elsewhere.
-bool ClientSession::held_at_gate() const {
-  if (server_ == nullptr || !route_ || !route_->begun || !context_->policy.read_write_split) return false;
-  if (route_->decision.role != HostRole::Standby && !route_->is_read()) return false;
+bool ClientSession::held_at_gate(char type) const {
+  if (!gated() || is_copy_type(type)) return false;
   const protocol::ReplyLedger& ledger = server_->ledger();
   return !ledger.idle() && !ledger.unsynced();
+}
+
+bool ClientSession::gated() const {
+  if (server_ == nullptr || !route_ || !route_->begun || !context_->policy.read_write_split) return false;
+  return route_->decision.role == HostRole::Standby || route_->is_read();
+}
+
+// A client that asked what statements are, and got its answer by Flush, goes on without a Sync. Where that belongs is
+// decided anew: nothing has run yet that would bind it to this server.
+bool ClientSession::left_for_another(char type) {
+  if (!gated() || server_->ledger().size() > 0) return false;
+  const bool begins =
+      type == frontend::Query || type == frontend::Parse || type == frontend::Bind || type == frontend::FunctionCall;
+  if (begins && !route_->executed && server_->ledger().unsynced() && !server_->ledger().skipping()) {
+    OutBatch& out = core_->batch();
+    protocol::append_sync(out.begin_own());
+    out.end_own();
+    server_->ledger().push(ReplyKind::HiddenSync);
+    flush_to_server(out);
+    return true;
+  }
+  if (type != frontend::Parse && (begins || type == frontend::Execute)) route_->executed = true;
+  return false;
 }
 
 bool ClientSession::acquire(PoolContext& target) {

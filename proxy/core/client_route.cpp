@@ -411,6 +411,7 @@ void ClientSession::give_up_server(ServerSession& server) {
 void ClientSession::guard(ByteView in) {
   ClientRoute& route = *route_;
   route.begun = true;
+  route.executed = in[0] != frontend::Parse && in[0] != frontend::Describe && in[0] != frontend::Close;
   count_route();
   ++route.attempts;
   if (route.repeatable_size == 0) return;
@@ -483,7 +484,7 @@ std::vector<std::string> ClientSession::texts_of(ByteView request) {
 // The server is gone, or free: what the request changed here is undone, and its bytes are the next to be read.
 void ClientSession::send_again() {
   ClientRoute& route = *route_;
-  route.again = route.guarded = route.begun = false;
+  route.again = route.guarded = route.begun = route.executed = false;
   segments_done_ = segment_;  // nothing of it is owed any more
   if (statements_) {
     for (auto it = route.prepared.rbegin(); it != route.prepared.rend(); ++it) {
@@ -492,7 +493,6 @@ void ClientSession::send_again() {
   }
   route.prepared.clear();
   put_back_input(std::exchange(route.kept, {}));
-  counted_unread_ = unread_size();
   route.scanned = false;
   route.pool = nullptr;
   count_outstanding(std::nullopt);

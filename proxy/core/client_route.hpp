@@ -45,7 +45,8 @@ struct ClientRoute {
   std::size_t repeatable_size = 0;        ///< bytes that are to be kept once they are sent; 0: none
 
   // Of a request that has been sent and may be sent again: nothing of its answer has reached the client.
-  bool begun = false;  ///< the first message is with the server
+  bool begun = false;     ///< the first message is with the server
+  bool executed = false;  ///< something was sent that runs, or makes what can be run on this server only
   bool guarded = false;
   std::string kept;
   std::vector<std::pair<std::string, std::uint64_t>> prepared;  ///< names it has given, by serial, and confirmed
@@ -58,7 +59,7 @@ struct ClientRoute {
 
   [[nodiscard]] bool is_read() const { return !router::counts_as_write(router::HostRole::Primary, request.verdict); }
   void end_transaction() {
-    scanned = begun = guarded = again = primary_only = false;
+    scanned = begun = executed = guarded = again = primary_only = false;
     kept.clear();
     prepared.clear();
     repeatable_size = 0;

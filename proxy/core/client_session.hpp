@@ -185,7 +185,9 @@ class ClientSession final : public Connection {
   bool acquire(PoolContext& target);
   bool acquired(const pool::AcquireResult& result, const std::string& error);
   bool align();
-  [[nodiscard]] bool held_at_gate() const;
+  [[nodiscard]] bool gated() const;
+  [[nodiscard]] bool held_at_gate(char type) const;
+  bool left_for_another(char type);
 
   // routing (client_route.cpp)
   void transfer_route(protocol::StateArchive& archive);

@@ -259,8 +259,10 @@ void ServerLogin::start_sasl(ByteView mechanisms) {
 void ServerLogin::take_error(ByteView body) {
   const auto error = protocol::parse_error_fields(body);
   if (!error) return failed("login failed", pool::CloseKind::LoginRejected);
-  if (error->sqlstate == "57P03") server_.core_->witness(*server_.context_, router::Witness::CannotConnect);
-  const auto kind = error->sqlstate == "57P03" ? pool::CloseKind::ServerNotReadyYet : pool::CloseKind::LoginRejected;
+  const bool shuts_down = error->sqlstate == "57P01" || error->sqlstate == "57P02";
+  const bool not_there = error->sqlstate == "57P03" || (shuts_down && !server_.context_->host_name.empty());
+  if (not_there) server_.core_->witness(*server_.context_, router::Witness::CannotConnect);
+  const auto kind = not_there ? pool::CloseKind::ServerNotReadyYet : pool::CloseKind::LoginRejected;
   failed(error->message.empty() ? ByteView("login failed") : error->message, kind, error->sqlstate);
 }
 

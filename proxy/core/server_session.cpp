@@ -270,6 +270,9 @@ void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::st
     core_->log(LogLevel::Log, log_name() + fmt::format("closing because: {} (age={}s)", reason, age));
   }
   if (client_ != nullptr && client_->guarded()) take_back_request();
+  // Between two transactions it is none of the client's business, even if it has not been given back yet.
+  const bool has_had_all = client_ != nullptr && was_logged_in && status_ == 'I' && ledger_.idle() && !mid_message() &&
+                           !mid_request_ && client_->releases_server();
   if (was_logged_in && hung_up_) core_->witness(*context_, router::Witness::ConnectionLost);
   ClientSession* client = client_;
   client_ = nullptr;
@@ -300,7 +303,12 @@ void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::st
     close_port();
     core_->bury(*this);
   }
-  if (client != nullptr) client->on_server_lost(reason);
+  if (client == nullptr) return;
+  if (has_had_all) {
+    client->on_server_released();
+  } else {
+    client->on_server_lost(reason);
+  }
 }
 
 void ServerSession::on_hangup(const std::string& reason) {
