@@ -1,4 +1,4 @@
-"""A load of transfers whose every outcome the client writes down, so that afterwards nothing can be missing or too much.
+"""A load of transfers whose every outcome the client writes down, so that nothing can be missing or too much afterwards.
 
 Each client has two accounts of its own and moves money between them, in all the ways in which a transaction reaches a
 server; every transfer has a token that is used once, whatever happens to it. In between each reads its own balance.
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from harness import PATIENCE, wait_until
 from wire import SYNC, Closed, Wire, bind, execute, parse, query
 
-SINGLE = ("WITH noted AS (INSERT INTO transfers VALUES ({token}, {account}, {amount})) UPDATE accounts SET balance = balance +"
-          " CASE WHEN id = {account} THEN {amount} ELSE -{amount} END WHERE id IN ({account}, {account} + 1)"
+SINGLE = ("WITH noted AS (INSERT INTO transfers VALUES ({token}, {account}, {amount}))"
+          " UPDATE accounts SET balance = balance + CASE WHEN id = {account} THEN {amount} ELSE -{amount} END WHERE id IN ({account}, {account} + 1)"
           " RETURNING host_port()")
 PARTS = ("INSERT INTO transfers VALUES ({token}, {account}, {amount})",
          "UPDATE accounts SET balance = balance + {amount} WHERE id = {account}",
@@ -42,7 +42,7 @@ class Records:
     unknown: set = field(default_factory=set)
     failed_transfers: list = field(default_factory=list)
     failed_reads: list = field(default_factory=list)
-    wrong: list = field(default_factory=list)  # what must never be: answers that cannot be true, clients without an answer
+    wrong: list = field(default_factory=list)  # what must never be: answers that cannot be true, or none at all
     slowest: float = 0.0
 
 
@@ -114,7 +114,7 @@ class Ledger:
             assert balance == expected, f"account {number}"
 
     def check_failures(self, began_before):
-        """Only transfers under way at the moment may have failed, each client's once, and only as they must; no read."""
+        """Only transfers under way at the moment may have failed, of each client one, and only as they must; no read."""
         records = self.records
         assert not records.failed_reads, records.failed_reads
         for one in records.failed_transfers:
@@ -181,7 +181,7 @@ class Ledger:
 
     @staticmethod
     def _ask(connection, *messages):
-        """Rows of what these messages ask for. An error may be the last thing that comes, so nothing is awaited after it."""
+        """Rows of what these messages ask for. Nothing is awaited after an error: it may be the last thing that comes."""
         connection.send(*messages)
         result = connection.collect("ZE")
         if result.errors:
@@ -204,4 +204,5 @@ class Ledger:
 
     def _extended(self, connection, token, account, amount):
         text = SINGLE.format(token="$1", account="$2", amount="$3")
-        return self._ask(connection, parse("", text, (25, 23, 23)), bind("", [token, account, amount]), execute(), SYNC)[0][0]
+        rows = self._ask(connection, parse("", text, (25, 23, 23)), bind("", [token, account, amount]), execute(), SYNC)
+        return rows[0][0]
