@@ -1,6 +1,8 @@
 """Lost, frozen, promoted and returning hosts under load. Every transfer of the ledger is written down by its client and
 looked for afterwards; replication is synchronous where nothing may be lost."""
 
+import os
+import random
 import time
 
 import pytest
@@ -425,3 +427,46 @@ def held(pooler, client):
         client.asked = True
         client.send(query(WRITE))
     return any(row["cl_waiting"] == 1 for row in pools(pooler).values()) or client.quiet_for(0.2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_over_and_over(make_replicas, start):
+    """Losses of either host at random for PGWEIR_SOAK_SECONDS, the lost one coming back as a standby."""
+    pair = make_replicas(forwarded=True)
+    pair.set_synchronous()
+    pooler = start(pair)
+    seed = time.time_ns()
+    chance = random.Random(seed)
+    print(f"seed {seed}")
+    delays = []
+    over = time.monotonic() + float(os.environ.get("PGWEIR_SOAK_SECONDS", "20"))
+    with Ledger(pooler, pair) as ledger:
+        ledger.wait_for(20)
+        while time.monotonic() < over:
+            old, loss = pair.primary, chance.choice(LOSSES)
+            if chance.random() < 0.3:
+                old.ask("ALTER SYSTEM RESET synchronous_standby_names")
+                old.ask("SELECT pg_reload_conf()")
+                lost = pair.standby
+                loss(lost)
+                ledger.wait_for(20, since=time.monotonic(), seconds=30)
+                bring_back(lost, loss)
+                wait_until(lambda: where(pooler) == lost.port, 20, "reads are back on the standby")
+                wait_until(lost.streams, 10, "it streams again")
+            else:
+                loss(old)
+                promoted_at = pair.promote()
+                delays.append(ledger.wait_for(20, port=pair.primary.port, since=promoted_at, seconds=30) - promoted_at)
+                bring_back(old, loss)
+                wait_until(lambda: state(pooler, old) == "fenced", 20, "the old primary is fenced")
+                old.stop("immediate")
+                pair.rejoin(old, chance.choice(("rewind", "backup")))
+                wait_until(lambda: where(pooler) == old.port, 20, "reads go to the new standby")
+            pair.catch_up()
+            pair.set_synchronous()
+    ledger.reconcile()
+    ledger.check_errors()
+    print(f"{len(delays)} failovers, first write after {sorted(round(1000 * one) for one in delays)} ms;"
+          f" {len(ledger.records.acknowledged)} transfers, {len(ledger.records.failed_transfers)} told of a crash")
+    assert max(delays) < 1.0 * PATIENCE
