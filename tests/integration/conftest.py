@@ -8,11 +8,15 @@ import tempfile
 import pytest
 
 import harness
+import routing
 from certs import Authority
 from name_server import NameServer
 from pooler import Pooler
 from postgres import Cluster
 from replicas import Replicas, Template
+
+# How much of a pooler's log a failure shows, in characters.
+LOG_SHOWN = int(os.environ.get("PGWEIR_TEST_LOG", "6000"))
 
 
 def pytest_collection_modifyitems(items):
@@ -29,7 +33,7 @@ def pytest_runtest_makereport(item, call):
     report = yield
     if report.failed:
         for one in getattr(item, "poolers", []):
-            report.sections.append((f"log of the pooler on port {one.port}", one.log()[-int(os.environ.get("PGWEIR_TEST_LOG", "6000")):]))
+            report.sections.append((f"log of the pooler on port {one.port}", one.log()[-LOG_SHOWN:]))
     return report
 
 
@@ -89,6 +93,55 @@ def make_replicas(template):
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope="module")
+def pair(template):
+    """A primary and one standby for all tests of a file, which leave them as they are."""
+    one = Replicas(template)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def shared_pooler(base, pair):
+    """A pooler before the pair for all tests of a file, which leave nothing behind in it."""
+    one = Pooler(base, pair.primary, **routing.options(pair))
+    try:
+        yield routing.wait_routed(one, pair)
+    finally:
+        one.stop()
+
+
+@pytest.fixture
+def routed(request, shared_pooler):
+    request.node.poolers = [shared_pooler]
+    return shared_pooler
+
+
+@pytest.fixture
+def make_routed(make_pooler, pair):
+    """make_routed(...) starts a pooler before the pair and waits until its hosts are known."""
+    def make(**options):
+        return routing.wait_routed(make_pooler(**routing.options(pair, **options)), pair)
+    return make
+
+
+@pytest.fixture
+def client(routed):
+    with routed.wire() as one:
+        yield one
+
+
+@pytest.fixture
+def primary(pair):
+    """What host_port() answers on the primary."""
+    return str(pair.primary.port)
+
+
+@pytest.fixture
+def standby(pair):
+    return str(pair.standby.port)
 
 
 @pytest.fixture

@@ -10,10 +10,8 @@ import shutil
 import signal
 import time
 
-import psycopg
-
 from forwarder import Forwarder
-from harness import PATIENCE, PG15_BIN, as_run_user, free_port, make_dir, run, wait_until, write_file
+from harness import PATIENCE, PG15_BIN, free_port, make_dir, run, wait_until, write_file
 from postgres import HBA, Cluster
 
 # wal_log_hints and full_page_writes are what pg_rewind needs; the receiver tries again soon after a lost primary.
@@ -72,8 +70,8 @@ CREATE ROLE replicator LOGIN REPLICATION;
 
 
 def fast_folder(base):
-    """Where data folders are made: in memory if there is room, because their thousands of files are slow to remove from a
-    disk; else in `base`."""
+    """Where data folders are made: in memory if there is room, because their thousands of files are slow to remove from
+    a disk; else in `base`."""
     memory = pathlib.Path("/dev/shm")
     if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 << 30:
         return make_dir(memory, "pgweir-")
@@ -81,7 +79,7 @@ def fast_folder(base):
 
 
 class Template:
-    """The data folder that every host starts from, with database `app`, cleanly shut down. `base` holds it and all hosts."""
+    """The data folder that every host starts from, with database `app`, cleanly shut down; `base` holds it and them."""
 
     def __init__(self, base):
         self.base = fast_folder(base)
@@ -226,6 +224,10 @@ class Host(Cluster):
 
     def is_running(self):
         return self._process is not None and self._process.poll() is None
+
+    def sleepers(self):
+        """Pids of the backends that are in pg_sleep."""
+        return [row[0] for row in self.ask("SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'")]
 
     def _forget_monitor(self):
         if self._monitor is not None:

@@ -1,7 +1,8 @@
 """Lost, frozen, promoted and returning hosts under load. Every transfer of the ledger is written down by its client and
 looked for afterwards; replication is synchronous where nothing may be lost."""
 
-import contextlib
+import os
+import random
 import time
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import routing
 from harness import PATIENCE, wait_until
 from ledger import Ledger
-from routing import counted, hosts, pools, routes, wait_routed, where
+from routing import hosts, pools, routes, wait_routed, where
 from wire import SYNC, bind, describe, execute, parse, query
 
 pytestmark = pytest.mark.pgweir
@@ -22,7 +23,8 @@ WRITE = "INSERT INTO notes VALUES (1, 'x') RETURNING host_port()"
 def start(make_pooler):
     """start(replicas, ...): a pooler with the default intervals that knows its hosts."""
     def make(replicas, **options):
-        return wait_routed(make_pooler(**routing.options(replicas, interval=routing.DEFAULT_INTERVAL, **options)), replicas)
+        options["interval"] = routing.DEFAULT_INTERVAL
+        return wait_routed(make_pooler(**routing.options(replicas, **options)), replicas)
     return make
 
 
@@ -36,7 +38,7 @@ def state(pooler, host):
 
 
 class Bystanders:
-    """Clients that a failover must not touch: some idle after a write or a read, some that ask while there is no primary."""
+    """Clients that a failover must not touch: some idle after a write or a read, some asking while there is no primary."""
 
     def __init__(self, pooler):
         self.pooler = pooler
@@ -156,7 +158,7 @@ class TestLostPrimary:
             assert port_of(client.query(WRITE)) == new.port
             assert port_of(client.query("SELECT host_port()")) == new.port
             pair.rejoin(old)
-            wait_until(lambda: port_of(client.query("SELECT host_port()")) == old.port, 10, "reads go to the new standby")
+            wait_until(lambda: port_of(client.query("SELECT host_port()")) == old.port, 10, "reads go to the standby")
             assert (hosts(pooler)[old.port]["role"], hosts(pooler)[new.port]["role"]) == ("standby", "primary")
             assert hosts(pooler)[old.port]["timeline"] == hosts(pooler)[new.port]["timeline"] == 2
             # And back again, made anew.
@@ -215,7 +217,7 @@ class TestLostPrimary:
             for host in pair.hosts:
                 host.stop("immediate")
             lost_at = time.monotonic()
-            wait_until(lambda: {state(pooler, host) for host in pair.hosts} == {"down"}, 10, "both are known to be down")
+            wait_until(lambda: all(state(pooler, host) == "down" for host in pair.hosts), 10, "both are known to be down")
             reader, writer = pooler.wire(timeout=45), pooler.wire(timeout=45)
             reader.send(query("SELECT host_port()"))
             writer.send(query(WRITE))
@@ -241,7 +243,7 @@ class TestTransactionsInFlight:
             between.query(WRITE)
             running.query("BEGIN")
             running.send(query("SELECT pg_sleep(60)"))
-            wait_until(lambda: pair.primary.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"), 5, "it runs")
+            wait_until(pair.primary.sleepers, 5, "it runs")
             pair.primary.kill()
             for client in (running, between):
                 fields = client.collect("E").error
@@ -249,14 +251,15 @@ class TestTransactionsInFlight:
             pair.promote()
             assert port_of(idle.query(WRITE)) == pair.primary.port
 
-    @pytest.mark.parametrize("text", ["INSERT INTO notes SELECT 1, 'slow' FROM pg_sleep(60)", "SELECT take_note('x'), pg_sleep(60)",
+    @pytest.mark.parametrize("text", ["INSERT INTO notes SELECT 1, 'slow' FROM pg_sleep(60)",
+                                      "SELECT take_note('x'), pg_sleep(60)",
                                       "SELECT pg_sleep(60) FROM shadow FOR UPDATE"])
     def test_what_may_have_written_is_not_sent_again(self, make_replicas, start, text):
         pair = make_replicas()
         pooler = start(pair)
         with pooler.wire() as client:
             client.send(query(text))
-            wait_until(lambda: pair.primary.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"), 5, "it runs")
+            wait_until(pair.primary.sleepers, 5, "it runs")
             pair.primary.kill()
             fields = client.collect("E").error
             assert (fields["C"], fields["M"]) == CRASHED
@@ -271,11 +274,12 @@ class TestTransactionsInFlight:
         pair = make_replicas(forwarded="network" in loss.__name__)
         old = pair.primary
         pooler = start(pair)
-        text = f"/* pgweir: primary */ SELECT host_port(), pg_sleep(CASE host_port() WHEN {old.port} THEN 60 ELSE 0 END)"
+        seconds = f"CASE host_port() WHEN {old.port} THEN 60 ELSE 0 END"
+        text = f"/* pgweir: primary */ SELECT host_port(), pg_sleep({seconds})"
         with pooler.wire(timeout=20) as simple, pooler.wire(timeout=20) as extended:
             simple.send(query(text))
             extended.send(parse("", text), bind(), describe("P"), execute(), SYNC)
-            wait_until(lambda: len(old.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'")) == 2, 5, "they run")
+            wait_until(lambda: len(old.sleepers()) == 2, 5, "they run")
             loss(old)
             pair.promote()
             for client in (simple, extended):
@@ -284,11 +288,6 @@ class TestTransactionsInFlight:
 
 
 class TestLostStandby:
-    def lose(self, pair, loss):
-        standby = pair.standby
-        loss(standby)
-        return standby
-
     @pytest.mark.parametrize("loss", [kill, shut_down, freeze, drop_network], ids=lambda loss: loss.__name__)
     def test_reads_move_to_the_primary(self, make_replicas, start, loss):
         pair = make_replicas(forwarded="network" in loss.__name__)
@@ -297,7 +296,7 @@ class TestLostStandby:
         with pooler.wire(timeout=30) as held, Ledger(pooler, pair) as ledger:
             ledger.wait_for(30)
             held.send(query("SELECT hold_on_standby()"))
-            wait_until(lambda: standby.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"), 5, "it runs")
+            wait_until(standby.sleepers, 5, "it runs")
             loss(standby)
             assert port_of(held.collect()) == pair.primary.port
             ledger.wait_for(60, since=time.monotonic())
@@ -403,7 +402,8 @@ class TestSwitchover:
             assert port_of(client.query(WRITE)) == pair.primary.port
             console.close()
 
-    @pytest.mark.parametrize("command, words", [("SWITCHOVER", None), ("SWITCHOVER nosuch", "nosuch"), ("SWITCHOVER plain", "plain")])
+    @pytest.mark.parametrize("command, words", [("SWITCHOVER", None), ("SWITCHOVER nosuch", "nosuch"),
+                                                ("SWITCHOVER plain", "plain")])
     def test_what_cannot_be_switched(self, make_replicas, start, command, words):
         pair = make_replicas(standbys=1)
         entries = {**pair.databases(), "plain": f"host=127.0.0.1 port={pair.primary.port} dbname=app"}
@@ -427,3 +427,46 @@ def held(pooler, client):
         client.asked = True
         client.send(query(WRITE))
     return any(row["cl_waiting"] == 1 for row in pools(pooler).values()) or client.quiet_for(0.2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_over_and_over(make_replicas, start):
+    """Losses of either host at random for PGWEIR_SOAK_SECONDS, the lost one coming back as a standby."""
+    pair = make_replicas(forwarded=True)
+    pair.set_synchronous()
+    pooler = start(pair)
+    seed = time.time_ns()
+    chance = random.Random(seed)
+    print(f"seed {seed}")
+    delays = []
+    over = time.monotonic() + float(os.environ.get("PGWEIR_SOAK_SECONDS", "20"))
+    with Ledger(pooler, pair) as ledger:
+        ledger.wait_for(20)
+        while time.monotonic() < over:
+            old, loss = pair.primary, chance.choice(LOSSES)
+            if chance.random() < 0.3:
+                old.ask("ALTER SYSTEM RESET synchronous_standby_names")
+                old.ask("SELECT pg_reload_conf()")
+                lost = pair.standby
+                loss(lost)
+                ledger.wait_for(20, since=time.monotonic(), seconds=30)
+                bring_back(lost, loss)
+                wait_until(lambda: where(pooler) == lost.port, 20, "reads are back on the standby")
+                wait_until(lost.streams, 10, "it streams again")
+            else:
+                loss(old)
+                promoted_at = pair.promote()
+                delays.append(ledger.wait_for(20, port=pair.primary.port, since=promoted_at, seconds=30) - promoted_at)
+                bring_back(old, loss)
+                wait_until(lambda: state(pooler, old) == "fenced", 20, "the old primary is fenced")
+                old.stop("immediate")
+                pair.rejoin(old, chance.choice(("rewind", "backup")))
+                wait_until(lambda: where(pooler) == old.port, 20, "reads go to the new standby")
+            pair.catch_up()
+            pair.set_synchronous()
+    ledger.reconcile()
+    ledger.check_errors()
+    print(f"{len(delays)} failovers, first write after {sorted(round(1000 * one) for one in delays)} ms;"
+          f" {len(ledger.records.acknowledged)} transfers, {len(ledger.records.failed_transfers)} told of a crash")
+    assert max(delays) < 1.0 * PATIENCE

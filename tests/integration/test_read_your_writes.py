@@ -1,5 +1,5 @@
-"""That nobody reads older than what he, or anybody, was told is written, while the standby's replay is paused, resumed and
-delayed at random; and that reads still go to the standby when it keeps up."""
+"""That nobody reads older than what he, or anybody, was told is written, while the standby's replay is paused, resumed
+and delayed at random; and that reads still go to the standby when it keeps up."""
 
 import contextlib
 import random
@@ -95,7 +95,8 @@ class Checker:
     def run(self, seconds, write_every):
         """`write_every`: mean time (s) between two writes of one client; it reads all the time."""
         over = time.monotonic() + seconds
-        threads = [threading.Thread(target=self._guarded, args=(n, over, write_every), daemon=True) for n in range(CLIENTS)]
+        threads = [threading.Thread(target=self._guarded, args=(number, over, write_every), daemon=True)
+                   for number in range(CLIENTS)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -135,8 +136,8 @@ class Checker:
         elif way == 1:
             results = [client.query(text) for text in ("BEGIN", "SELECT 1", update, "COMMIT")]
         elif way == 2:
-            results = [client.extended(parse("", "UPDATE counters SET value = $1 WHERE client = $2"), bind("", [value, number]),
-                                       execute())]
+            results = [client.extended(parse("", "UPDATE counters SET value = $1 WHERE client = $2"),
+                                       bind("", [value, number]), execute())]
         elif way == 3:
             results = [client.query(f"SELECT 1; {update}; SELECT 2")]
         else:
@@ -233,10 +234,14 @@ def test_a_write_holds_for_all_of_the_database(make_pooler, pair, counters):
         wait_until(lambda: other.query(text).rows == [["7", "t"]], 5, "the standby has the write")
 
 
-@pytest.mark.parametrize("write", ["INSERT INTO notes VALUES (1, 'x')", "SELECT take_note('x')", "SELECT nextval('counter')",
-                                   "BEGIN; INSERT INTO notes VALUES (1, 'x'); COMMIT", "CREATE TABLE IF NOT EXISTS made (n int)",
-                                   "SELECT sneaky('x')", "DO $$ BEGIN INSERT INTO notes VALUES (1, 'x'); END $$",
-                                   "/* pgweir: primary */ SELECT take_note('hinted')"])
+@pytest.mark.parametrize("write", ["INSERT INTO notes VALUES (1, 'x')",
+                                   "BEGIN; INSERT INTO notes VALUES (1, 'x'); COMMIT",
+                                   "DO $$ BEGIN INSERT INTO notes VALUES (1, 'x'); END $$",
+                                   "SELECT take_note('x')",
+                                   "/* pgweir: primary */ SELECT take_note('hinted')",
+                                   "SELECT sneaky('x')",
+                                   "SELECT nextval('counter')",
+                                   "CREATE TABLE IF NOT EXISTS made (n int)"])
 def test_everything_that_may_write_counts(make_pooler, pair, counters, write):
     pooler = start(make_pooler, pair, "session")
     with pooler.wire() as client:
@@ -253,6 +258,7 @@ def test_reads_do_not_count(make_pooler, pair, counters):
     pooler = start(make_pooler, pair, "session")
     pair.standby.pause_replay()
     with pooler.wire() as client:
-        for text in ("/* pgweir: primary */ SELECT 1", "BEGIN READ ONLY; SELECT 1; COMMIT", "SELECT 1", "SHOW work_mem"):
+        for text in ("/* pgweir: primary */ SELECT 1", "SELECT 1", "SHOW work_mem",
+                     "BEGIN READ ONLY; SELECT 1; COMMIT"):
             assert not client.query(text).errors
             assert client.value("SELECT on_standby()") == "t"

@@ -1,42 +1,22 @@
-"""What an operator does to a routed database while it runs: pause, reload, restart, cancel; and who the prober is, with TLS
-and without a user of its own."""
+"""What an operator does to a routed database while it runs: pause, reload, restart, cancel; and who the prober is, with
+TLS and without a user of its own."""
 
 import psycopg
 import pytest
 
 import routing
 from harness import wait_until, write_file
-from replicas import Replicas
 from routing import counted, hosts, pools, routes, wait_routed, where
-from wire import SYNC, Closed, bind, execute, parse, query, send_cancel
+from wire import Closed, bind, execute, parse, query, send_cancel
 
 pytestmark = pytest.mark.pgweir
 
 WRITE = "INSERT INTO notes VALUES (1, 'x') RETURNING host_port()"
 
 
-@pytest.fixture(scope="module")
-def pair(template):
-    one = Replicas(template)
-    yield one
-    one.close()
-
-
-@pytest.fixture
-def routed(make_pooler, pair):
-    """routed(...) starts a pooler before the pair and waits until its hosts are known."""
-    def make(**options):
-        return wait_routed(make_pooler(**routing.options(pair, **options)), pair)
-    return make
-
-
-def sleeps(host):
-    return host.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
-
-
 class TestPause:
-    def test_both_hosts_wait_and_go_on(self, routed, pair):
-        pooler = routed()
+    def test_both_hosts_wait_and_go_on(self, make_routed, pair):
+        pooler = make_routed()
         with pooler.wire() as reader, pooler.wire() as writer, pooler.console() as console:
             reader.query("BEGIN READ ONLY")
             console.send(query("PAUSE app"))
@@ -51,8 +31,8 @@ class TestPause:
             assert reader.collect().value() == str(pair.standby.port)
             assert writer.collect().value() == str(pair.primary.port)
 
-    def test_reconnect_renews_the_connections_of_both_hosts(self, routed, pair):
-        pooler = routed()
+    def test_reconnect_renews_the_connections_of_both_hosts(self, make_routed, pair):
+        pooler = make_routed()
         with pooler.wire() as client:
             client.query("SELECT 1")
             client.query(WRITE)
@@ -62,8 +42,8 @@ class TestPause:
             wait_until(lambda: not old & {row["id"] for row in pooler.servers()}, 5, "the old connections are closed")
             assert client.query(WRITE).value() == str(pair.primary.port)
 
-    def test_kill_leaves_no_connection_to_any_host(self, routed, pair):
-        pooler = routed()
+    def test_kill_leaves_no_connection_to_any_host(self, make_routed, pair):
+        pooler = make_routed()
         with pooler.wire() as client:
             client.query("SELECT 1")
             client.query(WRITE)
@@ -76,26 +56,30 @@ class TestPause:
 
 
 class TestCancel:
-    def test_a_read_on_the_standby(self, routed, pair):
-        pooler = routed()
+    def test_a_read_on_the_standby(self, make_routed, pair):
+        pooler = make_routed()
         before = routes(pooler)
         with pooler.wire() as client:
             client.send(query("SELECT pg_sleep(60)"))
-            wait_until(lambda: sleeps(pair.standby), 5, "it runs on the standby")
+            wait_until(pair.standby.sleepers, 5, "it runs on the standby")
             send_cancel(pooler.port, client.key)
             assert client.collect().error["C"] == "57014"
             assert client.value("SELECT 1") == "1"
         assert "retries" not in counted(pooler, before)
 
-    def test_a_read_that_has_moved_to_the_primary(self, routed, pair):
-        pooler = routed()
+    def test_a_read_that_has_moved_to_the_primary(self, make_routed, pair):
+        pooler = make_routed()
         with pooler.wire() as client:
             client.send(query("SELECT pg_sleep(60)"))
-            wait_until(lambda: sleeps(pair.standby), 5, "it runs on the standby")
+            wait_until(pair.standby.sleepers, 5, "it runs on the standby")
             pair.standby.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
-            wait_until(lambda: sleeps(pair.primary), 5, "it runs again, on the primary")
+            wait_until(pair.primary.sleepers, 5, "it runs again, on the primary")
             send_cancel(pooler.port, client.key)
             assert client.collect().error["C"] == "57014"
+
+
+def readers(client):
+    return {client.value("SELECT host_port()") for _ in range(10)}
 
 
 class TestReload:
@@ -111,13 +95,11 @@ class TestReload:
             pooler.databases = {"app": f"{three.host_list} dbname=app read_write_split=1"}
             pooler.write_config()
             pooler.admin("RELOAD")
-            wait_until(lambda: {client.value("SELECT host_port()") for _ in range(10)} == {str(first.port), str(second.port)}, 5,
-                       "the new standby takes reads, too")
-            pooler.databases = {"app": f"host=127.0.0.1,127.0.0.1 port={primary.port},{second.port} dbname=app read_write_split=1"}
+            wait_until(lambda: readers(client) == {str(first.port), str(second.port)}, 5, "both standbys take reads")
+            pooler.databases = {"app": addresses.replace(str(first.port), str(second.port))}
             pooler.write_config()
             pooler.admin("RELOAD")
-            wait_until(lambda: {client.value("SELECT host_port()") for _ in range(10)} == {str(second.port)}, 5,
-                       "the old one takes none")
+            wait_until(lambda: readers(client) == {str(second.port)}, 5, "the old one takes none")
             assert client.query(WRITE).value() == str(primary.port)
             wait_until(lambda: not first.backends("app"), 5, "its connections are closed")
 
@@ -137,8 +119,8 @@ class TestReload:
             wait_until(lambda: client.value("SELECT host_port()") == str(pair.primary.port), 5, "nothing is routed")
             assert client.query(WRITE).value() == str(pair.primary.port)
 
-    def test_limits_of_lag_change(self, routed, pair):
-        pooler = routed()
+    def test_limits_of_lag_change(self, make_routed, pair):
+        pooler = make_routed()
         pair.standby.pause_replay()
         try:
             with pair.primary.connect() as direct:
@@ -154,9 +136,9 @@ class TestReload:
 
 
 class TestRestart:
-    def test_open_work_on_both_hosts_goes_over(self, routed, pair):
+    def test_open_work_on_both_hosts_goes_over(self, make_routed, pair):
         """The new process has to ask who is who before it routes; what is under way is where it is."""
-        pooler = routed()
+        pooler = make_routed()
         with pooler.wire(timeout=30) as reader, pooler.wire(timeout=30) as writer, pooler.wire(timeout=30) as idle:
             reader.query("BEGIN READ ONLY")
             writer.query("BEGIN")
@@ -169,10 +151,10 @@ class TestRestart:
             assert reader.query("COMMIT").tags == writer.query("COMMIT").tags == ["COMMIT"]
             assert idle.extended(bind("s"), execute()).value() == str(pair.primary.port)
             assert idle.value("SHOW pgweir.route") == "primary"
-            wait_until(lambda: reader.value("SELECT host_port()") == str(pair.standby.port), 10, "reads are routed again")
+            wait_until(lambda: where(pooler) == pair.standby.port, 10, "reads are routed again")
 
-    def test_writes_of_before_are_seen_after(self, routed, pair):
-        pooler = routed()
+    def test_writes_of_before_are_seen_after(self, make_routed, pair):
+        pooler = make_routed()
         pair.standby.pause_replay()
         try:
             with pooler.wire(timeout=30) as client:
@@ -185,8 +167,8 @@ class TestRestart:
 
 
 class TestPoolModes:
-    def test_statement_pooling(self, routed, pair):
-        pooler = routed(settings={"pool_mode": "statement"})
+    def test_statement_pooling(self, make_routed, pair):
+        pooler = make_routed(settings={"pool_mode": "statement"})
         with pooler.wire() as client:
             assert client.value("SELECT host_port()") == str(pair.standby.port)
             assert client.query(WRITE).value() == str(pair.primary.port)
@@ -203,7 +185,8 @@ class TestProbersLogin:
         options = routing.options(pair, databases=pair.databases("user=alice"))
         del options["pgweir"]["role_check_user"]
         wait_routed(make_pooler(**{**options, "userlist": {"alice": "alice secret"}}), pair)
-        assert pair.standby.ask("SELECT 1 FROM pg_stat_activity WHERE usename = 'alice' AND application_name = 'pgweir monitor'")
+        assert pair.standby.ask("SELECT 1 FROM pg_stat_activity WHERE usename = 'alice'"
+                                " AND application_name = 'pgweir monitor'")
 
     def test_the_auth_user(self, make_pooler, pair):
         options = routing.options(pair, settings={"auth_user": "watcher"})
@@ -258,12 +241,12 @@ class TestLeavers:
         with pair.primary.connect() as direct:
             assert direct.execute("SELECT count(*) FROM notes").fetchone() == (1,)
 
-    def test_clients_that_leave_in_a_read_on_the_standby(self, routed, pair):
-        pooler = routed()
+    def test_clients_that_leave_in_a_read_on_the_standby(self, make_routed, pair):
+        pooler = make_routed()
         client = pooler.wire()
         client.send(query("SELECT pg_sleep(60)"))
-        wait_until(lambda: sleeps(pair.standby), 5, "it runs on the standby")
+        wait_until(pair.standby.sleepers, 5, "it runs on the standby")
         client.abort()
-        wait_until(lambda: not sleeps(pair.standby), 5, "it is cancelled")
+        wait_until(lambda: not pair.standby.sleepers(), 5, "it is cancelled")
         wait_until(lambda: pools(pooler)[pair.standby.port]["sv_active"] == 0, 5, "its connection is free")
         assert where(pooler) == pair.standby.port
