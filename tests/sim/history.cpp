@@ -18,6 +18,7 @@ void HistoryCounts::add(const HistoryCounts& other) {
   refused += other.refused;
   conflicts += other.conflicts;
   promotions += other.promotions;
+  switchovers += other.switchovers;
   incidents += other.incidents;
   lost_connections += other.lost_connections;
   timeouts += other.timeouts;
@@ -26,9 +27,9 @@ void HistoryCounts::add(const HistoryCounts& other) {
 std::string HistoryCounts::text() const {
   return fmt::format(
       "{} reads, {} on standbys, {} sent again; {} writes, {} acknowledged, {} refused; {} conflicts, {} connections "
-      "lost, {} timeouts; {} incidents, {} promotions",
+      "lost, {} timeouts; {} incidents, {} promotions, {} switchovers",
       reads, reads_on_standby, resent_reads, writes, acknowledged, refused, conflicts, lost_connections, timeouts,
-      incidents, promotions);
+      incidents, promotions, switchovers);
 }
 
 // ---- what the proxy does ----
@@ -43,7 +44,17 @@ void History::table_published(pool::WorkerId worker, std::shared_ptr<const route
     }
   }
   newest_table_ = std::max(newest_table_, table->version);
+  if (table->primary) {
+    without_primary_.erase(worker);
+  } else {
+    without_primary_.emplace(worker, world_.now());
+  }
   tables_[worker] = std::move(table);
+}
+
+std::optional<pool::TimePoint> History::without_primary_since(pool::WorkerId worker) const {
+  const auto it = without_primary_.find(worker);
+  return it == without_primary_.end() ? std::nullopt : std::optional(it->second);
 }
 
 bool History::catalog_known() const {

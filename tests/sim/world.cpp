@@ -11,7 +11,6 @@ namespace pgweir::sim {
 
 namespace {
 
-constexpr int kFirstPort = 5432;
 /// How often a connect looks whether it can go on.
 constexpr Duration kTryAgain{5'000};
 

@@ -20,6 +20,9 @@
 
 namespace pgweir::sim {
 
+/// Of the hosts of a cluster, which differ by their ports.
+inline constexpr int kFirstPort = 5432;
+
 using pool::Duration;
 using pool::TimePoint;
 
