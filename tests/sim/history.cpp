@@ -34,7 +34,7 @@ std::string HistoryCounts::text() const {
 
 // ---- what the proxy does ----
 
-void History::table_published(pool::WorkerId worker, std::shared_ptr<const router::HostTable> table) {
+void History::table_published(pool::WorkerId worker, const std::shared_ptr<const router::HostTable>& table) {
   if (table->primary) {
     const router::HostState& primary = table->host(*table->primary);
     if (primary.health == router::HostHealth::Fenced) world_.fail("a fenced host is the primary of the table");
@@ -49,11 +49,11 @@ void History::table_published(pool::WorkerId worker, std::shared_ptr<const route
   } else {
     without_primary_.emplace(worker, world_.now());
   }
-  tables_[worker] = std::move(table);
 }
 
 std::optional<pool::TimePoint> History::without_primary_since(pool::WorkerId worker) const {
   const auto it = without_primary_.find(worker);
+  if (world_.known_hosts(worker)->primary) return std::nullopt;
   return it == without_primary_.end() ? std::nullopt : std::optional(it->second);
 }
 
@@ -81,9 +81,9 @@ void History::sent(const Sent& what) {
 // transaction that began earlier may go on while there is no primary, as long as its host is not known to be the past.
 void History::check_allowed(const Sent& what, const std::string& value) const {
   if (to_be_refused_.contains(value)) return;
-  const auto it = tables_.find(what.worker);
-  if (it == tables_.end()) world_.fail(value + " was sent to a server though no hosts are known");
-  const router::HostTable& table = *it->second;
+  const auto known = world_.known_hosts(what.worker);
+  if (!known) world_.fail(value + " was sent to a server though no hosts are known");
+  const router::HostTable& table = *known;
   const auto host = static_cast<router::HostId>(what.host);
   if (table.primary == host) {
     if (!what.told_hot_standby) return;

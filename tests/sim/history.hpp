@@ -68,7 +68,7 @@ class History {
     std::vector<std::string> marks;
   };
   void sent(const Sent& what);
-  void table_published(pool::WorkerId worker, std::shared_ptr<const router::HostTable> table);
+  void table_published(pool::WorkerId worker, const std::shared_ptr<const router::HostTable>& table);
   /// From now on, no client is to hear of what happens to the hosts.
   void set_quiet(bool on) { quiet_ = on; }
   [[nodiscard]] bool quiet() const { return quiet_; }
@@ -113,7 +113,6 @@ class History {
 
   World& world_;
   Cluster& cluster_;
-  std::map<pool::WorkerId, std::shared_ptr<const router::HostTable>> tables_;
   std::map<pool::WorkerId, pool::TimePoint> without_primary_;
   std::map<std::string, int> sent_;
   std::map<std::string, int> executed_;  ///< where

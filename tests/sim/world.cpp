@@ -302,6 +302,10 @@ void World::connect_cancel(pool::WorkerId worker, std::uint64_t token, std::opti
   settle(worker);
 }
 
+std::shared_ptr<const router::HostTable> World::known_hosts(pool::WorkerId worker) const {
+  return cores_[worker]->host_table(cluster_->prober().group());
+}
+
 // ---- the operator ----
 
 void World::operate(int times) {
