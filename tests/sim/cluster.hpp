@@ -27,6 +27,7 @@
 namespace pgweir::sim {
 
 class World;
+class Far;
 class Link;
 class Backend;
 class Cluster;
@@ -180,6 +181,8 @@ class Cluster {
   void disturb_standby();
   void lag();
   void switch_over();
+  void switch_over_by_console();
+  void stop_in_order(int old);
   void crash_all();
   void split_brain();
   void promote_both();
@@ -193,6 +196,7 @@ class Cluster {
   std::unique_ptr<Prober> prober_;
   std::vector<Connection> connections_;
   std::vector<std::vector<Backend*>> backends_;
+  std::unique_ptr<Far> console_;
   int leader_ = 0;
   std::uint64_t last_record_ = 0;
   int incidents_left_ = 0;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "tests/sim/cluster.hpp"
+#include "tests/sim/console_client.hpp"
 #include "tests/sim/prober.hpp"
 #include "tests/sim/world.hpp"
 
@@ -34,7 +35,7 @@ void Cluster::next_incident() {
 
 void Cluster::incident() {
   write_something();
-  switch (world_.rng().below(12)) {
+  switch (world_.rng().below(14)) {
     case 0:
     case 1:
       return crash_leader();
@@ -53,6 +54,9 @@ void Cluster::incident() {
     case 9:
       return crash_all();
     case 10:
+    case 11:
+      return switch_over_by_console();
+    case 12:
       return plan_.synchronous ? split_brain() : promote_both();
     default:
       return split_brain();
@@ -177,16 +181,42 @@ void Cluster::lag() {
   });
 }
 
-void Cluster::switch_over() {
-  const int old = leader_;
+// The primary ends only after its standbys have received everything.
+void Cluster::stop_in_order(int old) {
   stop(old, Stop::Fast);
-  // The primary ends only after its standbys have received everything.
   for (int i = 0; i < size(); ++i) {
     ClusterHost& standby = host(i);
     if (!standby.recovers || !standby.serves() || standby.upstream != old || !can_follow(standby, host(old))) continue;
     standby.log = host(old).log;
     plan_replay(i);
   }
+}
+
+// With the proxy's help: no client is to hear of it.
+void Cluster::switch_over_by_console() {
+  const auto promote_it = [this](int next) {
+    const int old = leader_;
+    if (next == old || !host(next).recovers) world_.fail("the console names a host that is no standby");
+    history_.set_quiet(!world_.disturbed());
+    stop_in_order(old);
+    later([this, old, next] {
+      promote(next);
+      later([this, old] { rejoin(old); });
+    });
+  };
+  const auto over = [this](bool done) {
+    if (done) ++history_.counts.switchovers;
+    history_.set_quiet(false);
+    later([this] { incident_over(); });
+  };
+  auto console = std::make_unique<ConsoleClient>(world_, ConsoleClient::Reactions{promote_it, over});
+  console->switch_over("app");
+  console_ = std::move(console);
+}
+
+void Cluster::switch_over() {
+  const int old = leader_;
+  stop_in_order(old);
   const auto next = candidate();
   later([this, old, next] {
     if (next && host(*next).serves()) promote(*next);

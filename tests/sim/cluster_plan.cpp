@@ -12,7 +12,7 @@ using std::chrono::seconds;
 core::DatabaseConfig database(const std::string& name, Rng& rng, int hosts) {
   core::DatabaseConfig entry;
   entry.name = name;
-  for (int i = 0; i < hosts; ++i) entry.hosts.push_back({"127.0.0.1", 5432 + i});
+  for (int i = 0; i < hosts; ++i) entry.hosts.push_back({"127.0.0.1", kFirstPort + i});
   entry.pool_mode = core::PoolMode::Transaction;
   entry.pool_size = static_cast<int>(rng.between(1, 4));
   if (rng.chance(30)) entry.reserve_pool_size = static_cast<int>(rng.between(1, 2));
@@ -36,6 +36,7 @@ ClusterPlan draw_hosts(Rng& rng) {
 
 void draw_settings(core::Config& config, Rng& rng) {
   config.auth_type = core::AuthType::Trust;
+  config.admin_users = {"admin", {"admin"}};
   config.server_tls_sslmode = core::SslMode::Disable;
   config.max_prepared_statements = rng.chance(15) ? 0 : static_cast<int>(rng.between(1, 5));
   config.reserve_pool_timeout = milliseconds(rng.between(1, 200));
@@ -145,7 +146,7 @@ ClusterDrawn draw_cluster(std::uint64_t seed) {
   if (rng.chance(15)) drawn.plan.operations = static_cast<int>(rng.between(1, 20));
   auto settings = std::make_shared<core::Settings>();
   auto users = std::make_shared<std::map<std::string, std::string, std::less<>>>();
-  (*users)["user"] = "";
+  (*users)["user"] = (*users)["admin"] = "";
   settings->users = users;
   settings->tracked = std::make_shared<const protocol::TrackedNames>(std::vector<std::string>{"IntervalStyle"});
   settings->config = config;

@@ -18,6 +18,7 @@ void HistoryCounts::add(const HistoryCounts& other) {
   refused += other.refused;
   conflicts += other.conflicts;
   promotions += other.promotions;
+  switchovers += other.switchovers;
   incidents += other.incidents;
   lost_connections += other.lost_connections;
   timeouts += other.timeouts;
@@ -26,14 +27,14 @@ void HistoryCounts::add(const HistoryCounts& other) {
 std::string HistoryCounts::text() const {
   return fmt::format(
       "{} reads, {} on standbys, {} sent again; {} writes, {} acknowledged, {} refused; {} conflicts, {} connections "
-      "lost, {} timeouts; {} incidents, {} promotions",
+      "lost, {} timeouts; {} incidents, {} promotions, {} switchovers",
       reads, reads_on_standby, resent_reads, writes, acknowledged, refused, conflicts, lost_connections, timeouts,
-      incidents, promotions);
+      incidents, promotions, switchovers);
 }
 
 // ---- what the proxy does ----
 
-void History::table_published(pool::WorkerId worker, std::shared_ptr<const router::HostTable> table) {
+void History::table_published(pool::WorkerId worker, const std::shared_ptr<const router::HostTable>& table) {
   if (table->primary) {
     const router::HostState& primary = table->host(*table->primary);
     if (primary.health == router::HostHealth::Fenced) world_.fail("a fenced host is the primary of the table");
@@ -43,7 +44,17 @@ void History::table_published(pool::WorkerId worker, std::shared_ptr<const route
     }
   }
   newest_table_ = std::max(newest_table_, table->version);
-  tables_[worker] = std::move(table);
+  if (table->primary) {
+    without_primary_.erase(worker);
+  } else {
+    without_primary_.emplace(worker, world_.now());
+  }
+}
+
+std::optional<pool::TimePoint> History::without_primary_since(pool::WorkerId worker) const {
+  const auto it = without_primary_.find(worker);
+  if (world_.known_hosts(worker)->primary) return std::nullopt;
+  return it == without_primary_.end() ? std::nullopt : std::optional(it->second);
 }
 
 bool History::catalog_known() const {
@@ -70,9 +81,9 @@ void History::sent(const Sent& what) {
 // transaction that began earlier may go on while there is no primary, as long as its host is not known to be the past.
 void History::check_allowed(const Sent& what, const std::string& value) const {
   if (to_be_refused_.contains(value)) return;
-  const auto it = tables_.find(what.worker);
-  if (it == tables_.end()) world_.fail(value + " was sent to a server though no hosts are known");
-  const router::HostTable& table = *it->second;
+  const auto known = world_.known_hosts(what.worker);
+  if (!known) world_.fail(value + " was sent to a server though no hosts are known");
+  const router::HostTable& table = *known;
   const auto host = static_cast<router::HostId>(what.host);
   if (table.primary == host) {
     if (!what.told_hot_standby) return;

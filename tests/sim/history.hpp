@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "pool/ids.hpp"
+#include "pool/time.hpp"
 #include "router/host_table.hpp"
 
 namespace pgweir::sim {
@@ -46,7 +47,7 @@ struct Required {
 /// Counts, so that runs that prove nothing can be told from those that do.
 struct HistoryCounts {
   std::uint64_t reads = 0, reads_on_standby = 0, writes = 0, acknowledged = 0, resent_reads = 0, refused = 0,
-                conflicts = 0, promotions = 0, incidents = 0, lost_connections = 0, timeouts = 0;
+                conflicts = 0, promotions = 0, switchovers = 0, incidents = 0, lost_connections = 0, timeouts = 0;
   void add(const HistoryCounts& other);
   [[nodiscard]] std::string text() const;
 };
@@ -67,10 +68,15 @@ class History {
     std::vector<std::string> marks;
   };
   void sent(const Sent& what);
-  void table_published(pool::WorkerId worker, std::shared_ptr<const router::HostTable> table);
+  void table_published(pool::WorkerId worker, const std::shared_ptr<const router::HostTable>& table);
+  /// From now on, no client is to hear of what happens to the hosts.
+  void set_quiet(bool on) { quiet_ = on; }
+  [[nodiscard]] bool quiet() const { return quiet_; }
   void catalog_published() { ++catalogs_; }
   /// Every worker knows what is in the catalogue.
   [[nodiscard]] bool catalog_known() const;
+  /// Since when the worker has known no primary, if so.
+  [[nodiscard]] std::optional<pool::TimePoint> without_primary_since(pool::WorkerId worker) const;
   /// How often the proxy has sent a message with this mark to a server.
   [[nodiscard]] int times_sent(const std::string& mark) const;
   /// It has written this mark to a connection that is dead.
@@ -107,7 +113,7 @@ class History {
 
   World& world_;
   Cluster& cluster_;
-  std::map<pool::WorkerId, std::shared_ptr<const router::HostTable>> tables_;
+  std::map<pool::WorkerId, pool::TimePoint> without_primary_;
   std::map<std::string, int> sent_;
   std::map<std::string, int> executed_;  ///< where
   std::map<std::string, Position> committed_;
@@ -119,6 +125,7 @@ class History {
   };
   std::vector<Acknowledged> acknowledged_;
   std::set<std::string> to_be_refused_, pinned_, reached_;
+  bool quiet_ = false;
   std::size_t catalogs_ = 0;
   std::uint32_t highest_timeline_ = 0;  ///< of a primary of a table
   std::uint64_t newest_table_ = 0;

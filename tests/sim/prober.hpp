@@ -27,7 +27,7 @@ class Prober {
   void host_stopped(int host);
   /// Workers that are new know nothing.
   void tell_everything();
-  [[nodiscard]] const router::HostTracker& tracker() const { return tracker_; }
+  [[nodiscard]] const std::string& group() const { return group_; }
 
  private:
   struct Probe {

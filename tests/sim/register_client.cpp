@@ -15,6 +15,8 @@ namespace {
 
 /// What the network, buffers and other clients may cost beside the two waits.
 constexpr Duration kPatience = std::chrono::seconds(20);
+/// The same, of one that waits for nothing but a host.
+constexpr Duration kHostPatience = std::chrono::seconds(3);
 /// A read that has failed so often is not sent again.
 constexpr int kAttemptsMax = 3;
 
@@ -348,6 +350,8 @@ void RegisterClient::fatal(const Message& message) {
     }
   } else if (is_loss(text)) {
     ++counts.lost_connections;
+    if (cluster_.history().quiet() && fields->sqlstate != "40001")
+      world_.fail(describe() + ": hears of a switchover: " + text);
     if (!may_be_lost()) {
       const char* when = !busy_       ? "while it is idle"
                          : was_sent() ? "though its read could have been run again"
@@ -405,6 +409,12 @@ void RegisterClient::check_deadline() const {
   const bool waits = !done_ && link_ && (busy_ || !logged_in_) && !was_sent() && reference_.session.status() == 'I';
   if (waits && world_.now() - since_ > plan_.host_wait + plan_.server_wait + kPatience) {
     world_.fail(describe() + ": waits for a server beyond its deadline");
+  }
+  // What writes is not held up by anything but the missing primary.
+  const auto without = waits ? cluster_.history().without_primary_since(link_->worker()) : std::nullopt;
+  if (!without || own_.empty() || !writes() || world_.plan().operations > 0) return;
+  if (world_.now() - std::max(since_, *without) > plan_.host_wait + kHostPatience) {
+    world_.fail(describe() + ": waits for a primary beyond its deadline");
   }
 }
 

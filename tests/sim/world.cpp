@@ -11,7 +11,6 @@ namespace pgweir::sim {
 
 namespace {
 
-constexpr int kFirstPort = 5432;
 /// How often a connect looks whether it can go on.
 constexpr Duration kTryAgain{5'000};
 
@@ -301,6 +300,10 @@ void World::connect_cancel(pool::WorkerId worker, std::uint64_t token, std::opti
     cores_[worker]->cancel_connected(token, std::make_unique<SimPort>(link));
   }
   settle(worker);
+}
+
+std::shared_ptr<const router::HostTable> World::known_hosts(pool::WorkerId worker) const {
+  return cores_[worker]->host_table(cluster_->prober().group());
 }
 
 // ---- the operator ----

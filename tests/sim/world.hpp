@@ -20,6 +20,9 @@
 
 namespace pgweir::sim {
 
+/// Of the hosts of a cluster, which differ by their ports.
+inline constexpr int kFirstPort = 5432;
+
 using pool::Duration;
 using pool::TimePoint;
 
@@ -257,6 +260,8 @@ class World {
   void tell(pool::WorkerId to, core::Task task) { deliver(-1, to, std::move(task)); }
   /// Null: there is none.
   [[nodiscard]] Cluster* cluster() { return cluster_.get(); }
+  /// What the worker knows of the hosts of the cluster; null: nothing.
+  [[nodiscard]] std::shared_ptr<const router::HostTable> known_hosts(pool::WorkerId worker) const;
 
   void trace(const std::string& line);
   void set_trace(bool on) { trace_ = on; }
