@@ -80,12 +80,12 @@ SQL
   ) || die "the writes cannot be counted"
 }
 
-# Notes every 0.1 s how many connections from pgweir each node has, while the process $1 lives.
+# Notes every 0.1 s how many connections that have served pgbench each node has, while the process $1 lives.
 watch_connections() {
   local node
   while kill -0 "$1" 2>/dev/null; do
     for node in "${NODES[@]}"; do
-      echo "$node $(sql "$node" "SELECT count(*) FROM pg_stat_activity WHERE datname = 'app' AND usename = 'demo'
+      echo "$node $(sql "$node" "SELECT count(*) FROM pg_stat_activity WHERE datname = 'app' AND application_name = 'pgbench'
                                  AND backend_type = 'client backend'")"
     done
     sleep 0.1
