@@ -115,6 +115,7 @@ void HostMonitor::take_plan(core::MonitorPlan plan) {
   tls.sslmode = "verify-full";
   tls.ca_file = plan_.patroni_ca_file;
   if (plan_.patroni_urls.empty()) members_.clear();
+  if (plan_.patroni_is_source && !members_.empty()) outlets_.members(members_);
   patroni_.set(plan_.patroni_urls, timing(), tls);
 }
 
@@ -244,12 +245,13 @@ void HostMonitor::take_members(const std::vector<core::PatroniMember>& members) 
   for (const core::PatroniMember& member : members) {
     const auto known =
         std::find_if(members_.begin(), members_.end(), [&](const auto& one) { return one.host == member.host; });
-    if (known == members_.end()) tell_unlisted(member);
+    if (known == members_.end() && !plan_.patroni_is_source) tell_unlisted(member);
     if (member.leads() && (known == members_.end() || !known->leads())) {
       log().info("Patroni: {} at {}:{} leads", member.name, member.host.host, member.host.port);
     }
   }
   members_ = members;
+  if (plan_.patroni_is_source) outlets_.members(members_);
   for (const auto& [name, group] : groups_) {
     for (const auto& prober : group->probers) prober->probe_now();
   }

@@ -29,6 +29,7 @@ class HostMonitor {
     PublishTable table;
     CatalogReader::Publish catalog;
     CatalogReader::LookupFrom lookup;
+    PatroniClient::Members members;  ///< only for databases that take their hosts from there
   };
 
   explicit HostMonitor(Outlets outlets);

@@ -375,6 +375,29 @@ class TestPatroni:
         patroni.members = [patroni.member("c", 1, "replica")]
         wait_log(pooler, "Patroni: c at 127.0.0.1:1 is a member of the cluster, but in the host list of no database")
 
+    def test_hosts_by_patroni(self, make_pooler, own_pair, patroni):
+        """The host in the file serves until Patroni has answered."""
+        pair = own_pair
+        patroni.members = [patroni.member("a", pair.primary.port, "leader")]
+        entry = f"host=127.0.0.1 port={pair.standby.port} dbname=app read_write_split=1 host_source=patroni"
+        pooler = watch(make_pooler, pair, entry=entry, pgweir={"patroni_urls": patroni.url})
+        wait_log(pooler, f"hosts by Patroni: {pair.name(pair.primary)}")
+        wait_log(pooler, f"app: primary is {pair.name(pair.primary)} (timeline 1)")
+        wait_until(lambda: not probing(pair.standby), 5, "the host in the file is left alone")
+        patroni.members = [patroni.member("a", pair.primary.port, "leader"),
+                           patroni.member("b", pair.standby.port, "replica", "streaming")]
+        wait_log(pooler, f"hosts by Patroni: {pair.name(pair.primary)}, {pair.name(pair.standby)}")
+        wait_log(pooler, f"app: {pair.name(pair.standby)}: reads on")
+        # A member that is down leaves the list, and is watched all the same; a reload forgets it.
+        patroni.members = patroni.members[:1]
+        asked = patroni.asked
+        wait_until(lambda: patroni.asked > asked + 2, 5, "Patroni is asked")
+        pid, = wait_until(lambda: probing(pair.standby), 5, "a probe")
+        wait_probes(pair.standby, pid)
+        pooler.admin("RELOAD")
+        wait_until(lambda: not probing(pair.standby), 5, "it is forgotten")
+        assert "in the host list of no database" not in pooler.log()
+
     def test_that_nobody_answers_is_told_once(self, make_pooler, pair):
         port = free_port()
         pooler = watch(make_pooler, pair, pgweir={"patroni_urls": f"http://127.0.0.1:{port}"})
