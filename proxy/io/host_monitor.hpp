@@ -66,6 +66,7 @@ class HostMonitor {
   void take_members(const std::vector<core::PatroniMember>& members);
   void tell_unlisted(const core::PatroniMember& member) const;
   void settle(Group& group);
+  void hurry(Group& group);
   void follow_primary(Group& group);
   void publish(Group& group);
   void publish_soon(Group& group);
