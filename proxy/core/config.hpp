@@ -50,6 +50,7 @@ enum class DhParams { None, Auto, Legacy };
 enum class LoadBalanceHosts { RoundRobin, Disable };
 enum class TargetSessionAttrs { Any, ReadWrite, ReadOnly, Primary, Standby, PreferStandby };
 enum class ReadYourWrites { Off, Session, Database };
+enum class HostSource { List, Patroni };
 
 /// The word that stands for the value in the file and in SHOW output. Valid for ever.
 [[nodiscard]] std::string_view to_string(PoolMode value);
@@ -59,6 +60,7 @@ enum class ReadYourWrites { Off, Session, Database };
 [[nodiscard]] std::string_view to_string(LoadBalanceHosts value);
 [[nodiscard]] std::string_view to_string(TargetSessionAttrs value);
 [[nodiscard]] std::string_view to_string(ReadYourWrites value);
+[[nodiscard]] std::string_view to_string(HostSource value);
 
 /// A list setting: the text as written (for SHOW CONFIG) and its items.
 struct NameList {
@@ -93,10 +95,11 @@ struct HostPort {
 
 /// One line of [databases]. An empty optional inherits; ask the effective_*() functions instead of reading one.
 struct DatabaseConfig {
-  std::string name;                   ///< what clients ask for; "*" for the fallback
-  std::optional<std::string> dbname;  ///< empty: the name the client asked for; see effective_dbname()
-  std::vector<HostPort> hosts;        ///< never empty
-  std::optional<std::string> user;    ///< forced server user: one pool for all clients
+  std::string name;                           ///< what clients ask for; "*" for the fallback
+  std::optional<std::string> dbname;          ///< empty: the name the client asked for; see effective_dbname()
+  std::vector<HostPort> hosts;                ///< never empty
+  HostSource host_source = HostSource::List;  ///< Patroni: `hosts` serve until it has told the members of its cluster
+  std::optional<std::string> user;            ///< forced server user: one pool for all clients
   std::optional<std::string> password;
   std::optional<std::string> auth_user, auth_query, auth_dbname;
   std::optional<int> pool_size, min_pool_size, reserve_pool_size;

@@ -179,6 +179,7 @@ constexpr std::array kDatabaseKeys{
     Key<De>{"application_name", set_text<&D::application_name, De>},
     Key<De>{"target_session_attrs", set_word<&D::target_session_attrs, TargetSessionAttrs, De>},
     Key<De>{"read_write_split", set_read_write_split},
+    Key<De>{"host_source", set_word<&D::host_source, HostSource, De>},
     Key<De>{"sslmode", set_word<&D::sslmode, SslMode, De>},
     Key<De>{"sslrootcert", set_text<&D::sslrootcert, De>},
     Key<De>{"sslcert", set_text<&D::sslcert, De>},

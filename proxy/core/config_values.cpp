@@ -80,6 +80,10 @@ struct Words<ReadYourWrites> {
   static constexpr std::array<Word<ReadYourWrites>, 3> list{
       {{"off", ReadYourWrites::Off}, {"session", ReadYourWrites::Session}, {"database", ReadYourWrites::Database}}};
 };
+template <>
+struct Words<HostSource> {
+  static constexpr std::array<Word<HostSource>, 2> list{{{"list", HostSource::List}, {"patroni", HostSource::Patroni}}};
+};
 
 template <typename Enum>
 std::string_view word_of(Enum value) {
@@ -204,6 +208,9 @@ std::string_view to_string(TargetSessionAttrs value) {
 std::string_view to_string(ReadYourWrites value) {
   return word_of(value);
 }
+std::string_view to_string(HostSource value) {
+  return word_of(value);
+}
 
 std::string quoted(std::string_view text) {
   constexpr std::size_t kShown = 60;
@@ -326,6 +333,7 @@ template Parsed<DhParams> parse_word<DhParams>(std::string_view);
 template Parsed<LoadBalanceHosts> parse_word<LoadBalanceHosts>(std::string_view);
 template Parsed<TargetSessionAttrs> parse_word<TargetSessionAttrs>(std::string_view);
 template Parsed<ReadYourWrites> parse_word<ReadYourWrites>(std::string_view);
+template Parsed<HostSource> parse_word<HostSource>(std::string_view);
 
 std::string format_seconds(Duration value) {
   return fmt::format("{:g}", static_cast<double>(value.count()) / 1e6);

@@ -75,6 +75,11 @@ void add_database(MonitorPlan& plan, const Settings& settings, const DatabaseCon
 }
 
 void check_database(const Config& config, const DatabaseConfig& database, std::vector<Unsupported>& found) {
+  if (database.host_source == HostSource::Patroni && (!is_routed(database) || config.patroni_urls.items.empty())) {
+    found.push_back({Section::Databases, database.name,
+                     "host_source: patroni expects patroni_urls in [pgweir], and read_write_split or "
+                     "target_session_attrs here"});
+  }
   if (!is_routed(database)) return;
   const std::string_view key = database.read_write_split ? "read_write_split" : "target_session_attrs";
   const auto add = [&](std::string text) { found.push_back({Section::Databases, database.name, std::move(text)}); };
@@ -106,7 +111,26 @@ MonitorPlan make_monitor_plan(const Settings& settings) {
     if (auto url = parse_patroni_url(text)) plan.patroni_urls.push_back(std::move(*url));
   }
   plan.patroni_ca_file = config.server_tls_ca_file;
+  const auto from_patroni = [](const DatabaseConfig& database) { return database.host_source == HostSource::Patroni; };
+  plan.patroni_is_source = (config.fallback && from_patroni(*config.fallback)) ||
+                           std::any_of(config.databases.begin(), config.databases.end(),
+                                       [&](const auto& one) { return from_patroni(one.second); });
   return plan;
+}
+
+std::shared_ptr<const Config> with_patroni_hosts(std::shared_ptr<const Config> config,
+                                                 const std::vector<HostPort>& hosts) {
+  if (hosts.empty()) return config;
+  auto changed = std::make_shared<Config>(*config);
+  bool any = false;
+  const auto fill = [&](DatabaseConfig& database) {
+    if (database.host_source != HostSource::Patroni || database.hosts == hosts) return;
+    database.hosts = hosts;
+    any = true;
+  };
+  for (auto& [name, database] : changed->databases) fill(database);
+  if (changed->fallback) fill(*changed->fallback);
+  return any ? changed : config;
 }
 
 std::vector<Unsupported> monitor_problems(const Config& config) {

@@ -43,13 +43,20 @@ struct MonitorPlan {
   Duration timeout{};                            ///< role_check_timeout
   router::TrackerPolicy policy;
   std::vector<PatroniUrl> patroni_urls;  ///< empty as well if no database is routed by role
+  bool patroni_is_source = false;        ///< a database has host_source = patroni
   std::string patroni_ca_file;           ///< for https, as for servers; empty: the system's
 };
 
 /// Empty groups if no database is routed by role.
 [[nodiscard]] MonitorPlan make_monitor_plan(const Settings& settings);
 
-/// What keeps databases that are routed by role from being watched: nobody to log in as, a host listed twice.
+/// `config` with `hosts`, those that Patroni knows, in the databases that take theirs from there; the same object if
+/// that changes nothing. No hosts: Patroni has not said anything yet.
+[[nodiscard]] std::shared_ptr<const Config> with_patroni_hosts(std::shared_ptr<const Config> config,
+                                                               const std::vector<HostPort>& hosts);
+
+/// What keeps databases that are routed by role from being watched: nobody to log in as, a host listed twice, hosts to
+/// be had from Patroni whose address is not known.
 [[nodiscard]] std::vector<Unsupported> monitor_problems(const Config& config);
 
 }  // namespace pgweir::core

@@ -55,4 +55,27 @@ boost::system::result<PatroniUrl, std::string> parse_patroni_url(std::string_vie
   return url;
 }
 
+bool PatroniHosts::update(const std::vector<PatroniMember>& members) {
+  const std::vector<HostPort> before = hosts();
+  latest_.clear();
+  for (const PatroniMember& member : members) latest_[member.name] = member.host;
+  for (const auto& [name, host] : latest_) {
+    // Two members at one address are one host, which has changed its name.
+    std::erase_if(known_,
+                  [&, host = host, name = name](const auto& one) { return one.second == host && one.first != name; });
+    known_[name] = host;
+  }
+  return hosts() != before;
+}
+
+void PatroniHosts::forget() {
+  known_ = latest_;
+}
+
+std::vector<HostPort> PatroniHosts::hosts() const {
+  std::vector<HostPort> hosts;
+  for (const auto& [name, host] : known_) hosts.push_back(host);
+  return hosts;
+}
+
 }  // namespace pgweir::core

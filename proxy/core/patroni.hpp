@@ -3,6 +3,7 @@
 #pragma once
 
 #include <boost/system/result.hpp>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,21 @@ struct PatroniMember {
 
   [[nodiscard]] bool leads() const { return (role == "leader" || role == "master") && state == "running"; }
   friend bool operator==(const PatroniMember&, const PatroniMember&) = default;
+};
+
+/// The hosts that Patroni has told, for databases with host_source = patroni: those of members that are gone stay until
+/// forget(), because a member leaves the cluster's list whenever it is down for long.
+class PatroniHosts {
+ public:
+  /// True if hosts() has changed.
+  bool update(const std::vector<PatroniMember>& members);
+  /// From now on only those of the last update count.
+  void forget();
+  /// By the names of the members.
+  [[nodiscard]] std::vector<HostPort> hosts() const;
+
+ private:
+  std::map<std::string, HostPort> known_, latest_;
 };
 
 }  // namespace pgweir::core

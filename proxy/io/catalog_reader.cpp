@@ -25,7 +25,7 @@ constexpr std::chrono::seconds kBetweenReads{1};
 constexpr std::chrono::minutes kEvery{5};
 constexpr std::chrono::seconds kAfterFailure{5};
 /// Of one reading as a whole; the query takes some 50 ms, and seconds with very many objects.
-constexpr std::chrono::seconds kPatience{60};
+constexpr std::chrono::seconds kReadingMax{60};
 constexpr std::size_t kRunningMax = 2;
 /// Databases of the entry `*`, which clients name as they like.
 constexpr std::size_t kJobsMax = 1000;
@@ -230,7 +230,7 @@ void CatalogReader::begin(Job& job, std::size_t host_index) {
   if (table->primary && static_cast<std::size_t>(*table->primary) == host_index) job.changed = false;
   job.begun = steady_clock::now();
   job.round = std::make_shared<char>();
-  job.deadline.expires_after(kPatience);
+  job.deadline.expires_after(kReadingMax);
   job.deadline.async_wait([this, &job, round = std::weak_ptr<char>(job.round)](const boost::system::error_code& error) {
     if (!error && !round.expired()) fail(job, "no answer within 60 s");
   });

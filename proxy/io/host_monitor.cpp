@@ -20,8 +20,10 @@ constexpr std::chrono::milliseconds kTick{2};
 /// Standbys are asked so soon after the primary: what it had written by then they have replayed by then, mostly, and
 /// reads of a client's own writes may go there half an interval earlier.
 constexpr std::chrono::milliseconds kFollow{10};
-/// While nobody takes writes, those who may be promoted are asked so often.
+/// When the primary has been lost, those who may be promoted are asked so often, for so long: an automatic failover is
+/// over by then. A list without any primary is none that waits for one.
 constexpr std::chrono::milliseconds kUrgent{100};
+constexpr std::chrono::seconds kFailover{60};
 
 router::TimePoint router_now() {
   return core::router_time(monotonic_now());
@@ -58,6 +60,8 @@ struct HostMonitor::Group {
   core::HostReporter reporter;
   boost::asio::steady_timer publish_timer;
   bool publishing = false;  // the timer runs
+  bool had_primary = false;
+  std::chrono::steady_clock::time_point primary_lost_at{};
   std::chrono::steady_clock::time_point published_at{};
   std::shared_ptr<const router::HostTable> known_roles;  // those that the reader of catalogues has been told
   std::vector<bool> rights_told;
@@ -115,6 +119,7 @@ void HostMonitor::take_plan(core::MonitorPlan plan) {
   tls.sslmode = "verify-full";
   tls.ca_file = plan_.patroni_ca_file;
   if (plan_.patroni_urls.empty()) members_.clear();
+  if (plan_.patroni_is_source && !members_.empty()) outlets_.members(members_);
   patroni_.set(plan_.patroni_urls, timing(), tls);
 }
 
@@ -244,12 +249,13 @@ void HostMonitor::take_members(const std::vector<core::PatroniMember>& members) 
   for (const core::PatroniMember& member : members) {
     const auto known =
         std::find_if(members_.begin(), members_.end(), [&](const auto& one) { return one.host == member.host; });
-    if (known == members_.end()) tell_unlisted(member);
+    if (known == members_.end() && !plan_.patroni_is_source) tell_unlisted(member);
     if (member.leads() && (known == members_.end() || !known->leads())) {
       log().info("Patroni: {} at {}:{} leads", member.name, member.host.host, member.host.port);
     }
   }
   members_ = members;
+  if (plan_.patroni_is_source) outlets_.members(members_);
   for (const auto& [name, group] : groups_) {
     for (const auto& prober : group->probers) prober->probe_now();
   }
@@ -271,14 +277,20 @@ void HostMonitor::settle(Group& group) {
     group.probers[static_cast<std::size_t>(id)]->probe_now();
   }
   const auto table = group.tracker.table();
-  if (!table->primary) {
-    for (std::size_t i = 0; i < group.probers.size(); ++i) {
-      if (table->hosts[i].health == router::HostHealth::Up) group.probers[i]->probe_within(kUrgent);
-    }
-  }
+  hurry(group);
   publish_soon(group);
   for (const core::HostLine& line : group.reporter.lines(*table, group.tracker.take_events())) {
     log().write(static_cast<LogLevel>(line.level), line.text);
+  }
+}
+
+void HostMonitor::hurry(Group& group) {
+  const auto table = group.tracker.table();
+  const auto now = std::chrono::steady_clock::now();
+  if (std::exchange(group.had_primary, table->primary.has_value()) && !table->primary) group.primary_lost_at = now;
+  if (table->primary || now >= group.primary_lost_at + kFailover) return;
+  for (std::size_t i = 0; i < group.probers.size(); ++i) {
+    if (table->hosts[i].health == router::HostHealth::Up) group.probers[i]->probe_within(kUrgent);
   }
 }
 

@@ -29,6 +29,7 @@ class HostMonitor {
     PublishTable table;
     CatalogReader::Publish catalog;
     CatalogReader::LookupFrom lookup;
+    PatroniClient::Members members;  ///< only for databases that take their hosts from there
   };
 
   explicit HostMonitor(Outlets outlets);
@@ -65,6 +66,7 @@ class HostMonitor {
   void take_members(const std::vector<core::PatroniMember>& members);
   void tell_unlisted(const core::PatroniMember& member) const;
   void settle(Group& group);
+  void hurry(Group& group);
   void follow_primary(Group& group);
   void publish(Group& group);
   void publish_soon(Group& group);

@@ -339,6 +339,7 @@ std::string Runtime::reload() {
 
 std::string Runtime::reload_files() {
   const std::string path = config().conffile.value_or(options_.config_file);
+  patroni_hosts_.forget();
   if (!take_over(load_settings(path, settings_.get()), true)) {
     log().warning("config file loading failed, the running configuration stays in force");
     reopen_log();
@@ -361,6 +362,7 @@ bool Runtime::take_over(LoadedConfig loaded, bool reopen_log) {
   for (const std::string& warning : loaded.warnings) log().warning("{}", warning);
   for (const std::string& problem : loaded.problems) log().error("{}", problem);
   if (!loaded.settings) return false;
+  loaded.settings = with_patroni_hosts(loaded.settings, patroni_hosts_);
   const LogSettings log_now = log_settings(*loaded.settings->config, options_);
   try {
     if (reopen_log || log_now != log_settings(config(), options_)) log().configure(log_now);

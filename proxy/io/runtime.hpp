@@ -52,6 +52,10 @@ struct LoadedConfig {
 [[nodiscard]] LoadedConfig change_settings(std::shared_ptr<const core::Config> config, const core::Settings& running,
                                            const TlsContext& client_tls);
 
+/// `settings` with the hosts that Patroni has told, or the same object.
+[[nodiscard]] std::shared_ptr<const core::Settings> with_patroni_hosts(
+    const std::shared_ptr<const core::Settings>& settings, const core::PatroniHosts& hosts);
+
 class Runtime {
  public:
   Runtime(Options options, LoadedConfig loaded);
@@ -97,6 +101,8 @@ class Runtime {
   void apply_to_resolver();
   void start_password_checkers();
   void start_monitor();
+  void take_patroni_hosts(const std::vector<core::PatroniMember>& members);
+  void use_patroni_hosts();
   void start_listeners(std::vector<ListenSocket> sockets);
   void place(int fd, const sockaddr_storage& peer, bool is_unix);
   static void block_signals();
@@ -146,6 +152,7 @@ class Runtime {
   std::unique_ptr<PasswordChecker> pam_, ldap_;
   std::atomic<int> names_asked_{0};
   std::unique_ptr<HostMonitor> monitor_;
+  core::PatroniHosts patroni_hosts_;  // on worker 0
   std::mutex shared_writes_mutex_;
   std::map<std::string, std::shared_ptr<core::SharedWriteToken>> shared_writes_;
   std::vector<std::unique_ptr<Listener>> listeners_;

@@ -1,7 +1,10 @@
 // What the workers hear of the hosts behind the databases, and what of them all workers share.
+#include <fmt/format.h>
+
 #include <atomic>
 
 #include "proxy/io/clock.hpp"
+#include "proxy/io/logger.hpp"
 #include "proxy/io/runtime.hpp"
 
 namespace pgweir::io {
@@ -51,8 +54,41 @@ void Runtime::start_monitor() {
   outlets.lookup = [this](const std::string& name, boost::asio::io_context& context, Resolver::Callback reply) {
     lookup(name, context, std::move(reply));
   };
+  outlets.members = [this](const std::vector<core::PatroniMember>& members) {
+    workers_[0]->post_function([this, members] { take_patroni_hosts(members); });
+  };
   monitor_ = std::make_unique<HostMonitor>(std::move(outlets));
   monitor_->apply(*settings_);
+}
+
+std::shared_ptr<const core::Settings> with_patroni_hosts(const std::shared_ptr<const core::Settings>& settings,
+                                                         const core::PatroniHosts& hosts) {
+  auto config = core::with_patroni_hosts(settings->config, hosts.hosts());
+  if (config == settings->config) return settings;
+  auto changed = std::make_shared<core::Settings>(*settings);
+  changed->config = std::move(config);
+  return changed;
+}
+
+void Runtime::take_patroni_hosts(const std::vector<core::PatroniMember>& members) {
+  (void)patroni_hosts_.update(members);
+  use_patroni_hosts();
+}
+
+// As a reload would. While the process is suspended nothing is to move.
+void Runtime::use_patroni_hosts() {
+  if (suspend_ != Suspend::No) return;
+  auto settings = with_patroni_hosts(settings_, patroni_hosts_);
+  if (settings == settings_) return;
+  std::string names;
+  for (const core::HostPort& host : patroni_hosts_.hosts()) {
+    names += fmt::format("{}{}:{}", names.empty() ? "" : ", ", host.host, host.port);
+  }
+  log().info("hosts by Patroni: {}", names);
+  LoadedConfig loaded;
+  loaded.settings = std::move(settings);
+  loaded.client_tls = client_tls_;
+  apply(std::move(loaded));
 }
 
 std::shared_ptr<core::SharedWriteToken> Runtime::shared_writes(const std::string& database) {

@@ -111,6 +111,7 @@ void Runtime::go_on() {
   ask_workers(thaw, [this](bool) {
     for (const auto& listener : listeners_) listener->start();
   });
+  use_patroni_hosts();
 }
 
 std::vector<core::FdRow> Runtime::listening_sockets() const {

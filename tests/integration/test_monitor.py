@@ -99,6 +99,17 @@ def probing(cluster):
                                           " AND query LIKE '%pg_is_in_recovery%'")]
 
 
+def probe_of(cluster, user="postgres", but=None):
+    """The process id of the one connection that probes, as soon as that is another one than `but`, and of this user."""
+    def one():
+        pids = probing(cluster)
+        if len(pids) != 1 or pids[0] == but:
+            return None
+        found = cluster.ask("SELECT usename FROM pg_stat_activity WHERE pid = %s", pids[0])
+        return pids[0] if found == [(user,)] else None
+    return wait_until(one, 5, f"one connection of {user} that probes")
+
+
 def wait_probes(cluster, pid):
     """Waits until the connection `pid` has probed again."""
     query = f"SELECT query_start FROM pg_stat_activity WHERE pid = {pid}"
@@ -123,7 +134,7 @@ class TestRoles:
         pooler = watch(make_pooler, pair)
         wait_roles(pooler, pair)
         for cluster in (pair.primary, pair.standby):
-            pid, = wait_until(lambda one=cluster: probing(one), 5, "a probe")
+            pid = probe_of(cluster)
             wait_probes(cluster, pid)
             wait_probes(cluster, pid)
             assert probing(cluster) == [pid]
@@ -192,11 +203,12 @@ class TestFailures:
     def test_a_probing_connection_that_is_killed_is_replaced(self, make_pooler, pair):
         pooler = watch(make_pooler, pair)
         wait_roles(pooler, pair)
+        pid = None
         for _ in range(5):
-            before = wait_until(lambda: probing(pair.standby), 5, "a probe")
-            pair.standby.ask(f"SELECT pg_terminate_backend({before[0]})")
-            wait_until(lambda old=before: probing(pair.standby) not in ([], old), 5, "another connection")
-        assert "is down" not in pooler.log() and "reads off" not in pooler.log()
+            pid = probe_of(pair.standby, but=pid)
+            pair.standby.ask(f"SELECT pg_terminate_backend({pid})")
+        probe_of(pair.standby, but=pid)
+        assert "is down" not in pooler.log()
 
     def test_no_connection_left_for_the_prober(self, make_pooler, own_pair):
         """The host is what it was: its clients are not to suffer for it."""
@@ -233,7 +245,7 @@ class TestFailures:
         names.silent = True
         pooler = self.watch_by_name(make_pooler, pair)
         wait_log(pooler, f"app: db.example:{pair.standby.port} cannot be asked: no answer within 500ms")
-        pid, = wait_until(lambda: probing(pair.primary), 5, "a probe")
+        pid = probe_of(pair.primary)
         wait_probes(pair.primary, pid)
         pooler.signal(signal.SIGTERM)
         pooler.wait_exit(5)
@@ -340,7 +352,7 @@ class TestTransport:
                  f"sslrootcert={authority.cert}")
         pooler = watch(make_pooler, pair, entry=entry)
         wait_log(pooler, f"app: primary is localhost:{pair.primary.port} (timeline 1)")
-        pid, = wait_until(lambda: probing(pair.primary), 5, "a probe")
+        pid = probe_of(pair.primary)
         assert pair.primary.value(f"SELECT ssl FROM pg_stat_ssl WHERE pid = {pid}")
 
     def test_tls_with_another_authority(self, make_pooler, pair, base):
@@ -369,18 +381,41 @@ class TestPatroni:
         patroni.members = [patroni.member("b", pair.standby.port, "leader")]
         wait_log(pooler, f"Patroni: b at {pair.name(pair.standby)} leads")
         # It is not believed: the hosts say what they are.
-        pid, = wait_until(lambda: probing(pair.primary), 5, "a probe")
+        pid = probe_of(pair.primary)
         wait_probes(pair.primary, pid)
         assert pooler.log().count("primary is") == 1
         patroni.members = [patroni.member("c", 1, "replica")]
         wait_log(pooler, "Patroni: c at 127.0.0.1:1 is a member of the cluster, but in the host list of no database")
+
+    def test_hosts_by_patroni(self, make_pooler, own_pair, patroni):
+        """The host in the file serves until Patroni has answered."""
+        pair = own_pair
+        patroni.members = [patroni.member("a", pair.primary.port, "leader")]
+        entry = f"host=127.0.0.1 port={pair.standby.port} dbname=app read_write_split=1 host_source=patroni"
+        pooler = watch(make_pooler, pair, entry=entry, pgweir={"patroni_urls": patroni.url})
+        wait_log(pooler, f"hosts by Patroni: {pair.name(pair.primary)}")
+        wait_log(pooler, f"app: primary is {pair.name(pair.primary)} (timeline 1)")
+        wait_until(lambda: not probing(pair.standby), 5, "the host in the file is left alone")
+        patroni.members = [patroni.member("a", pair.primary.port, "leader"),
+                           patroni.member("b", pair.standby.port, "replica", "streaming")]
+        wait_log(pooler, f"hosts by Patroni: {pair.name(pair.primary)}, {pair.name(pair.standby)}")
+        wait_log(pooler, f"app: {pair.name(pair.standby)}: reads on")
+        # A member that is down leaves the list, and is watched all the same; a reload forgets it.
+        patroni.members = patroni.members[:1]
+        asked = patroni.asked
+        wait_until(lambda: patroni.asked > asked + 2, 5, "Patroni is asked")
+        pid = probe_of(pair.standby)
+        wait_probes(pair.standby, pid)
+        pooler.admin("RELOAD")
+        wait_until(lambda: not probing(pair.standby), 5, "it is forgotten")
+        assert "in the host list of no database" not in pooler.log()
 
     def test_that_nobody_answers_is_told_once(self, make_pooler, pair):
         port = free_port()
         pooler = watch(make_pooler, pair, pgweir={"patroni_urls": f"http://127.0.0.1:{port}"})
         wait_log(pooler, f"Patroni at http://127.0.0.1:{port}: Connection refused")
         wait_roles(pooler, pair)
-        pid, = wait_until(lambda: probing(pair.primary), 5, "a probe")
+        pid = probe_of(pair.primary)
         wait_probes(pair.primary, pid)
         wait_probes(pair.primary, pid)
         assert pooler.log().count("Patroni at") == 1
@@ -422,7 +457,7 @@ class TestLife:
     def test_reload_keeps_what_is_known_of_a_group_and_drops_another(self, make_pooler, pair):
         pooler = watch(make_pooler, pair)
         wait_roles(pooler, pair)
-        pid, = wait_until(lambda: probing(pair.primary), 5, "a probe")
+        pid = probe_of(pair.primary)
         pooler.databases["app_ro"] = pair.entry("target_session_attrs=prefer-standby")
         pooler.write_config()
         pooler.admin("RELOAD")
@@ -450,14 +485,12 @@ class TestLife:
     def test_set_changes_the_interval_and_the_user(self, make_pooler, pair):
         pooler = watch(make_pooler, pair, pgweir={"role_check_interval": "1h"})
         wait_roles(pooler, pair)
-        pid, = wait_until(lambda: probing(pair.primary), 5, "a probe")
+        pid = probe_of(pair.primary)
         pooler.admin("SET role_check_user = 'finder'")
-        wait_until(lambda: probing(pair.primary) not in ([], [pid]), 5, "another connection")
+        probe_of(pair.primary, "finder")
         pooler.admin("SET role_check_interval = '50ms'")
         pooler.admin("SET role_check_user = 'postgres'")
-        wait_until(lambda: pair.primary.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'postgres' AND "
-                                              "application_name = 'pgweir monitor'") >= 1, 5, "the user again")
-        pid, = wait_until(lambda: probing(pair.primary), 5, "a probe")
+        pid = probe_of(pair.primary)
         wait_probes(pair.primary, pid)
         with pytest.raises(WireError):
             pooler.admin("SET role_check_user = ''")
@@ -468,7 +501,7 @@ class TestLife:
         wait_roles(pooler, pair)
         pooler.restart_online()
         wait_until(lambda: pooler.log().count("primary is") == 2, 5, "the new process watches")
-        wait_until(lambda: len(probing(pair.primary)) == 1, 5, "the old one does not")
+        probe_of(pair.primary)
 
     def test_the_end_does_not_wait_for_a_host(self, make_pooler, pair):
         pooler = watch(make_pooler, pair, pgweir={"role_check_timeout": "1h"})

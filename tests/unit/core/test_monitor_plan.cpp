@@ -125,3 +125,60 @@ TEST_CASE("addresses of Patroni") {
     CHECK(parse_patroni_url(text).has_error());
   }
 }
+
+TEST_CASE("hosts by Patroni take the place of those in the file") {
+  const std::string tail = "[pgbouncer]\nauth_user=u\n[pgweir]\npatroni_urls=http://h\n";
+  const auto before = std::make_shared<const Config>(
+      good("[databases]\na = host=s read_write_split=1 host_source=patroni\nb = host=s read_write_split=1\n* = host=s "
+           "target_session_attrs=primary host_source=patroni\n" +
+           tail));
+  Settings settings;
+  settings.config = before;
+  CHECK(make_monitor_plan(settings).patroni_is_source);
+  CHECK(with_patroni_hosts(before, {}) == before);
+  const std::vector<HostPort> hosts{{"h", 1}, {"i", 2}};
+  const auto after = with_patroni_hosts(before, hosts);
+  CHECK(after->databases.at("a").hosts == hosts);
+  CHECK(after->databases.at("b").hosts == std::vector<HostPort>{{"s", 5432}});
+  CHECK(after->fallback->hosts == hosts);
+  CHECK(with_patroni_hosts(after, hosts) == after);
+  CHECK(diff(*before, *after).changed_databases == std::vector<std::string>{"*", "a"});
+  settings.config = std::make_shared<const Config>(good("[databases]\nb = host=s read_write_split=1\n" + tail));
+  CHECK_FALSE(make_monitor_plan(settings).patroni_is_source);
+}
+
+TEST_CASE("hosts by Patroni need Patroni, and somebody who asks for roles") {
+  const std::string wanted =
+      "main.ini:2: a: host_source: patroni expects patroni_urls in [pgweir], and read_write_split or "
+      "target_session_attrs "
+      "here\n";
+  CHECK(problems_of("[databases]\na = host=s read_write_split=1 host_source=patroni user=u\n[pgbouncer]\n") == wanted);
+  CHECK(problems_of("[databases]\na = host=s host_source=patroni\n[pgbouncer]\n[pgweir]\npatroni_urls=http://h\n") ==
+        wanted);
+  CHECK(problems_of("[databases]\na = host=s host_source=list\n[pgbouncer]\n").empty());
+  CHECK(problems_of("[databases]\na = host=s host_source=etcd\n[pgbouncer]\n").find("expected one of list, patroni") !=
+        std::string::npos);
+}
+
+TEST_CASE("members of Patroni's cluster that go stay until a reload") {
+  const auto member = [](const char* name, int port) { return PatroniMember{name, {"h", port}, "replica", "running"}; };
+  const auto ports = [](const PatroniHosts& hosts) {
+    std::vector<int> result;
+    for (const HostPort& host : hosts.hosts()) result.push_back(host.port);
+    return result;
+  };
+  PatroniHosts hosts;
+  CHECK_FALSE(hosts.update({}));
+  CHECK(hosts.update({member("b", 2), member("a", 1)}));
+  CHECK(ports(hosts) == std::vector{1, 2});
+  CHECK_FALSE(hosts.update({member("b", 2)}));
+  CHECK(ports(hosts) == std::vector{1, 2});
+  CHECK(hosts.update({member("b", 2), member("c", 3)}));
+  CHECK(ports(hosts) == std::vector{1, 2, 3});
+  CHECK(hosts.update({member("b", 4), member("c", 3)}));  // it has moved
+  CHECK(ports(hosts) == std::vector{1, 4, 3});
+  CHECK_FALSE(hosts.update({member("b", 4), member("z", 3)}));  // it has another name, the last one anyway
+  CHECK(ports(hosts) == std::vector{1, 4, 3});
+  hosts.forget();
+  CHECK(ports(hosts) == std::vector{4, 3});
+}
