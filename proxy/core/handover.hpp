@@ -21,7 +21,7 @@ class ServerSession;
 class WorkerCore;
 
 /// Number of the format of `state`. Another one is ignored, and the socket taken over by its other columns.
-inline constexpr std::uint32_t kHandoverFormat = 1;
+inline constexpr std::uint32_t kHandoverFormat = 2;
 
 /// What concerns the whole process: the `state` of its listening sockets.
 struct ProcessHandover {
@@ -47,6 +47,7 @@ struct Newcomer {
   FdRow row;
   std::unique_ptr<Port> port;
   PeerAddress address;
+  pool::ClientId id_before{};  ///< of a client whose state is known: its id in the other process
 };
 /// A client, a server, or both, linked with each other, for one worker.
 struct Newcomers {
