@@ -47,9 +47,6 @@ void ClientSession::transfer_route(protocol::StateArchive& archive) {
 
 void ClientSession::transfer(protocol::StateArchive& archive) {
   const protocol::TrackedNames& names = *core_->settings()->tracked;
-  pool::ClientId id = id_;
-  archive(id.index, id.generation);
-  if (archive.reading()) id_before_ = id;
   archive(in_query_, in_transaction_, sent_to_server_, stream_forward_, stream_left_);
   bool waited = waiting_ || waited_before_;
   archive(waited, notified_);

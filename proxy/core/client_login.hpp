@@ -105,7 +105,7 @@ class ClientLogin {
   [[nodiscard]] Choice ask_for_host_name();
   [[nodiscard]] bool take_rule(const HbaRule& rule);
   [[nodiscard]] bool choose_pam(const std::string& service, bool use_hostname);
-  [[nodiscard]] bool choose_ldap(const OptionValues& options);
+  [[nodiscard]] bool choose_ldap(const std::shared_ptr<const LdapSettings>& own);
   [[nodiscard]] bool refuse_auth_user();
   [[nodiscard]] bool demand_certificate();
   [[nodiscard]] bool check_certificate_name();
@@ -150,10 +150,10 @@ class ClientLogin {
   const char* unknown_user_text_ = "";               ///< what a method without a password says to an unknown user
   std::optional<CertificatePart> certificate_part_;  ///< set if the certificate's name must allow the user
   std::string certificate_map_;                      ///< of auth_ident_file; empty: the names must be equal
-  std::variant<PamQuestion, LdapSettings> judge_;    ///< who is asked, for the methods pam and ldap
-  std::string asked_password_;                       ///< while it is being judged
-  std::optional<std::string> host_name_;             ///< of the client, once it was needed; empty: none that counts
-  bool secret_known_ = false;                        ///< auth_query was asked: only the method is still open
+  std::variant<PamQuestion, std::shared_ptr<const LdapSettings>> judge_;  ///< who is asked, for pam and ldap
+  std::string asked_password_;                                            ///< while it is being judged
+  std::optional<std::string> host_name_;  ///< of the client, once it was needed; empty: none that counts
+  bool secret_known_ = false;             ///< auth_query was asked: only the method is still open
   bool console_admin_ = false;
   std::optional<HiddenResult> found_;  ///< by auth_query, looked at when its server has been given back
   std::string secret_;                 ///< as stored; of the login user

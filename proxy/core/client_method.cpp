@@ -51,7 +51,7 @@ ClientLogin::Choice ClientLogin::choose_method() {
     case AuthType::Pam:
       return made(refuse_auth_user() && choose_pam(kPamService, false));
     case AuthType::Ldap:
-      return made(refuse_auth_user() && choose_ldap({}));
+      return made(refuse_auth_user() && choose_ldap(nullptr));
     default:
       return Choice::Made;
   }
@@ -117,7 +117,7 @@ bool ClientLogin::take_rule(const HbaRule& rule) {
       break;
     }
     case HbaMethod::Ldap:
-      if (!choose_ldap(rule.options)) return false;
+      if (!choose_ldap(rule.ldap)) return false;
       break;
     case HbaMethod::Reject:
       fail("login rejected", "28000");
@@ -174,25 +174,15 @@ bool ClientLogin::choose_pam(const std::string& service, bool use_hostname) {
   return true;
 }
 
-/// The options were checked when they were read.
-bool ClientLogin::choose_ldap(const OptionValues& options) {
+/// `own`: the options of a rule; without them those of auth_ldap_options.
+bool ClientLogin::choose_ldap(const std::shared_ptr<const LdapSettings>& own) {
   method_ = AuthType::Ldap;
-  if (!options.empty()) {
-    std::vector<std::string> reasons;
-    judge_ = read_ldap_settings(options, reasons);
-    return true;
-  }
-  const auto& text = client_.core_->config().auth_ldap_options;
-  if (!text || text->empty()) {
+  const auto& settings = own ? own : client_.core_->settings()->ldap;
+  if (!settings) {
     fail("auth_ldap_options is null", "28000");
     return false;
   }
-  auto settings = parse_ldap_options(*text);
-  if (settings.has_error()) {
-    fail("LDAP authentication failed", "28000");
-    return false;
-  }
-  judge_ = std::move(*settings);
+  judge_ = settings;
   return true;
 }
 
@@ -206,7 +196,7 @@ void ClientLogin::ask_about_password(std::string_view password) {
   if (const auto* pam = std::get_if<PamQuestion>(&judge_)) {
     question.by = *pam;
   } else {
-    question.by = ldap_question(std::get<LdapSettings>(judge_), client_.user_);
+    question.by = ldap_question(*std::get<std::shared_ptr<const LdapSettings>>(judge_), client_.user_);
   }
   if (!core.host().check_password(client_.id_, std::move(question))) {
     core.log(LogLevel::Warning, client_.log_name() + "login refused: too many passwords wait to be checked");

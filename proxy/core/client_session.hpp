@@ -89,8 +89,6 @@ class ClientSession final : public Connection {
   }
   /// It has connected and said nothing yet.
   [[nodiscard]] bool silent() const;
-  /// Its id in the other process.
-  [[nodiscard]] pool::ClientId id_before() const { return id_before_; }
   /// Instead of transfer(), for one of whom no more than its names and parameters is known: it is idle.
   void begin_anew();
   /// Goes on, in `context`, as it did in the other process; `server` is the one it was linked to. Its buffers are
@@ -258,7 +256,6 @@ class ClientSession final : public Connection {
   static constexpr std::size_t kStatementsMax = 100'000;
 
   pool::ClientId id_;
-  pool::ClientId id_before_{};
   State state_ = State::Login;
   bool waiting_ = false;         ///< in the pool's queue
   bool waits_for_host_ = false;  ///< ... of a database none of whose hosts could be chosen

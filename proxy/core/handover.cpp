@@ -135,6 +135,8 @@ FdRow client_row(WorkerCore& core, ClientSession& client, bool with_state) {
   protocol::StateArchive archive = begin_state();
   Credentials known = client.context() != nullptr ? client.context()->credentials : Credentials();
   archive(known.password);
+  pool::ClientId id = client.id();
+  archive(id.index, id.generation);
   client.transfer(archive);
   row.state = archive.take();
   return row;
@@ -251,7 +253,8 @@ void read_columns(ClientSession& client, const FdRow& row, const protocol::Track
   client.parameters().tracked = std::move(set);
 }
 
-bool read_state(ClientSession& client, const FdRow& row, WorkerCore& core) {
+bool read_state(ClientSession& client, Newcomer& newcomer, WorkerCore& core) {
+  const FdRow& row = newcomer.row;
   auto archive = open_state(row.state);
   if (!archive) {
     read_columns(client, row, *core.settings()->tracked);
@@ -260,6 +263,7 @@ bool read_state(ClientSession& client, const FdRow& row, WorkerCore& core) {
   }
   Credentials known;
   (*archive)(known.password);
+  (*archive)(newcomer.id_before.index, newcomer.id_before.generation);
   client.transfer(*archive);
   if (known.password)
     core.share_credentials(client.database(), core.pool_user(client.database(), client.user()), known);
@@ -284,7 +288,7 @@ ClientSession* WorkerCore::add_newcomer(Newcomer& newcomer) {
   ClientSession& client = client_accepted(std::move(newcomer.port), std::move(newcomer.address));
   if (!row.database) return &client;  // it has not said a word yet
   client.set_names(row.database.value_or(""), row.user.value_or(""));
-  const bool understood = read_state(client, row, *this);
+  const bool understood = read_state(client, newcomer, *this);
   bool bound;
   {
     PoolLock pools(host_);
@@ -298,7 +302,7 @@ ClientSession* WorkerCore::add_newcomer(Newcomer& newcomer) {
   return nullptr;
 }
 
-ServerSession* WorkerCore::add_newcomer(Newcomer& newcomer, ClientSession* client) {
+ServerSession* WorkerCore::add_newcomer(Newcomer& newcomer, ClientSession* client, pool::ClientId client_before) {
   const FdRow& row = newcomer.row;
   PoolContext* context = context_of(row, *this, row.user.value_or(""));
   auto archive = open_state(row.state);
@@ -329,7 +333,7 @@ ServerSession* WorkerCore::add_newcomer(Newcomer& newcomer, ClientSession* clien
                              actions_);
   }
   ServerSession& server = *servers_.emplace(id, std::move(session)).first->second;
-  server.take_up(id, client, client != nullptr ? client->id_before() : pool::ClientId{});
+  server.take_up(id, client, client_before);
   return &server;
 }
 
@@ -351,7 +355,8 @@ void WorkerCore::take_over(Newcomers newcomers) {
     PoolLock pools(host_);
     pools->attach_client(client->id(), context->id, now_, actions_);
   }
-  ServerSession* server = newcomers.server ? add_newcomer(*newcomers.server, client) : nullptr;
+  const pool::ClientId client_before = client != nullptr ? newcomers.client->id_before : pool::ClientId{};
+  ServerSession* server = newcomers.server ? add_newcomer(*newcomers.server, client, client_before) : nullptr;
   if (client == nullptr) return;
   if (newcomers.server && server == nullptr) return client->fatal("server conn crashed?", sqlstate("08006"));
   client->take_up(*context, server);

@@ -47,6 +47,7 @@ struct Newcomer {
   FdRow row;
   std::unique_ptr<Port> port;
   PeerAddress address;
+  pool::ClientId id_before{};  ///< of a client whose state is known: its id in the other process
 };
 /// A client, a server, or both, linked with each other, for one worker.
 struct Newcomers {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <set>
 #include <span>
@@ -19,6 +20,8 @@
 #include "proxy/core/replication.hpp"
 
 namespace pgweir::core {
+
+struct LdapSettings;  // ldap_options.hpp
 
 enum class HbaType : std::uint8_t {
   Local,
@@ -69,6 +72,7 @@ struct HbaRule {
   std::string map;                 ///< for map_allows(); empty: the names must be equal
   /// ldap* and pam* as written, each at most once. Values may be secrets.
   std::vector<std::pair<std::string, std::string>> options;
+  std::shared_ptr<const LdapSettings> ldap;  ///< what the ldap* options mean; null if there are none
 };
 
 struct HbaRules {

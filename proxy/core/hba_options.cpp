@@ -94,14 +94,16 @@ void read_option(HbaRule& rule, std::string_view name, std::string_view value, R
 }
 
 // Without any option, auth_ldap_options applies.
-void check_ldap(const HbaRule& rule, Reasons& reasons) {
+void check_ldap(HbaRule& rule, Reasons& reasons) {
   if (rule.method != HbaMethod::Ldap || rule.options.empty()) return;
   std::size_t length = 0;
   for (const auto& [name, value] : rule.options) length += name.size() + value.size() + 2;
   if (length >= kMaxLdapOptions) {
     reasons.push_back(fmt::format("expected less than {} bytes of ldap options", kMaxLdapOptions));
   }
-  (void)read_ldap_settings(rule.options, reasons);
+  const std::size_t before = reasons.size();
+  auto settings = read_ldap_settings(rule.options, reasons);
+  if (reasons.size() == before) rule.ldap = std::make_shared<const LdapSettings>(std::move(settings));
 }
 
 }  // namespace

@@ -220,6 +220,13 @@ Parsed<LdapSettings> parse_ldap_options(std::string_view text) {
   return settings;
 }
 
+std::shared_ptr<const LdapSettings> shared_ldap_options(const std::optional<std::string>& text) {
+  if (!text || text->empty()) return nullptr;
+  auto parsed = parse_ldap_options(*text);
+  if (parsed.has_error()) return nullptr;
+  return std::make_shared<const LdapSettings>(std::move(*parsed));
+}
+
 LdapQuestion ldap_question(const LdapSettings& settings, std::string_view user) {
   LdapQuestion question;
   std::vector<std::string> servers = settings.servers;

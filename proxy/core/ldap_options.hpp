@@ -2,6 +2,8 @@
 // they mean together, and what a directory server is asked for a user. Nothing is asked here.
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -34,6 +36,9 @@ struct LdapSettings {
 
 /// The value of auth_ldap_options, in the form of the end of a line of pg_hba.conf. The reason repeats no secret.
 [[nodiscard]] Parsed<LdapSettings> parse_ldap_options(std::string_view text);
+
+/// The same for those who ask at each login; null if the setting says nothing, or was not checked when it was read.
+[[nodiscard]] std::shared_ptr<const LdapSettings> shared_ldap_options(const std::optional<std::string>& text);
 
 [[nodiscard]] LdapQuestion ldap_question(const LdapSettings& settings, std::string_view user);
 

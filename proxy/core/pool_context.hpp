@@ -16,6 +16,7 @@
 #include "proxy/core/hba_settings.hpp"
 #include "proxy/core/host_group.hpp"
 #include "proxy/core/latency.hpp"
+#include "proxy/core/ldap_options.hpp"
 #include "proxy/core/pool_stats.hpp"
 #include "proxy/core/port.hpp"
 
@@ -27,7 +28,8 @@ struct Settings {
   std::shared_ptr<const Config> config;
   std::shared_ptr<const std::map<std::string, std::string, std::less<>>> users;  ///< auth_file
   std::shared_ptr<const protocol::TrackedNames> tracked;
-  std::shared_ptr<const HbaSettings> hba;  ///< null unless auth_type is hba
+  std::shared_ptr<const HbaSettings> hba;    ///< null unless auth_type is hba
+  std::shared_ptr<const LdapSettings> ldap;  ///< auth_ldap_options; null if it says nothing
 };
 
 /// What is needed to log in to a server as a pool's user, found out at client logins.

@@ -213,7 +213,7 @@ class WorkerCore {
   };
 
   ClientSession* add_newcomer(Newcomer& newcomer);
-  ServerSession* add_newcomer(Newcomer& newcomer, ClientSession* client);
+  ServerSession* add_newcomer(Newcomer& newcomer, ClientSession* client, pool::ClientId client_before);
   void connect_timeout(pool::ServerId server, TimePoint due);
   void open_cancel(CancelConnection::Job job);
   void connect_cancel(CancelConnection& connection);

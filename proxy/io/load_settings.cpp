@@ -183,6 +183,7 @@ LoadedConfig change_settings(std::shared_ptr<const core::Config> config, const c
   const core::Config& before = *running.config;
   auto settings = std::make_shared<core::Settings>(running);
   settings->config = config;
+  settings->ldap = core::shared_ldap_options(config->auth_ldap_options);
   result.client_tls = client_tls;
   const bool other_type = config->auth_type != before.auth_type;
   if (config->auth_file != before.auth_file || other_type) load_users(*config, &running, *settings, result);
@@ -217,6 +218,7 @@ LoadedConfig load_settings(const std::string& path, const core::Settings* runnin
   if (!config) return result;
   auto settings = std::make_shared<core::Settings>();
   settings->config = config;
+  settings->ldap = core::shared_ldap_options(config->auth_ldap_options);
   settings->tracked = running != nullptr
                           ? running->tracked
                           : std::make_shared<const protocol::TrackedNames>(config->track_extra_parameters.items);

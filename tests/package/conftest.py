@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 
 import harness  # noqa: E402
-from machine import Machine, root_prefix  # noqa: E402
+from machine import Machine, NoMachine, root_prefix  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +53,10 @@ def machine(base):
     """A machine without pgweir. Skips where namespaces need a root that is not to be had."""
     if root_prefix() is None:
         pytest.skip("needs root, or a sudo that asks nothing")
-    one = Machine(pathlib.Path(tempfile.mkdtemp(prefix="m", dir=base)))
+    try:
+        one = Machine(pathlib.Path(tempfile.mkdtemp(prefix="m", dir=base)))
+    except NoMachine as reason:
+        pytest.skip(str(reason))
     yield one
     one.stop()
 

@@ -38,6 +38,10 @@ def root_prefix():
     return ["sudo", "-n"] if works else None
 
 
+class NoMachine(Exception):
+    """The system lets nobody make one, for instance inside a container."""
+
+
 class Machine:
     """`home` is an empty folder; what is under it is seen by this machine's processes only."""
 
@@ -50,7 +54,7 @@ class Machine:
                                          stderr=subprocess.STDOUT, text=True)
         line = self._unshare.stdout.readline()
         if line != "ready\n":
-            raise AssertionError(f"no machine: {line}{self._unshare.stdout.read()}")
+            raise NoMachine(f"no namespaces or no overlay here: {line}{self._unshare.stdout.read()}")
         self._holder = self._first_child()
         # A package of an earlier run, or of the user's, is no part of the tests; nor is a ban on starting services.
         self.run("dpkg --purge pgweir && rm -f /usr/sbin/policy-rc.d")

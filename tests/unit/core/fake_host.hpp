@@ -161,6 +161,7 @@ inline std::shared_ptr<const Settings> make_settings(const std::string& text, Us
                                                      const std::string& ident = {}) {
   auto settings = std::make_shared<Settings>();
   settings->config = std::make_shared<const Config>(good(text));
+  settings->ldap = shared_ldap_options(settings->config->auth_ldap_options);
   settings->users = std::make_shared<const Users>(std::move(users));
   settings->tracked = std::make_shared<const protocol::TrackedNames>(settings->config->track_extra_parameters.items);
   if (settings->config->auth_type == AuthType::Hba) {

@@ -42,12 +42,19 @@ TEST_CASE("a cancel for a running query", "[cancel]") {
   CHECK(c.key.pid == 7);
   CHECK(c.key.secret == "secret");
   CHECK(r.snap(r.p).cl_waiting_cancel_req == 1);
+  REQUIRE(r.m.cancel_snapshot(c.cancel));
+  CHECK_FALSE(r.m.cancel_snapshot(c.cancel)->sent);
+  CHECK(r.m.cancel_snapshot(c.cancel)->pool == r.p);
   CHECK(r.m.confirm_cancel(c.cancel));
   CHECK(r.m.confirm_cancel(c.cancel));
   CHECK(r.snap(r.p).cl_waiting_cancel_req == 0);
   CHECK(r.snap(r.p).cl_active_cancel_req == 1);
   CHECK(r.snap(r.p).sv_active_cancel == 1);
+  REQUIRE(r.m.cancel_snapshot(c.cancel));
+  CHECK(r.m.cancel_snapshot(c.cancel)->sent);
+  CHECK_FALSE(r.m.being_canceled(r.l.server));
   r.end(c, true);
+  CHECK_FALSE(r.m.cancel_snapshot(c.cancel));
   CHECK(r.m.totals().cancels == 0);
   r.release(r.l.server);
   CHECK(r.snap(r.p).sv_idle == 1);
@@ -162,6 +169,7 @@ TEST_CASE("a server with a cancel in flight is parked until it ends", "[cancel]"
   r.release(r.l.server);
   CHECK(r.out.empty());
   CHECK(r.snap(r.p).sv_being_canceled == 1);
+  CHECK(r.m.being_canceled(r.l.server));
   CHECK(r.begin().status == CancelStatus::NotFound);
   SECTION("delivered") {
     r.end(c1, true);
