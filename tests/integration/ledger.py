@@ -106,7 +106,8 @@ class Ledger:
         balances = direct.execute("SELECT id, balance FROM accounts ORDER BY id").fetchall()
         sums = dict(direct.execute("SELECT account, sum(amount) FROM transfers GROUP BY account").fetchall())
         lost = set(records.acknowledged) - set(found)
-        assert not lost, f"{len(lost)} acknowledged transfers are lost: {sorted(lost)[:5]}"
+        assert not lost, (f"{len(lost)} acknowledged transfers are lost:"
+                          f" {sorted((*records.acknowledged[token], token) for token in lost)[:9]}")
         twice = [token for token, times in found.items() if times != 1]
         assert not twice, f"applied more than once: {twice[:5]}"
         invented = set(found) - records.sent

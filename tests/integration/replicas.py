@@ -291,11 +291,31 @@ class Replicas:
             one.catch_up(self.primary)
 
     def set_synchronous(self, on=True):
-        """With it no commit is acknowledged before a standby has it on disk."""
+        """With it no commit is acknowledged before the standby has it on disk."""
         self.primary.set(synchronous_standby_names="*" if on else None)
         if on:
-            wait_until(lambda: self.primary.ask("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"), 10,
-                       "a standby is synchronous")
+            wait_until(self._commit_waits, 30, "commits wait for the standby")
+
+    def _commit_waits(self):
+        """Backends wait once the checkpointer has read the settings, which it does only when it has nothing else to do, and
+        no view tells. So one asks for what cannot be had while replay is paused."""
+        self.standby.pause_replay()
+        with self.primary.connect() as direct:
+            direct.execute("SET synchronous_commit = remote_apply")
+            connection = direct.pgconn
+            connection.send_query(b"SELECT pg_logical_emit_message(true, 'test', '')")
+
+            def outcome():
+                connection.consume_input()
+                if not connection.is_busy():
+                    return "done"
+                return self.primary.ask("SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'",
+                                        direct.info.backend_pid) and "waits"
+            seen = wait_until(outcome, 10, "the commit is done or waits")
+            self.standby.resume_replay()
+            while connection.get_result() is not None:
+                pass
+        return seen == "waits"
 
     def promote(self, host=None):
         """Promotes a standby, which is the primary from now on; what happens to the old one is the caller's affair.
