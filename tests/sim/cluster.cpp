@@ -252,7 +252,7 @@ void Cluster::stop(int index, Stop how) {
   prober_->host_stopped(index);
 }
 
-void Cluster::start(int index) {
+void Cluster::start(int index, Duration within) {
   ClusterHost& target = host(index);
   if (target.up) return;
   world_.trace(fmt::format("host {} starts as a {} on timeline {}", index, target.recovers ? "standby" : "primary",
@@ -265,7 +265,7 @@ void Cluster::start(int index) {
   } else {
     apply(target, target.log.size());
   }
-  world_.at(Duration(world_.rng().between(1, 50'000)), [this, index] {
+  world_.at(Duration(world_.rng().between(1, within.count())), [this, index] {
     ClusterHost& started = host(index);
     started.starting = false;
     plan_shipping(index);
@@ -348,7 +348,7 @@ void Cluster::follow_leader(int index) {
 }
 
 // A host that is down comes back as a standby of the leader, rewound to where their ways parted.
-void Cluster::rejoin(int index) {
+void Cluster::rejoin(int index, Duration starts_within) {
   ClusterHost& target = host(index);
   const ClusterHost& primary = host(leader_);
   const auto [mine, theirs] =
@@ -359,7 +359,7 @@ void Cluster::rejoin(int index) {
   target.waits_for_standby = target.to_be_given_up = false;
   target.timeline = target.log.empty() ? 1 : target.log.back().at.timeline;
   target.applied = std::min(target.applied, target.log.size());
-  start(index);
+  start(index, starts_within);
   follow_leader(index);
 }
 

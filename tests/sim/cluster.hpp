@@ -19,12 +19,15 @@
 #include <string>
 #include <vector>
 
+#include "pool/time.hpp"
 #include "router/host_tracker.hpp"
 #include "tests/sim/history.hpp"
 #include "tests/sim/register_sql.hpp"
 #include "tests/sim/rng.hpp"
 
 namespace pgweir::sim {
+
+using pool::Duration;
 
 class World;
 class Far;
@@ -158,7 +161,7 @@ class Cluster {
   // what may happen to a host
   enum class Stop { Crash, Fast };
   void stop(int index, Stop how);
-  void start(int index);
+  void start(int index, Duration within = std::chrono::milliseconds(50));
   void freeze(int index);
   void thaw(int index);
   void cut(int index);
@@ -166,7 +169,7 @@ class Cluster {
   void pause_replay(int index, bool on);
   void promote(int index);
   void follow_leader(int index);
-  void rejoin(int index);
+  void rejoin(int index, Duration starts_within = std::chrono::milliseconds(50));
   void write_something();
   void lose_standbys_later();
 
@@ -177,6 +180,8 @@ class Cluster {
   void later(std::function<void()> then);
   void bring_back(int old);
   void crash_leader();
+  void last_out(int old);
+  void demote();
   void disturb_leader(bool by_freezing);
   void disturb_standby();
   void lag();

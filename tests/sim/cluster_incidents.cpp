@@ -35,7 +35,7 @@ void Cluster::next_incident() {
 
 void Cluster::incident() {
   write_something();
-  switch (world_.rng().below(14)) {
+  switch (world_.rng().below(15)) {
     case 0:
     case 1:
       return crash_leader();
@@ -57,6 +57,8 @@ void Cluster::incident() {
     case 11:
       return switch_over_by_console();
     case 12:
+      return demote();
+    case 13:
       return plan_.synchronous ? split_brain() : promote_both();
     default:
       return split_brain();
@@ -124,10 +126,33 @@ void Cluster::bring_back(int old) {
 void Cluster::crash_leader() {
   const int old = leader_;
   stop(old, world_.rng().chance(70) ? Stop::Crash : Stop::Fast);
+  if (world_.rng().chance(20)) return last_out(old);
   later([this, old] {
     const auto next = candidate();
     if (next && world_.rng().chance(80)) promote(*next);
     later([this, old] { bring_back(old); });
+  });
+}
+
+// Nobody takes over, and it comes back when those who waited for it have given up.
+void Cluster::last_out(int old) {
+  constexpr Duration longest = std::chrono::seconds(5);
+  const Duration wait = world_.plan().settings->config->failover_wait_timeout;
+  const Duration out = std::min(wait, longest) + std::chrono::seconds(5);
+  world_.at(out, [this, old] { bring_back(old); });
+}
+
+// A standby is promoted, and the primary is a standby at once, before the proxy has noticed.
+void Cluster::demote() {
+  const int old = leader_;
+  stop_in_order(old);
+  const auto next = candidate();
+  if (!next) return bring_back(old);
+  world_.at(Duration(world_.rng().between(1, 2'000)), [this, old, index = *next] {
+    if (!host(index).serves()) return bring_back(old);
+    promote(index);
+    rejoin(old, Duration(world_.rng().between(1, 2'000)));
+    incident_over();
   });
 }
 

@@ -14,7 +14,7 @@ namespace pgweir::sim {
 namespace {
 
 /// What the network, buffers and other clients may cost beside the two waits.
-constexpr Duration kPatience = std::chrono::seconds(20);
+constexpr Duration kServerPatience = std::chrono::seconds(20);
 /// The same, of one that waits for nothing but a host.
 constexpr Duration kHostPatience = std::chrono::seconds(3);
 /// A read that has failed so often is not sent again.
@@ -304,6 +304,11 @@ void RegisterClient::check_value(const Read& read, const std::string& value, con
 
 // Of one read that fails on a standby before anything of its reply was there, the client never hears.
 void RegisterClient::check_conflict() const {
+  const bool sneaks = std::any_of(marks_.begin(), marks_.end(), [](const auto& one) { return one.front() == 'y'; });
+  if (sneaks && reference_.session.status() == 'I' && cluster_.history().times_sent(marks_.front()) > 1 &&
+      std::any_of(got_.begin(), got_.end(), [](const Message& one) { return one.type == 'E'; })) {
+    world_.fail(describe() + ": refused although it is known to write");
+  }
   if (!lone_read_ || !plan_.retries) return;
   if (got_.front().type != 'E' || sqlstate_in(got_.front().body) != "40001") return;
   if (cluster_.history().times_sent(marks_.front()) < kAttemptsMax) {
@@ -407,7 +412,7 @@ void RegisterClient::leave(bool terminate) {
 
 void RegisterClient::check_deadline() const {
   const bool waits = !done_ && link_ && (busy_ || !logged_in_) && !was_sent() && reference_.session.status() == 'I';
-  if (waits && world_.now() - since_ > plan_.host_wait + plan_.server_wait + kPatience) {
+  if (waits && world_.now() - since_ > plan_.host_wait + plan_.server_wait + kServerPatience) {
     world_.fail(describe() + ": waits for a server beyond its deadline");
   }
   // What writes is not held up by anything but the missing primary.

@@ -14,7 +14,7 @@ namespace {
 constexpr int kSneakyKey = 100;
 
 struct NamedStatement {
-  const char* name;
+  const char* prefix;
   const char* sql;
 };
 constexpr std::array<NamedStatement, 3> kNamed{{{"pr", "SELECT v, $2 FROM registers WHERE k = $1"},
@@ -258,10 +258,12 @@ void RegisterClient::add_prepared(std::string& bytes) {
   Rng& rng = world_.rng();
   const std::size_t which = writes() ? rng.below(kNamed.size()) : 0;
   const NamedStatement& statement = kNamed[which];
-  if (!reference_.session.has_statement(statement.name) && request_.find(statement.name) == std::string::npos) {
-    request_ += fmt::format(" P({},{})", statement.name, statement.sql);
-    protocol::append_parse(bytes, statement.name, statement.sql, {});
-    if (rng.chance(30)) protocol::append_describe(bytes, 'S', statement.name);
+  // Several names for each, so that new ones come again and again.
+  const std::string name = fmt::format("{}{}", statement.prefix, rng.below(4));
+  if (!reference_.session.has_statement(name) && request_.find(name) == std::string::npos) {
+    request_ += fmt::format(" P({},{})", name, statement.sql);
+    protocol::append_parse(bytes, name, statement.sql, {});
+    if (rng.chance(30)) protocol::append_describe(bytes, 'S', name);
   }
   const std::string key = fmt::format("{}", rng.between(1, plan_.keys));
   std::vector<std::string> values{key};
@@ -272,9 +274,9 @@ void RegisterClient::add_prepared(std::string& bytes) {
   } else {
     reads_.push_back({values[1], std::stoi(key), wish_ == Wish::Standby, own_.size()});
   }
-  request_ += fmt::format(" BE({};{};{})", statement.name, key, fmt::join(values.begin() + 1, values.end(), ","));
+  request_ += fmt::format(" BE({};{};{})", name, key, fmt::join(values.begin() + 1, values.end(), ","));
   const std::vector<std::optional<std::string_view>> bound(values.begin(), values.end());
-  protocol::append_bind_text(bytes, "", statement.name, bound);
+  protocol::append_bind_text(bytes, "", name, bound);
   if (rng.chance(50)) protocol::append_describe(bytes, 'P', "");
   protocol::append_execute(bytes, "", 0);
 }
