@@ -81,7 +81,10 @@ void HostTracker::probe_answered(HostId id, const ProbeAnswer& answer, TimePoint
   host.good_probes = std::min(host.good_probes + 1, kGoodProbes);
   host.says_primary = !answer.in_recovery;
   if (answer.in_recovery) host.barred_timeline = 0;
-  host.state.timeline = answer.timeline;
+  // Without a primary to stream from, a standby falls back to the timeline of its last restartpoint, which may lie
+  // before the switch. It would stop reads just when they can still be served; until it restarts it does not go back.
+  host.followed_timeline = answer.in_recovery ? std::max(host.followed_timeline, answer.timeline) : 0;
+  host.state.timeline = answer.in_recovery ? host.followed_timeline : answer.timeline;
   host.state.role = answer.in_recovery ? HostRole::Standby : HostRole::Primary;
   host.state.insert_lsn = answer.insert_lsn;
   host.state.replay_lsn = answer.replay_lsn;
@@ -107,6 +110,7 @@ void HostTracker::probe_failed(HostId id, ProbeFailure failure, TimePoint sent_a
   // Taking a primary out because it is full would stop the very clients that fill it. One that is not the primary any
   // more tells so on every connection, and whoever follows it is on a higher timeline.
   if (failure == ProbeFailure::Busy && host.state.health == HostHealth::Up) return publish(now);
+  host.followed_timeline = 0;
   if (host.state.health != HostHealth::Unknown) host.good_probes = 0;
   host.failures = std::min(host.failures + 1, policy_.failures_to_down);
   // A standby that fails to answer may come back at an earlier position: nothing is promised of it any more.
@@ -140,8 +144,10 @@ void HostTracker::witness(HostId id, Witness witness, TimePoint now) {
       if (host.state.role != HostRole::Primary) return;
       break;
     case Witness::ConnectionLost:
+      host.followed_timeline = 0;
       break;
     case Witness::CannotConnect:
+      host.followed_timeline = 0;
       host.says_primary = false;
       host.good_probes = 0;
       if (host.failure.empty()) host.failure = "refuses connections";

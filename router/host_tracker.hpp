@@ -95,7 +95,8 @@ class HostTracker {
   struct Host {
     HostState state;
     bool says_primary = false;
-    std::uint32_t barred_timeline = 0;  // it was fenced as a primary of this one
+    std::uint32_t barred_timeline = 0;    // it was fenced as a primary of this one
+    std::uint32_t followed_timeline = 0;  // the highest it told as a standby that surely did not restart meanwhile
     int failures = 0;
     bool suspect = false;
     TimePoint suspect_since = kLongAgo;

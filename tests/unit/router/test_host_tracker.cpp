@@ -356,6 +356,40 @@ TEST_CASE("a standby of another timeline is compared with nothing") {
   CHECK(rig.host(kC).takes_reads());
 }
 
+// What a standby answers without a primary is the timeline of its last restartpoint.
+TEST_CASE("a standby that has followed a timeline keeps it while its primary is lost") {
+  Rig rig;
+  rig.answer(kA, primary(2, 100));
+  rig.answer(kB, standby(2, 100));
+  REQUIRE(rig.host(kB).takes_reads());
+  rig.fail(kA);
+  rig.answer(kB, standby(1, 100));
+  CHECK(rig.host(kB).timeline == 2);
+  CHECK(rig.host(kB).takes_reads());
+
+  SECTION("but not over a restart, which may have put other data there") {
+    SECTION("that a probe has met") {
+      rig.fail(kB, ProbeFailure::Timeout);
+    }
+    SECTION("that broke a connection") {
+      rig.see(kB, Witness::ConnectionLost);
+    }
+    SECTION("that refused one") {
+      rig.see(kB, Witness::CannotConnect);
+    }
+    rig.answer(kB, standby(1, 100));
+    rig.answer(kB, standby(1, 100));
+    CHECK(rig.host(kB).timeline == 1);
+    CHECK(rig.host(kB).refusal == ReadRefusal::Timeline);
+  }
+  SECTION("nor when it was promoted meanwhile") {
+    rig.answer(kB, primary(3, 120));
+    CHECK(rig.host(kB).timeline == 3);
+    rig.answer(kB, standby(2, 100));
+    CHECK(rig.host(kB).timeline == 2);
+  }
+}
+
 TEST_CASE("the wire's contradictions lead to a probe at once") {
   Rig rig;
   rig.answer(kA, primary(1, 100));
