@@ -201,7 +201,8 @@ WorkerReport make_report(WorkerCore& core, ReportExtra extra) {
     if (const auto cancel = client->cancel_request()) fill_cancel(core, report.sockets.back(), *cancel);
   }
   for (const auto& [token, connection] : core.cancels()) {
-    if (!connection->sent() || connection->closed()) continue;
+    // One that interrupts a server being closed is nobody's request.
+    if (!connection->sent() || connection->closed() || !connection->job().cancel) continue;
     report.sockets.push_back(cancel_row(core, *connection));
     fill_cancel(core, report.sockets.back(), connection->job().cancel);
   }

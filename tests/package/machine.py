@@ -56,8 +56,10 @@ class Machine:
         if line != "ready\n":
             raise NoMachine(f"no namespaces or no overlay here: {line}{self._unshare.stdout.read()}")
         self._holder = self._first_child()
-        # A package of an earlier run, or of the user's, is no part of the tests; nor is a ban on starting services.
-        self.run("dpkg --purge pgweir && rm -f /usr/sbin/policy-rc.d")
+        # A package of an earlier run, or of the user's, is no part of the tests; nor is a ban on starting services. The
+        # index of manual pages would be made anew at each step.
+        self.run("rm -f /usr/sbin/policy-rc.d /var/lib/man-db/auto-update; "
+                 "! dpkg-query --show pgweir || dpkg --purge pgweir")
 
     def _first_child(self):
         """The process in the namespaces; with sudo there is one more between."""

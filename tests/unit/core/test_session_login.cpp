@@ -503,6 +503,35 @@ TEST_CASE("auth_query asks a server for the secret", "[session]") {
   }
 }
 
+TEST_CASE("auth_query runs with the server's own parameters", "[session]") {
+  World world(config_text("auth_user = u\ndefault_pool_size = 1\n"), {{"u", "pw"}});
+  const WirePtr own = world.client();
+  const WirePtr server = world.server;
+  world.feed(own, query("set timezone = 'CET'"));
+  world.feed(server, status("TimeZone", "CET") + complete("SET") + ready());
+  server->written.clear();
+  const WirePtr client = world.connect();
+  world.feed(client, World::startup({{"user", "looked"}, {"database", "db"}, {"TimeZone", "EST"}}));
+  CHECK(server->take() == query("SET TimeZone='UTC';"));
+  SECTION("then the query") {
+    world.feed(server, status("TimeZone", "UTC") + complete("SET") + ready());
+    CHECK(types(server->take()) == "PBDES");
+    CHECK_FALSE(client->closed);
+  }
+  SECTION("the server refuses them") {
+    world.feed(server, server_error("22023", "no") + ready());
+    CHECK(client->take() == fatal("08P01", "bouncer config error"));
+    CHECK(client->closed);
+    CHECK(world.host.pools.totals().idle_servers == 1);
+  }
+  SECTION("the client leaves meanwhile") {
+    world.hang_up(client);
+    world.feed(server, status("TimeZone", "UTC") + complete("SET") + ready());
+    CHECK(world.host.pools.totals().idle_servers == 1);
+    CHECK(server->take().empty());
+  }
+}
+
 TEST_CASE("messages sent along with the start-up packet wait for the welcome", "[session]") {
   World world;
   world.byte_by_byte = GENERATE(false, true);
