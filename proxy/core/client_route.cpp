@@ -521,9 +521,8 @@ void ClientSession::take_route_command(const router::RouteCommand& command) {
 // Done: the message was a command about pgweir.route that has been answered here. Hold: it will be when the replies
 // before it have come. NeedMore: it is no such command, or the server is to refuse it.
 ClientSession::Step ClientSession::answer_route_command(const protocol::FrameHeader& header, ByteView message) {
-  if (header.type != frontend::Query || header.total() > kRouteCommandMax || message.size() < header.total()) {
-    return Step::NeedMore;
-  }
+  if (header.type != frontend::Query || header.total() > kRouteCommandMax) return Step::NeedMore;
+  if (message.size() < header.total()) return Step::Hold;
   const auto query = protocol::parse_query(message.substr(protocol::kHeaderSize));
   const auto command = query ? router::find_route_command(query->sql) : std::nullopt;
   if (!command || waiting_) return Step::NeedMore;

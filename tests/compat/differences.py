@@ -43,7 +43,11 @@ CONSOLE_COLUMNS = [
         ),
         (("reserve_pool", INT),),
     ),
-    columns("POOLS", "1.24: load_balance_hosts", (("load_balance_hosts", TEXT),)),
+    columns(
+        "POOLS",
+        "1.24: load_balance_hosts; Console: the hosts of SHOW POOLS",
+        (("load_balance_hosts", TEXT), ("host", TEXT), ("port", INT), ("role", TEXT)),
+    ),
     columns(
         "USERS",
         "1.24: sizes, limits and connections of users",
@@ -56,7 +60,12 @@ CONSOLE_COLUMNS = [
             ("current_client_connections", INT),
         ),
     ),
-    *(columns(what, SOCKET_REASON, NEW_SOCKET_COLUMNS) for what in ("CLIENTS", "SERVERS", "SOCKETS", "ACTIVE_SOCKETS")),
+    *(columns(what, SOCKET_REASON, NEW_SOCKET_COLUMNS) for what in ("CLIENTS", "SOCKETS", "ACTIVE_SOCKETS")),
+    columns(
+        "SERVERS",
+        f"{SOCKET_REASON}; Console: the host and the role of SHOW SERVERS",
+        (*NEW_SOCKET_COLUMNS, ("host", TEXT), ("role", TEXT)),
+    ),
     columns(
         "STATS",
         STATISTICS_REASON,
