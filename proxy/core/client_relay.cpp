@@ -189,6 +189,7 @@ bool ClientSession::held_at_gate(char type) const {
 
 bool ClientSession::gated() const {
   if (server_ == nullptr || !route_ || !route_->begun || !context_->policy.read_write_split) return false;
+  if (PGWEIR_MUTANT(19)) return false;
   return route_->decision.role == HostRole::Standby || route_->is_read();
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "pool/mutation.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/message_type.hpp"
 #include "protocol/message_view.hpp"
@@ -204,7 +205,7 @@ RequestScan ClientSession::scan(ByteView in) {
     result.size = pos;
     // Nothing but Sync: any server will do.
     if (first) result.request.verdict = {StatementClass::Read, router::ClassReason::Empty};
-    if (result.request.verdict.cls != StatementClass::Read) result.repeatable = false;
+    if (result.request.verdict.cls != StatementClass::Read && !PGWEIR_MUTANT(18)) result.repeatable = false;
     return result;
   }
   if (in.size() >= kScanMax) result.status = RequestScan::Status::TooLong;
@@ -348,6 +349,7 @@ bool ClientSession::may_still_serve(const router::RouteDecision& decision) const
   const std::shared_ptr<const router::HostTable>& table = context_->group->table;
   if (decision.kind != RouteKind::Host || !table || route_->avoid_version == table->version) return false;
   if (route_->pool->host_id != decision.host) return false;  // the list has changed
+  if (PGWEIR_MUTANT(15)) return true;
   if (decision.role == HostRole::Primary) return table->primary == decision.host && !context_->group->writes_held;
   return table->host(decision.host).takes_reads();
 }
@@ -367,7 +369,8 @@ void ClientSession::acquire_again(PoolContext& target) {
 
 /// The deadline of a client for whom there is no host.
 TimePoint ClientSession::route_deadline() const {
-  return waiting_ && waits_for_host_ ? wait_start_ + core_->config().failover_wait_timeout : pool::kNever;
+  return waiting_ && waits_for_host_ && !PGWEIR_MUTANT(21) ? wait_start_ + core_->config().failover_wait_timeout
+                                                           : pool::kNever;
 }
 
 std::string ClientSession::no_host_text() const {
@@ -381,7 +384,7 @@ std::string ClientSession::no_host_text() const {
 // False if the server is not what it was chosen as: it goes, and the client waits until more is known of the host.
 bool ClientSession::accepts_role(ServerSession& server) {
   if (!route_ || route_->decision.kind != RouteKind::Host || server.role() == HostRole::Unknown) return true;
-  if (server.role() == route_->decision.role) return true;
+  if (server.role() == route_->decision.role || PGWEIR_MUTANT(16)) return true;
   core_->witness(server.context(),
                  server.role() == HostRole::Standby ? router::Witness::InHotStandby : router::Witness::NotInHotStandby);
   route_->avoid_version = context_->group->table->version;
@@ -391,7 +394,7 @@ bool ClientSession::accepts_role(ServerSession& server) {
 
 // What was known of the host when it was chosen may be over by the time the server is ready for the first message.
 bool ClientSession::still_chosen() {
-  if (!context_->routed() || may_still_serve(route_->decision)) return true;
+  if (!context_->routed() || may_still_serve(route_->decision) || PGWEIR_MUTANT(25)) return true;
   give_up_server(*server_);
   return false;
 }
@@ -427,6 +430,7 @@ router::Retry ClientSession::may_retry(router::FailureKind failure) const {
   failed.failure = failure;
   failed.role = route_->decision.role;
   failed.verdict = route_->request.verdict;
+  if (PGWEIR_MUTANT(18)) failed.verdict.cls = StatementClass::Read;
   failed.first_of_transaction = true;
   failed.attempts = route_->attempts;
   return router::may_retry(failed, context_->policy);
@@ -450,6 +454,7 @@ void ClientSession::prepare_retry(router::Retry retry) {
   ++context_->routes.retries;
   if (retry == router::Retry::OnPrimaryAndLearn) {
     ++context_->routes.learned;
+    if (PGWEIR_MUTANT(24)) return;
     for (const std::string& text : texts_of(route.kept)) core_->learn_write(*context_, text);
   } else if (retry == router::Retry::OnPrimary || route.decision.role == HostRole::Standby) {
     route.primary_only = true;
@@ -486,7 +491,7 @@ void ClientSession::send_again() {
   ClientRoute& route = *route_;
   route.again = route.guarded = route.begun = route.executed = false;
   segments_done_ = segment_;  // nothing of it is owed any more
-  if (statements_) {
+  if (statements_ && !PGWEIR_MUTANT(20)) {
     for (auto it = route.prepared.rbegin(); it != route.prepared.rend(); ++it) {
       statements_->undo_add(it->first, it->second);
     }
@@ -506,8 +511,8 @@ void ClientSession::note_write_end() {
   if (!route_ || context_->group == nullptr) return;
   if (!router::counts_as_write(route_->decision.role, route_->request.verdict)) return;
   const router::TimePoint now = router_time(core_->host().clock());
-  route_->session.own_writes.write_acknowledged(now);
-  context_->writes->write_acknowledged(now);
+  if (!PGWEIR_MUTANT(12)) route_->session.own_writes.write_acknowledged(now);
+  if (!PGWEIR_MUTANT(13)) context_->writes->write_acknowledged(now);
 }
 
 // ---- pgweir.route ----

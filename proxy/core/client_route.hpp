@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "pool/mutation.hpp"
 #include "protocol/wire.hpp"
 #include "router/router.hpp"
 
@@ -59,7 +60,8 @@ struct ClientRoute {
 
   [[nodiscard]] bool is_read() const { return !router::counts_as_write(router::HostRole::Primary, request.verdict); }
   void end_transaction() {
-    scanned = begun = executed = guarded = again = primary_only = false;
+    scanned = PGWEIR_MUTANT(23) && scanned;
+    begun = executed = guarded = again = primary_only = false;
     kept.clear();
     prepared.clear();
     repeatable_size = 0;

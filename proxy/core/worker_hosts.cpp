@@ -2,6 +2,7 @@
 // go, and clients that wait are sent elsewhere.
 #include <algorithm>
 
+#include "pool/mutation.hpp"
 #include "proxy/core/console.hpp"
 #include "proxy/core/worker_core.hpp"
 
@@ -99,6 +100,7 @@ void WorkerCore::set_host_table(const std::string& name, std::shared_ptr<const r
     const bool was_gone = known && (before->hosts[i].health == router::HostHealth::Down ||
                                     before->hosts[i].health == router::HostHealth::Fenced);
     const bool other_role = known && before->hosts[i].role != state.role && before->hosts[i].role != HostRole::Unknown;
+    if (PGWEIR_MUTANT(22)) continue;
     if (was_primary != (now.primary == host) || gone != was_gone || other_role) role_changed(group, host);
   }
   drop_lost_servers(group);
@@ -135,7 +137,7 @@ void WorkerCore::drop_lost_servers(HostGroup& group) {
     if (since == pool::kNever) continue;
     const bool may_go_on = table.hosts[place].health == router::HostHealth::Down && !table.primary &&
                            server->role() != HostRole::Standby && now_ - since < patience;
-    if (!may_go_on) lost.push_back(server.get());
+    if (!may_go_on && !PGWEIR_MUTANT(14)) lost.push_back(server.get());
   }
   for (ServerSession* server : lost) {
     if (!server->closed() && !server->ending()) server->lose_host();
