@@ -182,9 +182,11 @@ bool ClientSession::prepare_server(const protocol::FrameHeader& header, ByteView
 // On one server nothing follows a read of a routed database before its replies have come: the next transaction may
 // belong elsewhere.
 bool ClientSession::held_at_gate(char type) const {
-  if (!gated() || is_copy_type(type)) return false;
+  if (server_ == nullptr || !route_ || !route_->begun || is_copy_type(type)) return false;
   const protocol::ReplyLedger& ledger = server_->ledger();
-  return !ledger.idle() && !ledger.unsynced();
+  if (ledger.idle() || ledger.unsynced()) return false;
+  // Nor may another transaction begin on a host that is no longer what it was chosen as.
+  return gated() || !may_still_serve(route_->decision);
 }
 
 bool ClientSession::gated() const {
