@@ -250,6 +250,10 @@ PoolContext* WorkerCore::add_context(std::unique_ptr<PoolContext> context, const
     pools->set_user_limits(user, user_limits(config(), user));
   }
   PoolContext* result = context.get();
+  // What came by `*` is not in the list of catalogues that are read anyway.
+  if (result->catalog != nullptr && !result->catalog->knowledge && is_fallback(config(), entry)) {
+    host_.catalog_changed(result->group->name, result->dbname);
+  }
   if (result->host_name.empty()) context_by_name_.emplace(pool_key(database, user), result);
   contexts_.emplace(result->id, std::move(context));
   return result;

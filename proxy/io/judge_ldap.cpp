@@ -30,7 +30,7 @@ namespace {
 using Microseconds = std::chrono::microseconds;
 
 // For all that is asked about one password, and for connecting to one server.
-constexpr auto kPatience = std::chrono::seconds(10);
+constexpr auto kLibraryPatience = std::chrono::seconds(10);
 constexpr auto kConnectPatience = std::chrono::seconds(5);
 
 timeval as_timeval(Microseconds time) {
@@ -252,7 +252,7 @@ class Directory {
     return false;
   }
 
-  const pool::TimePoint end_ = monotonic_now() + kPatience;
+  const pool::TimePoint end_ = monotonic_now() + kLibraryPatience;
   Watchdog watchdog_;
   ldap_conncb callbacks_{};
   LDAP* handle_ = nullptr;
