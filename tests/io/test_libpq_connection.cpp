@@ -80,8 +80,8 @@ TEST_CASE("libpq: a message in another language has its code in the same place")
 }
 
 TEST_CASE("probe: the answer of a primary") {
-  const auto answer =
-      read_probe(row({"f", "3", "16/B374D848", nullptr, nullptr, nullptr, "7123456789012345678"}).get());
+  const auto answer = read_probe(
+      row({"f", "3", "16/B374D848", nullptr, nullptr, nullptr, "7123456789012345678", "8192", "16777216"}).get());
   REQUIRE(answer.has_value());
   CHECK_FALSE(answer->in_recovery);
   CHECK(answer->timeline == 3);
@@ -90,8 +90,17 @@ TEST_CASE("probe: the answer of a primary") {
   CHECK(answer->system_identifier == 7123456789012345678U);
 }
 
+TEST_CASE("probe: a position behind the header of a page is that of the record before it") {
+  const auto position = [](const char* text) {
+    return read_probe(row({"f", "1", text, nullptr, nullptr, nullptr, "1", "8192", "16777216"}).get())
+        ->insert_lsn.value;
+  };
+  CHECK(position("0/5000028") == 0x5000000);
+  CHECK(position("0/5002018") == 0x5002000);
+}
+
 TEST_CASE("probe: the answer of a standby") {
-  const auto answer = read_probe(row({"t", "1", nullptr, "0/20", "0/10", "1500", "-1"}).get());
+  const auto answer = read_probe(row({"t", "1", nullptr, "0/20", "0/10", "1500", "-1", "8192", "16777216"}).get());
   REQUIRE(answer.has_value());
   CHECK(answer->in_recovery);
   CHECK(answer->receive_lsn.value == 0x20);
@@ -99,18 +108,20 @@ TEST_CASE("probe: the answer of a standby") {
   CHECK(answer->replay_age == 1500ms);
   CHECK(answer->system_identifier == ~std::uint64_t{0});
   // It streams nothing, and nothing has been replayed since the start.
-  CHECK(read_probe(row({"t", "1", nullptr, nullptr, "0/10", nullptr, "1"}).get()).has_value());
+  CHECK(read_probe(row({"t", "1", nullptr, nullptr, "0/10", nullptr, "1", "8192", "16777216"}).get()).has_value());
 }
 
 TEST_CASE("probe: what is no answer is told") {
-  CHECK(refusal({"f", "1", "0/1", nullptr, nullptr, nullptr, "1"}) == "none");
-  CHECK(refusal({"f", "1"}) == "unexpected answer to the probe: not one row of seven columns");
-  CHECK(refusal({nullptr, "1", "0/1", nullptr, nullptr, nullptr, "1"}) == "unexpected answer to the probe: no role");
-  CHECK(refusal({"f", nullptr, "0/1", nullptr, nullptr, nullptr, "1"}) ==
+  CHECK(refusal({"f", "1", "0/1", nullptr, nullptr, nullptr, "1", "8192", "16777216"}) == "none");
+  CHECK(refusal({"f", "1", "8192", "16777216"}) == "unexpected answer to the probe: not one row of nine columns");
+  CHECK(refusal({nullptr, "1", "0/1", nullptr, nullptr, nullptr, "1", "8192", "16777216"}) ==
+        "unexpected answer to the probe: no role");
+  CHECK(refusal({"f", nullptr, "0/1", nullptr, nullptr, nullptr, "1", "8192", "16777216"}) ==
         "unexpected answer to the probe: no timeline");
-  CHECK(refusal({"f", "0", "0/1", nullptr, nullptr, nullptr, "1"}) == "unexpected answer to the probe: no timeline");
-  CHECK(refusal({"f", "1", "x", nullptr, nullptr, nullptr, "1"}) ==
+  CHECK(refusal({"f", "0", "0/1", nullptr, nullptr, nullptr, "1", "8192", "16777216"}) ==
+        "unexpected answer to the probe: no timeline");
+  CHECK(refusal({"f", "1", "x", nullptr, nullptr, nullptr, "1", "8192", "16777216"}) ==
         "unexpected answer to the probe: not a position: \"x\"");
-  CHECK(refusal({"f", "1", nullptr, nullptr, nullptr, nullptr, "1"}) ==
+  CHECK(refusal({"f", "1", nullptr, nullptr, nullptr, nullptr, "1", "8192", "16777216"}) ==
         "unexpected answer to the probe: a primary without a position");
 }

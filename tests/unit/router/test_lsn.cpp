@@ -28,3 +28,14 @@ TEST_CASE("positions are ordered, and distances are not negative") {
   CHECK(bytes_behind(Lsn{130}, Lsn{100}) == 0);
   CHECK(bytes_behind(*parse_lsn("0/FFFFFFFF"), *parse_lsn("1/0")) == 1);
 }
+
+TEST_CASE("an insert position at the start of a page is the end of the record before it") {
+  constexpr std::uint64_t kPage = 8192, kSegment = 16 << 20U;
+  CHECK(end_of_record(Lsn{kSegment * 3 + 40}, kPage, kSegment) == Lsn{kSegment * 3});
+  CHECK(end_of_record(Lsn{kSegment * 3 + kPage + 24}, kPage, kSegment) == Lsn{kSegment * 3 + kPage});
+  // 40 bytes into another page a record may end.
+  CHECK(end_of_record(Lsn{kPage + 40}, kPage, kSegment) == Lsn{kPage + 40});
+  CHECK(end_of_record(Lsn{kPage + 32}, kPage, kSegment) == Lsn{kPage + 32});
+  CHECK(end_of_record(Lsn{kPage}, kPage, kSegment) == Lsn{kPage});
+  CHECK(end_of_record(Lsn{24}, 0, 0) == Lsn{24});
+}
