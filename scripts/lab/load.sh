@@ -85,6 +85,7 @@ watch_connections() {
   local node
   while kill -0 "$1" 2>/dev/null; do
     for node in "${NODES[@]}"; do
+      node_lives "$node" || continue
       echo "$node $(sql "$node" "SELECT count(*) FROM pg_stat_activity WHERE datname = 'app' AND application_name = 'pgbench'
                                  AND backend_type = 'client backend'")"
     done
