@@ -146,7 +146,11 @@ void PoolManager::end_login_pause(PoolId pool, TimePoint now, Actions& out) {
   now = m.tick(now);
   PoolState* p = m.find_pool(pool);
   if (p == nullptr || !p->login_paused(now) || p->last_login_rejected) return;
-  p->retry_at = now;
+  p->retry_at = std::min(p->retry_at, std::max(now, p->failed_at + kReachablePause));
+  if (p->login_paused(now)) {
+    m.arm(*p, p->retry_at);
+    return;
+  }
   m.run_pool(*p, now, out);
   m.check_waits(out);
 }

@@ -182,6 +182,7 @@ void PoolManager::Impl::login_failed(PoolState& pool, CloseKind kind, std::strin
   pool.last_login_failed = true;
   pool.last_login_rejected = kind == CloseKind::LoginRejected;
   pool.last_error = message;
+  pool.failed_at = now;
   pool.retry_at = now + pool.settings.server_login_retry;
   if (kind == CloseKind::LoginRejected && pool.servers.usable() == 0) reject_waiters(pool, pool.queue, message, out);
 }

@@ -217,7 +217,8 @@ class PoolManager {
   /// What is idle, or still logging in, is closed, what is in use when it comes free. Nothing happens if that has been
   /// done for this `version`, a number that never falls, or a later one: several workers say the same.
   void recycle_pool(PoolId pool, std::uint64_t version, TimePoint now, Actions& out);
-  /// The server can be reached again: the pause after a failed login is over, unless the server itself refused us.
+  /// The server can be reached, others say: what is left of the pause after a failed login is cut to a moment, unless
+  /// the server itself refused us.
   void end_login_pause(PoolId pool, TimePoint now, Actions& out);
   /// `worker` keeps things of its own about the pool, and is asked to forget them (ForgetPool) before the id dies.
   void hold_pool(PoolId pool, WorkerId worker);

@@ -22,6 +22,9 @@ namespace pgweir::pool {
 /// connection is not called in a tight loop. PgBouncer looks at min_pool_size three times a second.
 inline constexpr Duration kMinPoolPause{333'000};
 
+/// A server that others say can be reached is called again no sooner than this after a login that failed.
+inline constexpr Duration kReachablePause{200'000};
+
 /// Cancel requests in flight of a pool without a size limit.
 inline constexpr std::uint32_t kUnlimitedPoolCancels = 100;
 
@@ -78,7 +81,8 @@ struct PoolState : DeadlineEntry {
   bool last_login_failed = false;
   bool last_login_rejected = false;  ///< by the server, in words
   std::string last_error;
-  TimePoint retry_at{};  ///< end of the pause after a failed login
+  TimePoint failed_at{};  ///< of the last login that failed
+  TimePoint retry_at{};   ///< end of the pause after a failed login
 
   bool closed_for_lifetime = false;  ///< last_lifetime_close is set
   TimePoint last_lifetime_close{};

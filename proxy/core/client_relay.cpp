@@ -101,6 +101,8 @@ std::size_t ClientSession::relay(ByteView in) {
       pos += message.size();
       continue;
     }
+    // Behind a complete answer the server has begun to say something else, for instance that it ends.
+    if (server_ != nullptr && server_->unread_size() > 0 && server_->between_transactions() && releases_server()) break;
     if (context_->routed()) {
       if (held_at_gate(header.type) || left_for_another(header.type)) break;
       const Step answered = answer_route_command(header, message);

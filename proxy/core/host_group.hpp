@@ -66,6 +66,7 @@ struct Catalog {
 /// One worker's copy of a group. Lives as long as the worker.
 struct HostGroup {
   std::string name;
+  std::shared_ptr<const router::HostTable> next_table;                    ///< came while all stood still
   std::shared_ptr<const router::HostTable> table;                         ///< null: nobody has been asked yet
   std::map<std::string, std::unique_ptr<Catalog>, std::less<>> catalogs;  ///< by the database's name on the servers
   std::vector<std::uint32_t> outstanding;                                 ///< of this worker: run or wait, by HostId

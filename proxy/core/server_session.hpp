@@ -142,6 +142,8 @@ class ServerSession final : public Connection {
   /// Where the times of this server's clients are counted: of this worker. Set once it has logged in.
   [[nodiscard]] HostRole role() const { return role_; }
   [[nodiscard]] Latencies* latencies() const { return latencies_; }
+  /// No transaction is open, and nothing is owed.
+  [[nodiscard]] bool between_transactions() const { return status_ == 'I' && ledger_.idle() && !copy_both_; }
   [[nodiscard]] bool testing() const { return testing_; }
   /// CopyData goes both ways: replication.
   [[nodiscard]] bool streaming() const { return copy_both_; }

@@ -231,6 +231,8 @@ class WorkerCore {
   Catalog& catalog_of(HostGroup& group, const std::string& dbname);
   PoolContext* add_context(std::unique_ptr<PoolContext> context, const DatabaseConfig& entry);
   void join_group(PoolContext& context);
+  /// All stood still, and goes on: what was heard of the hosts meanwhile takes effect.
+  void take_up_hosts();
   void role_changed(HostGroup& group, router::HostId host);
   void drop_lost_servers(HostGroup& group);
   void route_again(const HostGroup* group);

@@ -81,6 +81,10 @@ PoolContext* WorkerCore::context_named(const std::string& database, const std::s
 
 void WorkerCore::set_host_table(const std::string& name, std::shared_ptr<const router::HostTable> table) {
   HostGroup& group = host_group(name);
+  if (frozen_) {  // another process may have been told of every connection here: none may be touched
+    group.next_table = std::move(table);
+    return;
+  }
   const std::size_t hosts = table->hosts.size();
   group.outstanding.resize(hosts);
   group.down_since.resize(hosts, pool::kNever);
@@ -109,6 +113,13 @@ void WorkerCore::set_host_table(const std::string& name, std::shared_ptr<const r
     ClientSession* client = find_client(id);
     return client == nullptr || client->console() == nullptr || !client->console()->hosts_changed(name, group.table);
   });
+}
+
+void WorkerCore::take_up_hosts() {
+  for (auto& [name, group] : host_groups_) {
+    if (auto table = std::exchange(group.next_table, nullptr)) set_host_table(name, std::move(table));
+  }
+  route_again(nullptr);
 }
 
 // What is idle on the host, and what comes free there, does not serve on: what such a server says of its role was true
@@ -152,6 +163,7 @@ void WorkerCore::drop_lost_servers(HostGroup& group) {
 
 // Clients that wait are decided on anew; null: all of them.
 void WorkerCore::route_again(const HostGroup* group) {
+  if (frozen_) return;
   std::vector<ClientSession*> waiting;
   std::erase_if(routed_waiters_, [&](pool::ClientId id) {
     ClientSession* client = find_client(id);

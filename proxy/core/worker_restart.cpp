@@ -74,6 +74,7 @@ void WorkerCore::set_frozen(bool on) {
     if (client->state() != ClientSession::State::Console) each(*client);
   }
   for (const auto& [id, server] : servers_) each(*server);
+  if (!on) take_up_hosts();
 }
 
 void WorkerCore::forget_changed_over() {

@@ -99,7 +99,7 @@ def wait_roles(pooler, pair):
 def probing(cluster):
     """Process ids of the monitor's connections that probe; those that read a catalogue come and go."""
     return [row[0] for row in cluster.ask("SELECT pid FROM pg_stat_activity WHERE application_name = 'pgweir monitor'"
-                                          " AND query LIKE '%pg_is_in_recovery%'")]
+                                          " AND query LIKE '%pg_stat_wal_receiver%'")]
 
 
 def probe_of(cluster, user="postgres", but=None):

@@ -199,10 +199,11 @@ def test_the_probe_tells_role_timeline_and_positions(pair):
 
     standby.catch_up()
     for user in ("postgres", "alice"):
-        in_recovery, timeline, insert, receive, replay, age, system = ask(primary, user)
+        in_recovery, timeline, insert, receive, replay, age, system, *sizes = ask(primary, user)
         assert (in_recovery, timeline, receive, replay, age) == (False, 1, None, None, None) and "/" in insert
+        assert sizes == ["8192", 16 << 20]
         assert system == ask(standby, user)[6] != 0
-        in_recovery, timeline, insert, receive, replay, age, _ = ask(standby, user)
+        in_recovery, timeline, insert, receive, replay, age, *_ = ask(standby, user)
         assert (in_recovery, timeline, insert) == (True, 1, None) and "/" in receive and "/" in replay and age >= 0
     primary.stop("immediate")
     run(PG15_BIN / "pg_ctl", "promote", "-D", standby.data, "-w", "-t", "30")
