@@ -117,11 +117,11 @@ class Ledger:
             assert balance == expected, f"account {number}"
 
     def check_failures(self, began_before):
-        """Only transfers under way at the moment may have failed, of each client one, and only as they must; no read."""
+        """Only transfers under way at the moment may have failed, and only as they must; no read. Of one client there may be
+        two: connections break one after the other, and the next transfer may begin on one that is next."""
         self.check_errors()
         failed = self.records.failed_transfers
         assert all(one.began < began_before for one in failed), failed
-        assert len(failed) == len({one.client for one in failed}), failed
 
     def check_errors(self):
         """The part of it that holds for any number of lost hosts."""
