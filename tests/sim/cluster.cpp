@@ -98,6 +98,11 @@ Cluster::Connect Cluster::connect(int index) const {
   return Connect::Accepted;
 }
 
+void Cluster::proxy_restarted() {
+  history_.proxy_restarted();
+  prober_->begin_anew();
+}
+
 void Cluster::add_link(int index, const std::shared_ptr<Link>& link) {
   std::erase_if(connections_, [](const Connection& one) { return one.link.expired(); });
   connections_.push_back({link, index});
@@ -349,6 +354,9 @@ void Cluster::follow_leader(int index) {
 
 // A host that is down comes back as a standby of the leader, rewound to where their ways parted.
 void Cluster::rejoin(int index, Duration starts_within) {
+  // Another incident may have made it the leader, or started it.
+  if (index == leader_) return start(index, starts_within);
+  stop(index, Stop::Crash);
   ClusterHost& target = host(index);
   const ClusterHost& primary = host(leader_);
   const auto [mine, theirs] =

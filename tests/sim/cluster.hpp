@@ -133,6 +133,8 @@ class Cluster {
   /// What a probe's query says.
   [[nodiscard]] router::ProbeAnswer answer(int index) const;
 
+  /// Another process probes, and knows nothing yet.
+  void proxy_restarted();
   /// Incidents begin (cluster_incidents.cpp).
   void begin();
   /// Everything comes back, with one primary; the incident that is under way still takes its course.

@@ -143,6 +143,7 @@ ClusterDrawn draw_cluster(std::uint64_t seed) {
     drawn.clients.back().keys = keys;
     if (one_name) drawn.clients.back().server_database = "data";
   }
+  if (rng.chance(20)) drawn.plan.restarts = static_cast<int>(rng.between(1, 4));
   if (rng.chance(15)) drawn.plan.operations = static_cast<int>(rng.between(1, 20));
   auto settings = std::make_shared<core::Settings>();
   auto users = std::make_shared<std::map<std::string, std::string, std::less<>>>();
@@ -162,6 +163,7 @@ void run_cluster(World& world, const ClusterDrawn& drawn) {
     clients.back()->start();
   }
   world.operate(drawn.plan.operations);
+  world.restart(drawn.plan.restarts);
   std::uint64_t events = 0;
   const auto all_done = [&] {
     return std::all_of(clients.begin(), clients.end(), [](const auto& client) { return client->done(); });

@@ -53,12 +53,20 @@ void History::table_published(pool::WorkerId worker, const std::shared_ptr<const
 
 std::optional<pool::TimePoint> History::without_primary_since(pool::WorkerId worker) const {
   const auto it = without_primary_.find(worker);
-  if (world_.known_hosts(worker)->primary) return std::nullopt;
+  const auto known = world_.known_hosts(worker);
+  if (!known || known->primary) return std::nullopt;
   return it == without_primary_.end() ? std::nullopt : std::optional(it->second);
 }
 
 bool History::catalog_known() const {
   return catalogs_ >= world_.plan().workers;
+}
+
+void History::proxy_restarted() {
+  catalogs_ = 0;
+  highest_timeline_ = 0;
+  newest_table_ = 0;
+  without_primary_.clear();
 }
 
 int History::times_sent(const std::string& mark) const {
@@ -82,6 +90,8 @@ void History::sent(const Sent& what) {
 void History::check_allowed(const Sent& what, const std::string& value) const {
   if (to_be_refused_.contains(value)) return;
   const auto known = world_.known_hosts(what.worker);
+  const bool began_before = what.in_block || pinned_.contains(value);
+  if (!known && began_before) return;  // a process before this one knew them
   if (!known) world_.fail(value + " was sent to a server though no hosts are known");
   const router::HostTable& table = *known;
   const auto host = static_cast<router::HostId>(what.host);
@@ -89,8 +99,7 @@ void History::check_allowed(const Sent& what, const std::string& value) const {
     if (!what.told_hot_standby) return;
     world_.fail(fmt::format("{} was sent on a connection that says in_hot_standby, to host {}", value, what.host));
   }
-  const bool goes_on = (what.in_block || pinned_.contains(value)) && !table.primary &&
-                       table.host(host).health != router::HostHealth::Fenced;
+  const bool goes_on = began_before && !table.primary && table.host(host).health != router::HostHealth::Fenced;
   if (goes_on) return;
   world_.fail(fmt::format("{} was sent to host {}; the primary that worker {} knows is {}", value, what.host,
                           what.worker, table.primary ? static_cast<int>(*table.primary) : -1));

@@ -69,6 +69,8 @@ class History {
   };
   void sent(const Sent& what);
   void table_published(pool::WorkerId worker, const std::shared_ptr<const router::HostTable>& table);
+  /// What is known of hosts and catalogue is known no more.
+  void proxy_restarted();
   /// From now on, no client is to hear of what happens to the hosts.
   void set_quiet(bool on) { quiet_ = on; }
   [[nodiscard]] bool quiet() const { return quiet_; }

@@ -45,7 +45,9 @@ router::TimePoint Prober::now() const {
 
 void Prober::begin() {
   for (int host = 0; host < cluster_.size(); ++host) probe(host);
-  world_.at(Duration(world_.rng().between(1, 200'000)), [this] { read_catalog(); });
+  world_.at(Duration(world_.rng().between(1, 200'000)), [this, process = process_] {
+    if (process == process_) read_catalog();
+  });
 }
 
 void Prober::check_group(const std::string& group) const {
@@ -54,11 +56,13 @@ void Prober::check_group(const std::string& group) const {
 
 void Prober::witness(const std::string& group, router::HostId host, router::Witness witness) {
   check_group(group);
-  world_.at(Duration(world_.rng().between(1, world_.plan().mailbox_max.count())), [this, host, witness] {
-    world_.trace(fmt::format("witness {} of host {}", static_cast<int>(witness), static_cast<int>(host)));
-    tracker_.witness(host, witness, now());
-    told_something();
-  });
+  world_.at(Duration(world_.rng().between(1, world_.plan().mailbox_max.count())),
+            [this, host, witness, process = process_] {
+              if (process != process_) return;
+              world_.trace(fmt::format("witness {} of host {}", static_cast<int>(witness), static_cast<int>(host)));
+              tracker_.witness(host, witness, now());
+              told_something();
+            });
 }
 
 void Prober::catalog_changed(const std::string& group, const std::string& dbname) {
@@ -71,16 +75,22 @@ void Prober::catalog_changed(const std::string& group, const std::string& dbname
 void Prober::read_catalog() {
   catalog_ = router::CatalogKnowledge::build(register_catalog(), ++generation_, classifier_);
   for (pool::WorkerId worker = 0; worker < world_.plan().workers; ++worker) {
-    world_.tell(worker, [this, catalog = catalog_](core::WorkerCore& core) {
+    world_.tell(worker, [this, catalog = catalog_, process = process_](core::WorkerCore& core) {
+      if (process != process_) return;
       cluster_.history().catalog_published();
       for (const std::string& database : databases_) core.set_catalog(group_, database, catalog);
     });
   }
 }
 
-void Prober::tell_everything() {
-  told_something();
-  if (catalog_) read_catalog();
+void Prober::begin_anew() {
+  tracker_ = router::HostTracker(names_of(any_entry(world_)), policy_of(*world_.plan().settings->config));
+  ++process_;
+  for (Probe& probe : probes_) {
+    ++probe.number;  // answers to the old process find nobody
+    probe.under_way = probe.connected = false;
+  }
+  begin();
 }
 
 // ---- probes ----
@@ -169,7 +179,8 @@ void Prober::told_something() {
   }
   const auto table = tracker_.table();
   for (pool::WorkerId worker = 0; worker < world_.plan().workers; ++worker) {
-    world_.tell(worker, [this, table, worker](core::WorkerCore& core) {
+    world_.tell(worker, [this, table, worker, process = process_](core::WorkerCore& core) {
+      if (process != process_) return;
       cluster_.history().table_published(worker, table);
       core.set_host_table(group_, table);
     });

@@ -25,8 +25,8 @@ class Prober {
   void catalog_changed(const std::string& group, const std::string& dbname);
   /// Connections to it are broken.
   void host_stopped(int host);
-  /// Workers that are new know nothing.
-  void tell_everything();
+  /// Of another process.
+  void begin_anew();
   [[nodiscard]] const std::string& group() const { return group_; }
 
  private:
@@ -54,6 +54,7 @@ class Prober {
   std::vector<Probe> probes_;
   std::shared_ptr<const router::CatalogKnowledge> catalog_;
   std::uint64_t generation_ = 0;
+  int process_ = 0;  ///< counts restarts: what was under way to the old process is lost
 };
 
 }  // namespace pgweir::sim

@@ -100,6 +100,7 @@ void World::take_over(Handed& handed) {
   }
   trace(fmt::format("another process takes over {} sockets", rows.size()));
   start_process();
+  if (cluster_) cluster_->proxy_restarted();
   for (const auto& core : cores_) core->set_suspending(true);
   pools_->set_adopting(true, now_, cores_[0]->actions());
   std::map<int, core::FdRow*> servers;

@@ -171,6 +171,7 @@ void World::start_process() {
   manager.max_client_conn = 1000;
   cores_.clear();
   hosts_.clear();
+  shared_writes_.clear();
   pools_ = std::make_unique<pool::PoolManager>(manager);
   pools_armed_ = pool::kNever;
   armed_.assign(plan_.workers, pool::kNever);
