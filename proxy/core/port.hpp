@@ -158,8 +158,9 @@ class Host {
   }
   /// Somebody has changed the catalogue of `dbname` on the primary of the group: it is to be read again. Cheap.
   virtual void catalog_changed(const std::string& group, const std::string& dbname) { (void)group, (void)dbname; }
-  /// Of the database: the same object on every worker, for as long as the process lives. A Host of a single worker may
-  /// leave it to the worker to keep one.
+  /// Of the database: the same object on every worker, for as long as the process lives. It begins with a write at the
+  /// moment it is made: a process before this one may have acknowledged some. A Host of a single worker that comes
+  /// after nobody may leave it to the worker to keep one.
   [[nodiscard]] virtual std::shared_ptr<SharedWriteToken> shared_writes(const std::string& database) {
     (void)database;
     return std::make_shared<SharedWriteToken>();

@@ -124,7 +124,10 @@ void SimHost::catalog_changed(const std::string& group, const std::string& dbnam
 
 std::shared_ptr<core::SharedWriteToken> SimHost::shared_writes(const std::string& database) {
   auto& token = world_.shared_writes_[database];
-  if (!token) token = std::make_shared<core::SharedWriteToken>();
+  if (!token) {
+    token = std::make_shared<core::SharedWriteToken>();
+    token->write_acknowledged(core::router_time(world_.now()));
+  }
   return token;
 }
 
