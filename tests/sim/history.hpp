@@ -57,8 +57,8 @@ class History {
   explicit History(World& world, Cluster& cluster) : world_(world), cluster_(cluster) {}
 
   // ---- what the proxy does ----
-  /// It has written a whole message with these marks to a server of `host`. `in_block`: in a transaction block that
-  /// began there before.
+  /// It has written a whole message with these marks to a server of `host`. `in_block`: the message, or the transaction
+  /// block that it is in, began there before.
   struct Sent {
     char type = 0;
     pool::WorkerId worker = 0;

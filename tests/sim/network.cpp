@@ -85,6 +85,7 @@ void Link::deliver_to_proxy() {
 }
 
 std::size_t Link::write(std::span<const core::ByteView> pieces) {
+  world_.check_in_charge("writes to one");
   std::size_t total = 0;
   for (const core::ByteView piece : pieces) total += piece.size();
   if (half_closed_) world_.fail("wrote to a connection whose direction it had ended");
@@ -136,6 +137,7 @@ void Link::set_interest(bool read, bool write, bool hangup) {
 
 void Link::close() {
   if (proxy_closed_) return;
+  world_.check_in_charge("closes one");
   proxy_closed_ = true;
   session_ = nullptr;
   to_proxy_.clear();
@@ -201,6 +203,7 @@ std::string Backend::counted_as() const {
 
 // The checkers look at every whole message behind the start-up packets.
 void Backend::on_written(std::string_view bytes) {
+  bool began_before = !written_.empty();
   written_ += bytes;
   while (!written_startup_) {
     const protocol::FirstPacket packet = protocol::parse_first_packet(written_, 65535);
@@ -215,7 +218,7 @@ void Backend::on_written(std::string_view bytes) {
     sent.type = header.type;
     sent.worker = link_->worker();
     sent.host = *host_;
-    sent.in_block = !session_.idle();
+    sent.in_block = std::exchange(began_before, false) || !session_.idle() || session_.in_transaction();
     sent.told_hot_standby = session_.hot_standby_told();
     sent.marks = find_marks(std::string_view(written_).substr(5, header.body()));
     if (!sent.marks.empty()) world_.cluster()->history().sent(sent);

@@ -82,6 +82,8 @@ class PgSession {
   [[nodiscard]] bool idle() const {
     return status_ == 'I' && in_.empty() && !skip_ && !copy_ && !stream_ && !sleeping_;
   }
+  /// A transaction has begun, of whatever kind.
+  [[nodiscard]] bool in_transaction() const { return implicit_ || status_ != 'I'; }
   [[nodiscard]] char status() const { return status_; }
   [[nodiscard]] const std::string& running() const { return running_; }
   /// The next message, for people; empty if it is not complete.

@@ -86,14 +86,20 @@ void World::change_over(std::function<void()> then) {
     auto own = core::handover_rows(*core, true);
     std::move(own.begin(), own.end(), std::back_inserter(rows));
   }
+  handed_over_ = true;
   at(Duration(rng_.between(1, 3'000)), [this, handed, then = std::move(then)] {
     take_over(*handed);
     then();
   });
 }
 
+void World::check_in_charge(const char* what) const {
+  if (handed_over_) fail(fmt::format("a process whose connections are another's {}", what));
+}
+
 void World::take_over(Handed& handed) {
   auto& [links, rows] = handed;
+  handed_over_ = false;
   for (const auto& core : cores_) {
     core->forget_changed_over();
     if (!core->clients().empty() || !core->servers().empty()) fail("something at rest cannot change over");

@@ -77,6 +77,7 @@ void SimHost::unlock_pools() {
 }
 
 void SimHost::open_server(pool::ServerId server, const core::ServerTarget& target) {
+  world_.check_in_charge("opens one");
   ++world_.under_way_;
   world_.at(Duration(world_.rng().between(1, world_.plan().network_max.count() * 4)),
             [this, server, host = host_of(target)] { connect_server(server, host); });
@@ -186,6 +187,7 @@ void World::start_process() {
 }
 
 World::~World() {
+  handed_over_ = false;
   while (!events_.empty()) events_.pop();
   cores_.clear();
 }

@@ -304,6 +304,7 @@ class World {
     std::vector<core::FdRow> rows;
   };
   void change_over(std::function<void()> then);
+  void check_in_charge(const char* what) const;
   void take_over(Handed& handed);
   void accept(const std::shared_ptr<Link>& link);
   void accept_pending();
@@ -331,6 +332,7 @@ class World {
   std::uint32_t last_pid_ = 100;
   int last_link_ = 0;
   core::ProcessKeys keys_;
+  bool handed_over_ = false;                      ///< this process may not touch anything any more
   bool suspended_ = false;                        ///< new connections wait
   std::vector<std::shared_ptr<Link>> pending_{};  ///< those that do
   std::size_t under_way_ = 0;  ///< tasks between workers, and connects, also those that nobody waits for any more
