@@ -133,6 +133,10 @@ class ClientSession final : public Connection {
   [[nodiscard]] TimePoint waiting_since() const { return wait_start_; }
   [[nodiscard]] bool listed() const { return listed_; }
   void set_listed(bool on) { listed_ = on; }
+  /// Its transaction, which has begun, went where it is because that was the primary.
+  [[nodiscard]] bool chose_primary() const {
+    return route_ && route_->begun && route_->decision.role == HostRole::Primary;
+  }
   /// Decides again where it waits.
   void route_again();
   /// What it has sent may be sent again: its server tells it nothing until may_retry() has been asked, or end_guard().

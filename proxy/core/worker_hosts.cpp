@@ -145,7 +145,11 @@ void WorkerCore::drop_lost_servers(HostGroup& group) {
     if (context.group != &group || !context.host_id) continue;
     const auto place = static_cast<std::size_t>(*context.host_id);
     const TimePoint since = group.down_since[place];
-    if (since == pool::kNever) continue;
+    // Whatever else is known of its host: a transaction that chose it as the primary must not go on beside another one.
+    const bool deposed = table.primary && table.primary != context.host_id && server->client() != nullptr &&
+                         server->client()->chose_primary();
+    if (deposed) lost.push_back(server.get());
+    if (deposed || since == pool::kNever) continue;
     const bool may_go_on = table.hosts[place].health == router::HostHealth::Down && !table.primary &&
                            server->role() != HostRole::Standby && now_ - since < patience;
     if (!may_go_on && !PGWEIR_MUTANT(14)) lost.push_back(server.get());
