@@ -248,6 +248,12 @@ router::RouteDecision ClientSession::decide_route() const {
   if (route.primary_only) request.hint = router::RouteWish::Primary;
   router::RouteDecision decision = router::decide(request, route.session, *group.table, context_->policy,
                                                   context_->writes->token(), group.outstanding, core_->random());
+  if (decision.kind == RouteKind::Host && decision.host == route.avoid_host) {
+    // An answer that was on its way when the server was lost says nothing.
+    constexpr router::Duration kOnItsWay{10'000};
+    const router::HostState& host = group.table->host(decision.host);
+    if (host.last_probe <= route.avoid_since + kOnItsWay) decision.kind = RouteKind::Wait;
+  }
   const bool held = group.writes_held && decision.role == HostRole::Primary;
   if (held && decision.kind == RouteKind::Host) decision.kind = RouteKind::Wait;
   return decision;
@@ -458,8 +464,9 @@ void ClientSession::prepare_retry(router::Retry retry) {
     for (const std::string& text : texts_of(route.kept)) core_->learn_write(*context_, text);
   } else if (retry == router::Retry::OnPrimary || route.decision.role == HostRole::Standby) {
     route.primary_only = true;
-  } else if (context_->group->table) {
-    route.avoid_version = context_->group->table->version;
+  } else {
+    route.avoid_host = route.decision.host;
+    route.avoid_since = router_time(core_->now());
   }
 }
 

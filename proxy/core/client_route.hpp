@@ -53,10 +53,12 @@ struct ClientRoute {
   std::vector<std::pair<std::string, std::uint64_t>> prepared;  ///< names it has given, by serial, and confirmed
 
   // Of one that is being sent again.
-  int attempts = 0;                 ///< how often it has been sent
-  bool again = false;               ///< its bytes are to be looked at again when the server is gone
-  bool primary_only = false;        ///< no standby any more
-  std::uint64_t avoid_version = 0;  ///< the snapshot of the hosts that proved wrong: wait for another
+  int attempts = 0;                          ///< how often it has been sent
+  bool again = false;                        ///< its bytes are to be looked at again when the server is gone
+  bool primary_only = false;                 ///< no standby any more
+  std::optional<router::HostId> avoid_host;  ///< it lost its server there ...
+  router::TimePoint avoid_since{};           ///< ... at this time: wait until the host is known to have answered since
+  std::uint64_t avoid_version = 0;           ///< the snapshot of the hosts that proved wrong: wait for another
 
   [[nodiscard]] bool is_read() const { return !router::counts_as_write(router::HostRole::Primary, request.verdict); }
   void end_transaction() {
@@ -67,6 +69,7 @@ struct ClientRoute {
     repeatable_size = 0;
     attempts = 0;
     avoid_version = 0;
+    avoid_host.reset();
     local_wish.reset();
     pool = nullptr;
   }
