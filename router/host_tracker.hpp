@@ -51,6 +51,11 @@ enum class Witness : std::uint8_t {
   ReadOnlyError,    ///< 25006
 };
 
+/// What a server says that tells of itself that it is `role`, which is not Unknown.
+[[nodiscard]] constexpr Witness witness_of(HostRole role) {
+  return role == HostRole::Standby ? Witness::InHotStandby : Witness::NotInHotStandby;
+}
+
 struct HostEvent {
   enum class Kind : std::uint8_t {
     PrimaryIs,    ///< host became the one that takes writes

@@ -42,9 +42,7 @@ class WriteToken {
 /// Whether a transaction that ended must be taken for a write. `role` is that of the host it ran on.
 [[nodiscard]] inline bool counts_as_write(HostRole role, const Verdict& first_statement) {
   if (role == HostRole::Standby) return false;
-  if (first_statement.cls == StatementClass::Read) return false;
-  return first_statement.cls != StatementClass::TransactionControl ||
-         first_statement.transaction != TransactionKind::Begin || first_statement.mode != AccessMode::ReadOnly;
+  return first_statement.cls != StatementClass::Read && !begins_read_only(first_statement);
 }
 
 }  // namespace pgweir::router

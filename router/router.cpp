@@ -72,11 +72,6 @@ class StandbyChoice {
   bool any_takes_reads_ = false;
 };
 
-bool begins_read_only(const Verdict& verdict) {
-  return verdict.cls == StatementClass::TransactionControl && verdict.transaction == TransactionKind::Begin &&
-         verdict.mode == AccessMode::ReadOnly;
-}
-
 }  // namespace
 
 std::optional<TargetSessionAttrs> parse_target_session_attrs(std::string_view word) {

@@ -83,6 +83,12 @@ struct Verdict {
   friend bool operator==(const Verdict&, const Verdict&) = default;
 };
 
+/// BEGIN READ ONLY, of a kind that a standby can take.
+[[nodiscard]] inline bool begins_read_only(const Verdict& verdict) {
+  return verdict.cls == StatementClass::TransactionControl && verdict.transaction == TransactionKind::Begin &&
+         verdict.mode == AccessMode::ReadOnly;
+}
+
 /// Names for logs and the console, as `read`, `row_lock`.
 [[nodiscard]] std::string_view class_name(StatementClass cls);
 [[nodiscard]] std::string_view reason_name(ClassReason reason);

@@ -169,16 +169,7 @@ void ClientLogin::request_server(PoolContext& pool) {
   wanted_ = &pool;
   client_.wait_start_ = core.now();
   client_.wait_timeout_ = effective_query_wait_timeout(core.config(), *pool.entry, client_.user_);
-  PoolContext& target = pool_to_ask();
-  client_.enter_pool(target);
-  pool::AcquireResult result;
-  std::string error;
-  {
-    PoolLock pools(core.host());
-    result = pools->acquire(client_.id_, target.id, core.now(), core.actions());
-    if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(target.id);
-  }
-  (void)client_.acquired(result, error);
+  (void)client_.ask_pool(pool_to_ask(), false);
 }
 
 void ClientLogin::granted(ServerSession& server) {
@@ -470,11 +461,7 @@ void ClientLogin::prepare_welcome() {
 void ClientLogin::retry_welcome(const PoolContext& pool) {
   if (step_ != Step::Welcome || client_.replication_ || wanted_ != &pool) return;
   if (!pool.report || !parameters_known()) return;
-  {
-    PoolLock pools(client_.core_->host());
-    pools->stop_waiting(client_.id_, client_.core_->now(), client_.core_->actions());
-  }
-  client_.waiting_ = false;
+  client_.stop_waiting();
   welcome();
 }
 

@@ -29,11 +29,7 @@ void ClientLogin::route_again() {
     asked_ = before;
     return;
   }
-  {
-    PoolLock pools(client_.core_->host());
-    pools->stop_waiting(client_.id_, client_.core_->now(), client_.core_->actions());
-  }
-  client_.waiting_ = false;
+  client_.stop_waiting();
   client_.acquire_again(*asked_);
 }
 

@@ -221,17 +221,31 @@ bool ClientSession::acquire(PoolContext& target) {
     wait_start_ = core_->now();
     notified_ = false;
   }
+  if (!waits_on) count_query_start();
+  return ask_pool(target, waits_on);
+}
+
+// True if a server is there and messages may go to it at once. `again`: it has waited since wait_start_ and keeps its
+// place.
+bool ClientSession::ask_pool(PoolContext& target, bool again) {
   enter_pool(target);
   pool::AcquireResult result;
   std::string error;
   {
     PoolLock pools(core_->host());
-    result = waits_on ? pools->acquire_again(id_, target.id, wait_start_, core_->now(), core_->actions())
-                      : pools->acquire(id_, target.id, core_->now(), core_->actions());
+    result = again ? pools->acquire_again(id_, target.id, wait_start_, core_->now(), core_->actions())
+                   : pools->acquire(id_, target.id, core_->now(), core_->actions());
     if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(target.id);
   }
-  if (!waits_on) count_query_start();
   return acquired(result, error);
+}
+
+void ClientSession::stop_waiting() {
+  {
+    PoolLock pools(core_->host());
+    pools->stop_waiting(id_, core_->now(), core_->actions());
+  }
+  waiting_ = false;
 }
 
 bool ClientSession::acquired(const pool::AcquireResult& result, const std::string& error) {

@@ -29,11 +29,6 @@ constexpr std::size_t kScanMax = 32768;
 /// No statement that sets pgweir.route is longer.
 constexpr std::size_t kRouteCommandMax = 256;
 
-bool begins_read_only(const Verdict& verdict) {
-  return verdict.cls == StatementClass::TransactionControl && verdict.transaction == router::TransactionKind::Begin &&
-         verdict.mode == router::AccessMode::ReadOnly;
-}
-
 /// The verdict on statements that run one after another in one transaction.
 Verdict joined(const Verdict& first, const Verdict& next) {
   if (begins_read_only(first)) {
@@ -337,17 +332,14 @@ void ClientSession::route_again() {
   if (context_->routed()) {
     if (!route_) begin_routing();
     if (route_->pool != nullptr && may_still_serve(route_->decision)) return;  // it keeps its place
-    route_->scanned = false;                                                   // more may be known of its statements
+    // More may be known of its statements.
+    route_->scanned = false;
     target = choose_pool(unread());
     if (target == nullptr || target == route_->pool) return;
   } else if (!route_ || route_->pool == nullptr || route_->pool == context_) {
     return;
   }
-  {
-    PoolLock pools(core_->host());
-    pools->stop_waiting(id_, core_->now(), core_->actions());
-  }
-  waiting_ = false;
+  stop_waiting();
   acquire_again(*target);
 }
 
@@ -362,15 +354,7 @@ bool ClientSession::may_still_serve(const router::RouteDecision& decision) const
 
 // Keeps its place among those who wait.
 void ClientSession::acquire_again(PoolContext& target) {
-  enter_pool(target);
-  pool::AcquireResult result;
-  std::string error;
-  {
-    PoolLock pools(core_->host());
-    result = pools->acquire_again(id_, target.id, wait_start_, core_->now(), core_->actions());
-    if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(target.id);
-  }
-  if (acquired(result, error)) core_->wake(*this);
+  if (ask_pool(target, true)) core_->wake(*this);
 }
 
 /// The deadline of a client for whom there is no host.
@@ -391,8 +375,7 @@ std::string ClientSession::no_host_text() const {
 bool ClientSession::accepts_role(ServerSession& server) {
   if (!route_ || route_->decision.kind != RouteKind::Host || server.role() == HostRole::Unknown) return true;
   if (server.role() == route_->decision.role || PGWEIR_MUTANT(16)) return true;
-  core_->witness(server.context(),
-                 server.role() == HostRole::Standby ? router::Witness::InHotStandby : router::Witness::NotInHotStandby);
+  core_->witness(server.context(), router::witness_of(server.role()));
   route_->avoid_version = context_->group->table->version;
   give_up_server(server);
   return false;
@@ -513,7 +496,6 @@ void ClientSession::send_again() {
 
 // ---- writes ----
 
-// `over`: ReadyForQuery said that no transaction is open.
 void ClientSession::note_write_end() {
   if (!route_ || context_->group == nullptr) return;
   if (!router::counts_as_write(route_->decision.role, route_->request.verdict)) return;

@@ -258,11 +258,7 @@ void ClientSession::on_cancel_while_waiting() {
     return;
   }
   if (state_ != State::Ready || !waiting_) return;
-  {
-    PoolLock pools(core_->host());
-    pools->stop_waiting(id_, core_->now(), core_->actions());
-  }
-  waiting_ = false;
+  stop_waiting();
   cancel_pending_ = true;
   if (route_) {
     route_->end_transaction();

@@ -185,6 +185,8 @@ class ClientSession final : public Connection {
   void flush_to_server(OutBatch& out);
   bool prepare_server(const protocol::FrameHeader& header, ByteView rest, OutBatch& out);
   bool acquire(PoolContext& target);
+  bool ask_pool(PoolContext& target, bool again);
+  void stop_waiting();
   bool acquired(const pool::AcquireResult& result, const std::string& error);
   bool align();
   [[nodiscard]] bool gated() const;

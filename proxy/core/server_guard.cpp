@@ -1,7 +1,4 @@
-// Requests of routed databases that may be run again elsewhere as long as the client has seen nothing of the answer,
-// and servers that end without their client having to do with it.
-#include <utility>
-
+// Requests of routed databases that may be run again elsewhere as long as the client has seen nothing of the answer.
 #include "protocol/message_type.hpp"
 #include "protocol/message_view.hpp"
 #include "proxy/core/client_session.hpp"
@@ -72,15 +69,6 @@ void ServerSession::take_back_request() {
     ledger_.fail([this](protocol::ReplyEntry& entry) { undo(entry); });
     if (ledger_.size() == before) ledger_.drop_front();
   }
-}
-
-void ServerSession::end_between_transactions() {
-  hung_up_ = true;
-  if (client_->releases_server()) {
-    ClientSession* client = std::exchange(client_, nullptr);
-    client->on_server_released();
-  }
-  close("server conn crashed?");
 }
 
 }  // namespace pgweir::core

@@ -289,7 +289,8 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
     if (status_ != 'I' || client_->keeps_server()) return Step::Forward;
     // The client has had all it asked for, or has not asked yet: it has nothing to do with the end of this server.
     flush_to_client(out);
-    end_between_transactions();
+    hung_up_ = true;
+    close("server conn crashed?");
     return Step::Stop;
   }
   ReplyEntry& front = ledger_.front();

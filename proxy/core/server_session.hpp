@@ -185,7 +185,6 @@ class ServerSession final : public Connection {
   enum class Weighed { Undecided, Deliver, Retry, Lost };
   [[nodiscard]] Weighed weigh(ByteView in);
   void take_back_request();
-  void end_between_transactions();
   Step take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_reply(char type);
   Step unexpected(char type);

@@ -235,6 +235,7 @@ class WorkerCore {
   void take_up_hosts();
   void role_changed(HostGroup& group, router::HostId host);
   void drop_lost_servers(HostGroup& group);
+  void end_login_pauses(const HostGroup& group);
   void route_again(const HostGroup* group);
   /// Which of the database's hosts the next server of this context is opened on: an index, to be taken modulo.
   [[nodiscard]] std::size_t host_for_server(PoolContext& context);

@@ -108,6 +108,7 @@ void WorkerCore::set_host_table(const std::string& name, std::shared_ptr<const r
     if (was_primary != (now.primary == host) || gone != was_gone || other_role) role_changed(group, host);
   }
   drop_lost_servers(group);
+  end_login_pauses(group);
   route_again(&group);
   std::erase_if(watching_hosts_, [&](pool::ClientId id) {
     ClientSession* client = find_client(id);
@@ -123,7 +124,7 @@ void WorkerCore::take_up_hosts() {
 }
 
 // What is idle on the host, and what comes free there, does not serve on: what such a server says of its role was true
-// of the past. A host that can be reached again need not wait for the end of the pause that a failed login began.
+// of the past.
 void WorkerCore::role_changed(HostGroup& group, router::HostId host) {
   for (const auto& [id, context] : contexts_) {
     if (context->group != &group || context->host_id != host) continue;
@@ -139,7 +140,6 @@ void WorkerCore::drop_lost_servers(HostGroup& group) {
   const router::HostTable& table = *group.table;
   const Duration patience = config().failover_wait_timeout;
   std::vector<ServerSession*> lost;
-  std::vector<pool::PoolId> reachable;
   for (const auto& [id, server] : servers_) {
     const PoolContext& context = server->context();
     if (context.group != &group || !context.host_id) continue;
@@ -157,12 +157,16 @@ void WorkerCore::drop_lost_servers(HostGroup& group) {
   for (ServerSession* server : lost) {
     if (!server->closed() && !server->ending()) server->lose_host();
   }
+}
+
+// A host that can be reached need not wait for the end of the pause that a failed login began.
+void WorkerCore::end_login_pauses(const HostGroup& group) {
   for (const auto& [id, context] : contexts_) {
     if (context->group != &group || !context->host_id) continue;
-    if (table.host(*context->host_id).health == router::HostHealth::Up) reachable.push_back(id);
+    if (group.table->host(*context->host_id).health != router::HostHealth::Up) continue;
+    PoolLock pools(host_);
+    pools->end_login_pause(id, now_, actions_);
   }
-  PoolLock pools(host_);
-  for (const pool::PoolId pool : reachable) pools->end_login_pause(pool, now_, actions_);
 }
 
 // Clients that wait are decided on anew; null: all of them.
@@ -219,7 +223,7 @@ void WorkerCore::witness(const PoolContext& context, router::Witness witness) {
 void WorkerCore::note_role(const PoolContext& context, HostRole role) {
   if (role == HostRole::Unknown || context.group == nullptr || !context.host_id || !context.group->table) return;
   if (context.group->table->host(*context.host_id).role == role) return;
-  witness(context, role == HostRole::Standby ? router::Witness::InHotStandby : router::Witness::NotInHotStandby);
+  witness(context, router::witness_of(role));
 }
 
 std::string_view WorkerCore::role_of_host(const DatabaseConfig& database, const HostPort& host) const {
@@ -246,6 +250,7 @@ void WorkerCore::set_catalog(const std::string& group, const std::string& dbname
 
 void WorkerCore::learn_write(const PoolContext& context, const std::string& text) {
   for (pool::WorkerId worker = 0; worker < host_.worker_count(); ++worker) {
+    if (worker == id_) continue;
     host_.post(worker, [group = context.group->name, dbname = context.dbname, text](WorkerCore& there) {
       there.learned(group, dbname, text);
     });

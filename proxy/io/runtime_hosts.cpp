@@ -35,20 +35,15 @@ class AtomicWriteToken final : public core::SharedWriteToken {
 void Runtime::start_monitor() {
   HostMonitor::Outlets outlets;
   outlets.table = [this](const std::string& group, const std::shared_ptr<const router::HostTable>& table) {
-    for (const auto& worker : workers_) {
-      worker->post_function([&worker = *worker, group, table] {
-        worker.core().set_host_table(group, table);
-        worker.core().run_pending();
-      });
+    for (pool::WorkerId id = 0; id < worker_count_; ++id) {
+      workers_[0]->post(id, [group, table](core::WorkerCore& there) { there.set_host_table(group, table); });
     }
   };
   outlets.catalog = [this](const std::string& group, const std::string& dbname,
                            const std::shared_ptr<const router::CatalogKnowledge>& knowledge) {
-    for (const auto& worker : workers_) {
-      worker->post_function([&worker = *worker, group, dbname, knowledge] {
-        worker.core().set_catalog(group, dbname, knowledge);
-        worker.core().run_pending();
-      });
+    for (pool::WorkerId id = 0; id < worker_count_; ++id) {
+      workers_[0]->post(
+          id, [group, dbname, knowledge](core::WorkerCore& there) { there.set_catalog(group, dbname, knowledge); });
     }
   };
   outlets.lookup = [this](const std::string& name, boost::asio::io_context& context, Resolver::Callback reply) {

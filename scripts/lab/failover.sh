@@ -58,6 +58,15 @@ report_load() {
   reconcile
 }
 
+# What was under way on a lost host has an unknown outcome, which the client is told; everything else waits.
+check_lost_host() {
+  check "errors, writers" "$(figure writer_errors) (at most the $WRITERS that were under way)" \
+    at_most "$(figure writer_errors)" "$WRITERS"
+  check "errors, readers" "$(figure reader_errors)" [ "$(figure reader_errors)" = 0 ]
+  check "applied twice" "$TWICE writes" [ "$TWICE" = 0 ]
+  say "        acknowledged, but missing on $NEW: $MISSING (replication is asynchronous: the last ones may be lost)"
+}
+
 failover() {
   local began
   choose_nodes
@@ -73,12 +82,7 @@ failover() {
   say "   promoted $(figure promoted) s after the kill, first write $(figure first_write) s after it"
   check "first write" "$(figure first_write_after_promotion) s after the promotion (limit 1 s)" \
     less "$(figure first_write_after_promotion)" 1
-  # What was under way on the lost host has an unknown outcome, which the client is told; everything else waits.
-  check "errors, writers" "$(figure writer_errors) (at most the $WRITERS that were under way)" \
-    at_most "$(figure writer_errors)" "$WRITERS"
-  check "errors, readers" "$(figure reader_errors)" [ "$(figure reader_errors)" = 0 ]
-  check "applied twice" "$TWICE writes" [ "$TWICE" = 0 ]
-  say "        acknowledged, but missing on $NEW: $MISSING (replication is asynchronous: the last ones may be lost)"
+  check_lost_host
   create_standby "$OLD"
   settle
 }

@@ -126,11 +126,7 @@ patroni_failover() {
   check "in all" "$(figure first_write) s from the kill to the first write (limit 30 s)" less "$(figure first_write)" 30
   check "reads meanwhile" "longest time without one $(figure longest_read_gap) s (limit 1 s)" \
     less "$(figure longest_read_gap)" 1
-  check "errors, writers" "$(figure writer_errors) (at most the $WRITERS that were under way)" \
-    at_most "$(figure writer_errors)" "$WRITERS"
-  check "errors, readers" "$(figure reader_errors)" [ "$(figure reader_errors)" = 0 ]
-  check "applied twice" "$TWICE writes" [ "$TWICE" = 0 ]
-  say "        acknowledged, but missing on $NEW: $MISSING (replication is asynchronous: the last ones may be lost)"
+  check_lost_host
   step "Patroni on $OLD comes back, and makes it a standby"
   start_patroni "$OLD"
   await_node "$OLD" in_recovery "$OLD" t
