@@ -4,25 +4,37 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
-#include <boost/asio/post.hpp>
 #include <cerrno>
 #include <cstring>
-#include <optional>
 #include <utility>
 
 #include "proxy/io/listener.hpp"
 
 namespace pgweir::io {
 
-using boost::asio::posix::stream_descriptor;
-
 /// One connect() call until its callback.
-struct Connector::Attempt {
+struct Connector::Attempt final : EventHandler {
+  Attempt(Connector& owner, std::uint64_t number) : connector(owner), token(number) {}
+  Attempt(const Attempt&) = delete;
+  Attempt& operator=(const Attempt&) = delete;
+  ~Attempt() override {
+    if (const int fd = release(); fd >= 0) ::close(fd);
+    if (result.fd >= 0) ::close(result.fd);
+  }
+  /// The connecting socket, no longer watched.
+  int release() {
+    if (connecting >= 0) connector.events_.remove(connecting, this);
+    return std::exchange(connecting, -1);
+  }
+  void on_event(std::uint32_t) override { connector.on_writable(token); }  // Which destroys it.
+
+  Connector& connector;
+  std::uint64_t token;
   int port = 0;
   TcpSettings tcp;
   Callback callback;
-  std::optional<stream_descriptor> socket;  // From the start of the connect on.
-  ConnectResult result;                     // Address, and the outcome once it is known.
+  int connecting = -1;   // A socket whose connect is under way.
+  ConnectResult result;  // Address, and the outcome once it is known; owns its descriptor.
 };
 
 namespace {
@@ -67,19 +79,16 @@ ConnectResult lookup_failed(std::string detail) {
 
 }  // namespace
 
-Connector::Connector(boost::asio::io_context& context, NameLookup lookup)
-    : context_(context), lookup_(std::move(lookup)), alive_(std::make_shared<bool>(true)) {}
+Connector::Connector(EventSet& events, NameLookup lookup)
+    : events_(events), lookup_(std::move(lookup)), alive_(std::make_shared<bool>(true)) {}
 
 Connector::~Connector() {
   *alive_ = false;
-  for (auto& [token, attempt] : attempts_) {
-    if (attempt->result.fd >= 0) ::close(attempt->result.fd);
-  }
 }
 
 std::uint64_t Connector::connect(const std::string& host, int port, const TcpSettings& tcp, Callback callback) {
   const std::uint64_t token = ++last_token_;
-  auto attempt = std::make_unique<Attempt>();
+  auto attempt = std::make_unique<Attempt>(*this, token);
   attempt->port = port;
   attempt->tcp = tcp;
   attempt->callback = std::move(callback);
@@ -105,10 +114,7 @@ std::uint64_t Connector::connect(const std::string& host, int port, const TcpSet
 }
 
 void Connector::cancel(std::uint64_t token) {
-  const auto found = attempts_.find(token);
-  if (found == attempts_.end()) return;
-  if (found->second->result.fd >= 0) ::close(found->second->result.fd);
-  attempts_.erase(found);  // Closes a socket that is still connecting.
+  attempts_.erase(token);  // Closes its socket.
 }
 
 void Connector::on_resolved(std::uint64_t token, const ResolvedName& name) {
@@ -147,31 +153,27 @@ void Connector::start_connect(std::uint64_t token, const sockaddr_storage& addre
     finish_later(token, connect_failed(error));
     return;
   }
-  attempt.socket.emplace(context_, fd);
-  attempt.socket->async_wait(stream_descriptor::wait_write,
-                             [this, alive = alive_, token](const boost::system::error_code& error) {
-                               if (*alive) on_writable(token, error);
-                             });
+  if (!events_.add(fd, EPOLLOUT, &attempt)) {
+    const int error = errno;
+    ::close(fd);
+    finish_later(token, connect_failed(error));
+    return;
+  }
+  attempt.connecting = fd;
 }
 
-void Connector::on_writable(std::uint64_t token, const boost::system::error_code& error) {
-  const auto found = attempts_.find(token);
-  if (found == attempts_.end()) return;
-  Attempt& attempt = *found->second;
+void Connector::on_writable(std::uint64_t token) {
+  const int fd = attempts_.at(token)->release();
   int reason = 0;
   socklen_t length = sizeof reason;
-  if (error) {
-    reason = error.value();
-  } else if (::getsockopt(attempt.socket->native_handle(), SOL_SOCKET, SO_ERROR, &reason, &length) != 0) {
-    reason = errno;
-  }
+  if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &reason, &length) != 0) reason = errno;
   if (reason != 0) {
+    ::close(fd);
     finish(token, connect_failed(reason));
     return;
   }
   ConnectResult connected;
-  connected.fd = attempt.socket->release();
-  attempt.socket.reset();
+  connected.fd = fd;
   finish(token, std::move(connected));
 }
 
@@ -180,10 +182,13 @@ void Connector::finish_later(std::uint64_t token, ConnectResult result) {
   result.address = attempt.result.address;
   result.address_length = attempt.result.address_length;
   attempt.result = std::move(result);
-  boost::asio::post(context_, [this, alive = alive_, token] {
+  events_.defer([this, alive = alive_, token] {
     if (!*alive) return;
     const auto found = attempts_.find(token);
-    if (found != attempts_.end()) finish(token, std::move(found->second->result));
+    if (found == attempts_.end()) return;
+    ConnectResult outcome = std::move(found->second->result);
+    found->second->result = ConnectResult();
+    finish(token, std::move(outcome));
   });
 }
 
@@ -195,7 +200,6 @@ void Connector::finish(std::uint64_t token, ConnectResult result) {
     result.address = attempt->result.address;
     result.address_length = attempt->result.address_length;
   }
-  attempt->result.fd = -1;
   attempt->callback(std::move(result));
 }
 

@@ -4,14 +4,13 @@
 
 #include <sys/socket.h>
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 #include <unordered_map>
 
+#include "proxy/io/event_set.hpp"
 #include "proxy/io/resolver.hpp"
 #include "proxy/io/socket_options.hpp"
 
@@ -25,12 +24,12 @@ struct ConnectResult {
   socklen_t address_length = 0;
 };
 
-/// All calls and callbacks on the thread of the io_context.
+/// All calls and callbacks on the thread of the EventSet, the callbacks within its batches.
 class Connector {
  public:
   using Callback = std::function<void(ConnectResult)>;
 
-  Connector(boost::asio::io_context& context, NameLookup lookup);
+  Connector(EventSet& events, NameLookup lookup);
   Connector(const Connector&) = delete;
   Connector& operator=(const Connector&) = delete;
   /// Cancels everything.
@@ -49,15 +48,15 @@ class Connector {
   struct Attempt;
   void on_resolved(std::uint64_t token, const ResolvedName& name);
   void start_connect(std::uint64_t token, const sockaddr_storage& address, socklen_t length);
-  void on_writable(std::uint64_t token, const boost::system::error_code& error);
+  void on_writable(std::uint64_t token);
   void finish_later(std::uint64_t token, ConnectResult result);
   void finish(std::uint64_t token, ConnectResult result);
 
-  boost::asio::io_context& context_;
+  EventSet& events_;
   NameLookup lookup_;
   std::uint64_t last_token_ = 0;
   std::unordered_map<std::uint64_t, std::unique_ptr<Attempt>> attempts_;
-  std::shared_ptr<bool> alive_;  // A completion queued in the io_context may outlive the connector.
+  std::shared_ptr<bool> alive_;  // What it has deferred, or asked of the lookup, may outlive the connector.
 };
 
 }  // namespace pgweir::io

@@ -1,21 +1,26 @@
-// The epoll set of one worker: which sockets are watched and in which order their handlers run. It does not read or
-// write the sockets. Asio watches only the set's own descriptor, because its cost per operation is more than a pooler's
-// work per message; a batch of ready sockets costs one epoll_wait here, however many they are.
+// The loop of one worker: an epoll set of all its sockets, its timers, and what its handlers want done after the batch.
+// It decides in which order handlers run, and does not read or write the sockets. There is no Asio below it: a turn
+// through an io_context costs an epoll_ctl to watch this set again and an epoll_wait around the one in here, which for
+// a single client is 10 system calls per transaction instead of 6.
 #pragma once
 
 #include <sys/epoll.h>
 
 #include <array>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
+
+#include "proxy/io/unique_function.hpp"
 
 namespace pgweir::io {
 
-/// Something that owns a socket in an EventSet.
+class TimerQueue;
+
+/// Something that owns a descriptor in an EventSet.
 struct EventHandler {
   virtual ~EventHandler() = default;
   /// `epoll_events`: EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR… as epoll reported them. May add, modify and remove any
@@ -23,13 +28,14 @@ struct EventHandler {
   virtual void on_event(std::uint32_t epoll_events) = 0;
 };
 
-/// Level-triggered epoll set inside an io_context. Worker thread only; must not be destroyed from within a handler.
+/// Level-triggered epoll set. All calls on the thread that runs it; before it runs, on the one that made it.
 class EventSet {
  public:
   /// Throws std::system_error if the kernel gives no descriptor.
-  explicit EventSet(boost::asio::io_context& context);
+  EventSet();
   EventSet(const EventSet&) = delete;
   EventSet& operator=(const EventSet&) = delete;
+  /// Not from within a handler. What was deferred is destroyed without being run.
   ~EventSet();
 
   /// Starts watching. `handler` must live until `remove`. False: errno tells why (no memory, descriptor unknown).
@@ -41,28 +47,36 @@ class EventSet {
   /// the same handler come again with the next batch, the set being level-triggered). Call before closing `fd`.
   void remove(int fd, EventHandler* handler);
 
-  /// Begins dispatching. `before_batch` runs once per batch (the place to refresh a cached clock), `after_batch` after
-  /// its last handler. Either may be empty.
-  void start(std::function<void()> before_batch, std::function<void()> after_batch);
-  /// Ends dispatching, also from within a handler: the rest of the batch is not delivered.
+  /// Runs `function` after the handlers of the current batch, or soon if there is none; what it defers in turn waits
+  /// for the batch after.
+  void defer(UniqueFunction function) { deferred_.push_back(std::move(function)); }
+  [[nodiscard]] TimerQueue& timers() { return *timers_; }
+
+  /// `before_batch` runs once per batch (the place to refresh a cached clock), `after_batch` after its last handler.
+  /// Either may be empty.
+  void set_hooks(std::function<void()> before_batch, std::function<void()> after_batch);
+  /// Serves batches until stop().
+  void run();
+  /// Serves one batch, waiting for it as long as `patience`; a negative one waits without end. True: there was one.
+  bool run_once(std::chrono::milliseconds patience);
+  /// Ends run(); from within a handler the rest of the batch is not delivered.
   void stop();
 
  private:
   static constexpr int kBatch = 256;
-  static constexpr int kRounds = 4;
 
-  void arm();
-  void drain();
   void dispatch(int count);
+  void run_deferred();
 
-  boost::asio::posix::stream_descriptor epoll_;
+  int epoll_;
   std::function<void()> before_batch_;
   std::function<void()> after_batch_;
   std::array<epoll_event, kBatch> batch_;
   int batch_next_ = 0;
   int batch_count_ = 0;
   bool running_ = false;
-  std::shared_ptr<bool> alive_;  // A completion queued in the io_context may outlive the set.
+  std::vector<UniqueFunction> deferred_, running_deferred_;  // Both keep their capacity.
+  std::unique_ptr<TimerQueue> timers_;
 };
 
 }  // namespace pgweir::io

@@ -32,10 +32,10 @@ bool concerns_one_connection(int error) {
 
 }  // namespace
 
-Listener::Listener(boost::asio::io_context& context, ListenSocket socket, AcceptCallback on_accept)
-    : socket_(std::move(socket)),
-      descriptor_(context, socket_.fd()),
-      retry_timer_(context),
+Listener::Listener(EventSet& events, ListenSocket socket, AcceptCallback on_accept)
+    : events_(events),
+      socket_(std::move(socket)),
+      retry_timer_(events),
       on_accept_(std::move(on_accept)),
       alive_(std::make_shared<bool>(true)) {}
 
@@ -45,50 +45,39 @@ Listener::~Listener() {
 }
 
 void Listener::start() {
-  if (!descriptor_.is_open()) return;
+  if (socket_.fd() < 0) return;
   accepting_ = true;
-  retrying_ = false;
   retry_timer_.cancel();
-  arm();
+  watch();
 }
 
 void Listener::pause() {
   accepting_ = false;
-  retrying_ = false;
   retry_timer_.cancel();
-  if (!descriptor_.is_open()) return;
-  boost::system::error_code ignored;
-  descriptor_.cancel(ignored);
+  unwatch();
 }
 
 void Listener::close() {
   pause();
-  // The ListenSocket owns the number; Asio only forgets it.
-  if (descriptor_.is_open()) descriptor_.release();
   socket_.close();
 }
 
 void Listener::give_away() {
   pause();
-  if (!descriptor_.is_open()) return;
-  descriptor_.release();
-  ::close(socket_.release());
+  if (socket_.fd() >= 0) ::close(socket_.release());
 }
 
-void Listener::arm() {
-  if (armed_ || retrying_ || !accepting_) return;
-  armed_ = true;
-  descriptor_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
-                         [this, alive = alive_](const boost::system::error_code& error) {
-                           if (!*alive) return;
-                           armed_ = false;
-                           if (!error && accepting_) accept_ready();
-                           // Also after a cancelled wait: pause() and start() may both have come meanwhile.
-                           if (*alive) arm();
-                         });
+void Listener::watch() {
+  if (watched_) return;
+  watched_ = events_.add(socket_.fd(), EPOLLIN, this);
+  if (!watched_) wait_and_retry(errno);
 }
 
-void Listener::accept_ready() {
+void Listener::unwatch() {
+  if (std::exchange(watched_, false)) events_.remove(socket_.fd(), this);
+}
+
+void Listener::on_event(std::uint32_t) {
   // A bound, so that a flood of connects cannot keep the thread from its other work.
   constexpr int kAcceptsPerTurn = 64;
   const auto alive = alive_;
@@ -108,12 +97,8 @@ void Listener::accept_ready() {
 }
 
 void Listener::wait_and_retry(int error) {
-  retrying_ = true;
-  retry_timer_.expires_after(retry_pause_);
-  retry_timer_.async_wait([this, alive = alive_](const boost::system::error_code& cancelled) {
-    if (cancelled || !*alive || !std::exchange(retrying_, false)) return;
-    arm();
-  });
+  unwatch();
+  retry_timer_.start_after(retry_pause_, [this] { watch(); });
   if (on_failure_) on_failure_(error);
 }
 

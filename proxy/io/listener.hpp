@@ -4,9 +4,6 @@
 
 #include <sys/socket.h>
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -14,6 +11,9 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "proxy/io/event_set.hpp"
+#include "proxy/io/timer.hpp"
 
 namespace pgweir::io {
 
@@ -81,16 +81,16 @@ using TellProblem = std::function<void(const std::string& text)>;
 /// A listening socket that comes from another process of this program, which has left its file to us. Owns `fd`.
 [[nodiscard]] ListenSocket adopt_listener(int fd, const ListenSpec& spec);
 
-/// Accepts on one socket. All calls and the callback on the thread of the io_context.
-class Listener {
+/// Accepts on one socket. All calls and the callback on the thread of the EventSet.
+class Listener final : private EventHandler {
  public:
   /// Takes a non-blocking, close-on-exec descriptor, which the callee owns. No socket option is applied yet.
   using AcceptCallback = std::function<void(int fd, const sockaddr_storage& peer, bool is_unix)>;
 
-  Listener(boost::asio::io_context& context, ListenSocket socket, AcceptCallback on_accept);
+  Listener(EventSet& events, ListenSocket socket, AcceptCallback on_accept);
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
-  ~Listener();
+  ~Listener() override;
 
   /// Starts or, after pause(), goes on. Out of descriptors or memory: waits kRetryPause before the next try.
   void start();
@@ -108,20 +108,20 @@ class Listener {
   void retry_pause(std::chrono::milliseconds pause) { retry_pause_ = pause; }
 
  private:
-  void arm();
-  void accept_ready();
+  void on_event(std::uint32_t epoll_events) override;
+  void watch();
+  void unwatch();
   void wait_and_retry(int error);
 
+  EventSet& events_;
   ListenSocket socket_;
-  boost::asio::posix::stream_descriptor descriptor_;
-  boost::asio::steady_timer retry_timer_;
+  Timer retry_timer_;
   AcceptCallback on_accept_;
   std::function<void(int)> on_failure_;
   std::chrono::milliseconds retry_pause_{5000};
   bool accepting_ = false;
-  bool armed_ = false;           // A wait for the socket is outstanding.
-  bool retrying_ = false;        // The pause after a failure is running.
-  std::shared_ptr<bool> alive_;  // A completion queued in the io_context may outlive the listener.
+  bool watched_ = false;
+  std::shared_ptr<bool> alive_;  // The callback may destroy the listener.
 };
 
 }  // namespace pgweir::io

@@ -5,7 +5,6 @@
 #include <netinet/in.h>
 
 #include <algorithm>
-#include <boost/asio/post.hpp>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
@@ -163,13 +162,12 @@ void Resolver::Socket::on_event(std::uint32_t epoll_events) {
   owner.arm_timer();
 }
 
-Resolver::Resolver(boost::asio::io_context& context, EventSet& events, const ResolverSettings& settings,
-                   const std::string& resolv_conf, const std::string& servers)
-    : context_(context),
-      events_(events),
+Resolver::Resolver(EventSet& events, const ResolverSettings& settings, const std::string& resolv_conf,
+                   const std::string& servers)
+    : events_(events),
       settings_(settings),
-      timer_(context),
-      zone_timer_(context),
+      timer_(events),
+      zone_timer_(events),
       alive_(std::make_shared<bool>(true)),
       cares_(std::make_unique<CAres>()) {
   init_library();
@@ -232,7 +230,7 @@ void Resolver::on_resolved(const std::string& host, int status, std::vector<sock
   if (!failed) name.last_good = name.addresses;
   if (name.next >= name.addresses.size()) name.next = 0;
   if (changed && addresses_changed_) {
-    boost::asio::post(context_, [this, alive = alive_, host, now = name.addresses] {
+    events_.defer([this, alive = alive_, host, now = name.addresses] {
       if (*alive) addresses_changed_(host, now);
     });
   }
@@ -247,7 +245,7 @@ void Resolver::deliver(Name& name, Callback callback) {
     answer.address = name.addresses[name.next];
     name.next = (name.next + 1) % name.addresses.size();
   }
-  boost::asio::post(context_, [alive = alive_, callback = std::move(callback), answer = std::move(answer)]() mutable {
+  events_.defer([alive = alive_, callback = std::move(callback), answer = std::move(answer)]() mutable {
     if (*alive) callback(std::move(answer));
   });
 }
@@ -272,10 +270,9 @@ void Resolver::confirm_name(std::unique_ptr<Reverse> query) {
 }
 
 void Resolver::deliver_name(std::unique_ptr<Reverse> query) {
-  boost::asio::post(context_,
-                    [alive = alive_, callback = std::move(query->callback), name = std::move(query->name)]() mutable {
-                      if (*alive) callback(std::move(name));
-                    });
+  events_.defer([alive = alive_, callback = std::move(query->callback), name = std::move(query->name)]() mutable {
+    if (*alive) callback(std::move(name));
+  });
 }
 
 // ---- sockets and time of c-ares ----
@@ -307,9 +304,7 @@ void Resolver::arm_timer() {
     timer_.cancel();
     return;
   }
-  timer_.expires_after(std::chrono::seconds(left.tv_sec) + std::chrono::microseconds(left.tv_usec));
-  timer_.async_wait([this, alive = alive_](const boost::system::error_code& error) {
-    if (error || !*alive) return;
+  timer_.start_after(std::chrono::seconds(left.tv_sec) + std::chrono::microseconds(left.tv_usec), [this] {
     ::ares_process_fd(cares_->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
     arm_timer();
   });
@@ -320,9 +315,7 @@ void Resolver::arm_timer() {
 void Resolver::arm_zones() {
   zone_timer_.cancel();
   if (settings_.zone_check_period <= pool::Duration::zero()) return;
-  zone_timer_.expires_after(settings_.zone_check_period);
-  zone_timer_.async_wait([this, alive = alive_](const boost::system::error_code& error) {
-    if (error || !*alive) return;
+  zone_timer_.start_after(settings_.zone_check_period, [this] {
     check_zones();
     arm_zones();
   });

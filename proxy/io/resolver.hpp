@@ -6,8 +6,6 @@
 
 #include <sys/socket.h>
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -18,6 +16,7 @@
 
 #include "pool/time.hpp"
 #include "proxy/io/event_set.hpp"
+#include "proxy/io/timer.hpp"
 
 namespace pgweir::io {
 
@@ -36,7 +35,7 @@ struct ResolvedName {
 /// Asks for one address of a name; the answer comes later, on the thread that asked, exactly once.
 using NameLookup = std::function<void(const std::string& name, std::function<void(ResolvedName)>)>;
 
-/// All calls and callbacks on the thread of the io_context. The cache holds the names that were ever asked for: those
+/// All calls and callbacks on the thread of the EventSet. The cache holds the names that were ever asked for: those
 /// of the configuration.
 class Resolver {
  public:
@@ -58,8 +57,8 @@ class Resolver {
 
   /// `resolv_conf`: read once, now; empty is the system's. `servers` ("address:port,…"), if not empty, replaces the
   /// name servers of that file. Throws std::runtime_error. `events` must outlive the object.
-  Resolver(boost::asio::io_context& context, EventSet& events, const ResolverSettings& settings,
-           const std::string& resolv_conf, const std::string& servers = {});
+  Resolver(EventSet& events, const ResolverSettings& settings, const std::string& resolv_conf,
+           const std::string& servers = {});
   Resolver(const Resolver&) = delete;
   Resolver& operator=(const Resolver&) = delete;
   /// Callbacks that are still owed are not called any more.
@@ -98,16 +97,15 @@ class Resolver {
   void check_zones();
   void on_serial(const std::string& zone, std::uint32_t serial);
 
-  boost::asio::io_context& context_;
   EventSet& events_;
   ResolverSettings settings_;
   AddressesChanged addresses_changed_;
-  boost::asio::steady_timer timer_;  // c-ares' own timeouts
-  boost::asio::steady_timer zone_timer_;
+  Timer timer_;  // c-ares' own timeouts
+  Timer zone_timer_;
   std::map<std::string, std::unique_ptr<Name>> names_;
   std::map<std::string, std::uint32_t> serials_;
   std::map<int, std::unique_ptr<Socket>> sockets_;
-  std::shared_ptr<bool> alive_;  // A completion queued in the io_context may outlive the resolver.
+  std::shared_ptr<bool> alive_;  // What it has deferred may outlive the resolver.
   std::unique_ptr<CAres> cares_;
 };
 

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <boost/asio/post.hpp>
 #include <csignal>
 #include <cstring>
 #include <thread>
@@ -23,7 +22,7 @@ namespace {
 
 /// Marks the waits of a shutdown among those of consoles, whose tokens are small numbers.
 constexpr std::uint64_t kShutdownToken = ~std::uint64_t{0};
-constexpr int kSignals[] = {SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2};
+const std::vector<int> kSignals = {SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2};
 
 pool::WorkerId count_workers(const core::Config& config) {
   if (config.worker_threads > 0) return static_cast<pool::WorkerId>(config.worker_threads);
@@ -96,7 +95,8 @@ Runtime::~Runtime() {
 }
 
 int Runtime::run() {
-  block_signals();
+  // A signal that comes before there is anyone to act on it waits.
+  block_signals(kSignals);
   const ListenSpec spec = listen_spec(config());
   const int wanted = config().max_client_conn + 1000;
   const FdLimit limit = raise_fd_limit(static_cast<std::size_t>(wanted));
@@ -131,21 +131,6 @@ int Runtime::run() {
   return 0;
 }
 
-// From before the pidfile exists until the handlers are there, a signal waits instead of killing the process.
-void Runtime::block_signals() {
-  sigset_t set;
-  sigemptyset(&set);
-  for (const int number : kSignals) sigaddset(&set, number);
-  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
-}
-
-void Runtime::unblock_signals() {
-  sigset_t set;
-  sigemptyset(&set);
-  for (const int number : kSignals) sigaddset(&set, number);
-  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-}
-
 void Runtime::start_workers(const core::ProcessKeys& keys) {
   for (pool::WorkerId id = 0; id < worker_count_; ++id) {
     workers_.push_back(std::make_unique<Worker>(id, *this, settings_, keys));
@@ -163,11 +148,9 @@ void Runtime::start_workers(const core::ProcessKeys& keys) {
   start_resolver();
   start_password_checkers();
   start_monitor();
-  signals_ = std::make_unique<boost::asio::signal_set>(workers_[0]->context());
-  for (const int number : kSignals) signals_->add(number);
-  wait_for_signal();
-  unblock_signals();
-  stats_timer_ = std::make_unique<boost::asio::steady_timer>(workers_[0]->context());
+  signals_ =
+      std::make_unique<SignalWatcher>(workers_[0]->events(), kSignals, [this](int number) { on_signal(number); });
+  stats_timer_ = std::make_unique<Timer>(workers_[0]->events());
   arm_stats();
   for (pool::WorkerId id = 1; id < worker_count_; ++id) workers_[id]->start_thread();
   workers_[0]->post_function([this] {
@@ -188,7 +171,7 @@ void Runtime::make_forced_pools(const core::Config& config) {
 void Runtime::start_listeners(std::vector<ListenSocket> sockets) {
   for (ListenSocket& socket : sockets) {
     listeners_.push_back(std::make_unique<Listener>(
-        workers_[0]->context(), std::move(socket),
+        workers_[0]->events(), std::move(socket),
         [this](int fd, const sockaddr_storage& peer, bool is_unix) { place(fd, peer, is_unix); }));
     listeners_.back()->on_failure([](int error) { log().warning("accept() failed: {}", std::strerror(error)); });
     listeners_.back()->start();
@@ -210,17 +193,8 @@ void Runtime::pools_deadline_moved() {
 
 // ---- signals and commands ----
 
-void Runtime::wait_for_signal() {
-  signals_->async_wait([this](const boost::system::error_code& error, int number) {
-    if (error) return;
-    on_signal(number);
-    wait_for_signal();
-  });
-}
-
 void Runtime::on_signal(int number) {
   core::WorkerCore& core = workers_[0]->core();
-  core.set_now(monotonic_now());
   switch (number) {
     case SIGHUP:
       if (suspend_ != Suspend::No) {
@@ -511,9 +485,7 @@ void Runtime::arm_stats() {
   const auto period = std::chrono::duration_cast<std::chrono::microseconds>(config().stats_period);
   stats_period_began_ = monotonic_now();
   // Ends the wait of a period that is under way.
-  stats_timer_->expires_after(std::max(period, std::chrono::microseconds(1'000'000)));
-  stats_timer_->async_wait([this](const boost::system::error_code& error) {
-    if (error) return;
+  stats_timer_->start_after(std::max(period, std::chrono::microseconds(1'000'000)), [this] {
     end_stats_period();
     arm_stats();
   });

@@ -3,8 +3,6 @@
 #pragma once
 
 #include <atomic>
-#include <boost/asio/signal_set.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <functional>
 #include <map>
@@ -22,6 +20,7 @@
 #include "proxy/io/process.hpp"
 #include "proxy/io/resolver.hpp"
 #include "proxy/io/shared_pools.hpp"
+#include "proxy/io/signal_watcher.hpp"
 #include "proxy/io/tls_context.hpp"
 #include "proxy/io/worker.hpp"
 
@@ -75,8 +74,10 @@ class Runtime {
   void pools_deadline_moved();
   void wait_over(std::uint64_t token);
 
-  /// Any thread: an address of `name`, told to `reply` on the thread of `asker`.
-  void lookup(const std::string& name, boost::asio::io_context& asker, Resolver::Callback reply);
+  /// Runs a function on the thread of whoever gave it.
+  using PostBack = std::function<void(UniqueFunction)>;
+  /// Any thread: an address of `name`, told to `reply` by way of `post_back`.
+  void lookup(const std::string& name, PostBack post_back, Resolver::Callback reply);
   /// Any thread: the confirmed name of a client's address, or an empty one, told to `reply` on some worker's thread.
   /// False: too many are being looked up, and there will be no answer.
   [[nodiscard]] bool lookup_host_name(const std::string& address, std::function<void(std::string)> reply);
@@ -105,9 +106,6 @@ class Runtime {
   void use_patroni_hosts();
   void start_listeners(std::vector<ListenSocket> sockets);
   void place(int fd, const sockaddr_storage& peer, bool is_unix);
-  static void block_signals();
-  static void unblock_signals();
-  void wait_for_signal();
   void on_signal(int number);
   [[nodiscard]] bool exits_fast(const char* signal);
   void pause_by_signal();
@@ -156,8 +154,8 @@ class Runtime {
   std::mutex shared_writes_mutex_;
   std::map<std::string, std::shared_ptr<core::SharedWriteToken>> shared_writes_;
   std::vector<std::unique_ptr<Listener>> listeners_;
-  std::unique_ptr<boost::asio::signal_set> signals_;
-  std::unique_ptr<boost::asio::steady_timer> stats_timer_;
+  std::unique_ptr<SignalWatcher> signals_;
+  std::unique_ptr<Timer> stats_timer_;
   pool::TimePoint stats_period_began_{};
   PidFile pidfile_;
   core::ShutdownMode shutdown_ = core::ShutdownMode::None;
@@ -166,7 +164,7 @@ class Runtime {
   enum class Suspend : std::uint8_t { No, Coming, Yes };
   Suspend suspend_ = Suspend::No;
   core::ProcessCommand suspend_command_;
-  std::unique_ptr<boost::asio::steady_timer> suspend_timer_;
+  std::unique_ptr<Timer> suspend_timer_;
   std::chrono::steady_clock::time_point suspend_until_{};
   std::uint64_t suspend_round_ = 0;  ///< answers to earlier questions do not count
   bool dropped_restless_ = false;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <atomic>
+#include <boost/asio/post.hpp>
 
 #include "proxy/io/clock.hpp"
 #include "proxy/io/logger.hpp"
@@ -47,7 +48,8 @@ void Runtime::start_monitor() {
     }
   };
   outlets.lookup = [this](const std::string& name, boost::asio::io_context& context, Resolver::Callback reply) {
-    lookup(name, context, std::move(reply));
+    const auto post_back = [&context](UniqueFunction answer) { boost::asio::post(context, std::move(answer)); };
+    lookup(name, post_back, std::move(reply));
   };
   outlets.members = [this](const std::vector<core::PatroniMember>& members) {
     workers_[0]->post_function([this, members] { take_patroni_hosts(members); });

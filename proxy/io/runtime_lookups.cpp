@@ -1,7 +1,6 @@
 // What the workers have others find out: addresses of names, names of addresses, and whether a password is right.
 #include <netinet/in.h>
 
-#include <boost/asio/post.hpp>
 #include <cstring>
 
 #include "proxy/core/ip_address.hpp"
@@ -41,8 +40,7 @@ ResolverSettings resolver_settings(const core::Config& config) {
 // ---- names ----
 
 void Runtime::start_resolver() {
-  resolver_ = std::make_unique<Resolver>(workers_[0]->context(), workers_[0]->events(), resolver_settings(config()),
-                                         config().resolv_conf);
+  resolver_ = std::make_unique<Resolver>(workers_[0]->events(), resolver_settings(config()), config().resolv_conf);
   resolver_->on_addresses_changed([this](const std::string& name, const std::vector<sockaddr_storage>& addresses) {
     std::vector<std::string> texts;
     for (const sockaddr_storage& address : addresses) texts.push_back(address_host(address));
@@ -54,11 +52,10 @@ void Runtime::start_resolver() {
   });
 }
 
-void Runtime::lookup(const std::string& name, boost::asio::io_context& asker, Resolver::Callback reply) {
-  boost::asio::post(workers_[0]->context(), [this, name, &asker, reply = std::move(reply)]() mutable {
-    resolver_->lookup(name, [&asker, reply = std::move(reply)](ResolvedName answer) mutable {
-      boost::asio::post(asker,
-                        [reply = std::move(reply), answer = std::move(answer)]() mutable { reply(std::move(answer)); });
+void Runtime::lookup(const std::string& name, PostBack post_back, Resolver::Callback reply) {
+  workers_[0]->post_function([this, name, post_back = std::move(post_back), reply = std::move(reply)]() mutable {
+    resolver_->lookup(name, [post_back = std::move(post_back), reply = std::move(reply)](ResolvedName answer) mutable {
+      post_back([reply = std::move(reply), answer = std::move(answer)]() mutable { reply(std::move(answer)); });
     });
   });
 }
@@ -68,7 +65,7 @@ bool Runtime::lookup_host_name(const std::string& address, std::function<void(st
     names_asked_.fetch_sub(1, std::memory_order_relaxed);
     return false;
   }
-  boost::asio::post(workers_[0]->context(), [this, address, reply = std::move(reply)]() mutable {
+  workers_[0]->post_function([this, address, reply = std::move(reply)]() mutable {
     const auto answer = [this, reply = std::move(reply)](std::string name) {
       names_asked_.fetch_sub(1, std::memory_order_relaxed);
       reply(std::move(name));

@@ -43,7 +43,7 @@ void Runtime::suspend(const core::ProcessCommand& command) {
   dropped_restless_ = descriptors_sent_ = false;
   ++suspend_round_;
   suspend_until_ = std::chrono::steady_clock::now() + config().suspend_timeout;
-  if (!suspend_timer_) suspend_timer_ = std::make_unique<boost::asio::steady_timer>(workers_[0]->context());
+  if (!suspend_timer_) suspend_timer_ = std::make_unique<Timer>(workers_[0]->events());
   for (const auto& listener : listeners_) listener->pause();
   const auto stop_reading = [](core::WorkerCore& there) {
     there.set_suspending(true);
@@ -85,9 +85,8 @@ void Runtime::try_to_freeze_later() {
     return true;
   };
   ask_workers(thaw, [this](bool) {
-    suspend_timer_->expires_after(kTryAgain);
-    suspend_timer_->async_wait([this, round = suspend_round_](const boost::system::error_code& error) {
-      if (!error && round == suspend_round_) try_to_freeze();
+    suspend_timer_->start_after(kTryAgain, [this, round = suspend_round_] {
+      if (round == suspend_round_) try_to_freeze();
     });
   });
 }

@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <array>
-#include <boost/asio/post.hpp>
 #include <ctime>
 
 #include "proxy/io/clock.hpp"
@@ -36,14 +35,15 @@ Worker::Worker(pool::WorkerId id, Runtime& runtime, std::shared_ptr<const core::
                const core::ProcessKeys& keys)
     : id_(id),
       runtime_(runtime),
-      work_(boost::asio::make_work_guard(context_)),
-      events_(context_),
       mailbox_(events_),
-      connector_(context_, [this](const std::string& name,
-                                  Resolver::Callback reply) { runtime_.lookup(name, context_, std::move(reply)); }),
+      connector_(events_,
+                 [this](const std::string& name, Resolver::Callback reply) {
+                   const auto post_back = [this](UniqueFunction answer) { post_function(std::move(answer)); };
+                   runtime_.lookup(name, post_back, std::move(reply));
+                 }),
       client_tls_(runtime.client_tls()),
       buffer_(new char[buffer_size()]),
-      timer_(context_),
+      timer_(events_),
       tcp_(tcp_settings(*settings->config)) {
   again_.reserve(kAgainReserve);
   core_ = std::make_unique<core::WorkerCore>(id, *this, std::move(settings), keys);
@@ -58,16 +58,15 @@ void Worker::start_thread() {
 
 void Worker::run() {
   core_->set_now(monotonic_now());
-  events_.start([this] { begin_batch(); }, [this] { finish_batch(); });
+  events_.set_hooks([this] { begin_batch(); }, [this] { finish_batch(); });
   arm_timer();
-  context_.run();
-  events_.stop();
+  events_.run();
   mailbox_.stop();
   core_.reset();  // closes all sockets, on the thread that owns them
 }
 
 void Worker::stop() {
-  context_.stop();
+  post_function([this] { events_.stop(); });
 }
 
 void Worker::join() {
@@ -156,14 +155,13 @@ void Worker::open_server(pool::ServerId server, const core::ServerTarget& target
   connecting_[server] =
       connector_.connect(target.host.host, target.host.port, tcp_, [this, server](ConnectResult result) {
         connecting_.erase(server);
-        begin_batch();
         if (result.fd < 0) {
           core_->server_connect_failed(server, result.error, result.detail);
         } else {
           core::PeerAddress address = address_of(result.fd, result.address, result.address.ss_family == AF_UNIX);
           core_->server_connected(server, std::make_unique<SocketPort>(*this, result.fd), std::move(address));
         }
-        finish_batch();
+        core_->run_pending();
       });
 }
 
@@ -177,13 +175,12 @@ void Worker::abandon_server(pool::ServerId server) {
 void Worker::open_cancel(std::uint64_t token, const core::ServerTarget& target) {
   canceling_[token] = connector_.connect(target.host.host, target.host.port, tcp_, [this, token](ConnectResult result) {
     canceling_.erase(token);
-    begin_batch();
     if (result.fd < 0) {
       core_->cancel_connect_failed(token, result.error, result.detail);
     } else {
       core_->cancel_connected(token, std::make_unique<SocketPort>(*this, result.fd));
     }
-    finish_batch();
+    core_->run_pending();
   });
 }
 
@@ -210,12 +207,10 @@ void Worker::password_judged(pool::ClientId client, Judgement judgement) {
       core_->run_pending();
     };
     if (judgement.delay <= pool::Duration::zero()) return tell(judgement.verdict);
-    const auto timer = std::make_shared<boost::asio::steady_timer>(context_, judgement.delay);
-    timer->async_wait([this, timer, tell, verdict = std::move(judgement.verdict)](const auto& error) {
-      if (error) return;
-      begin_batch();
+    const auto place = delayed_.emplace(delayed_.end(), events_);
+    place->start_after(judgement.delay, [this, place, tell, verdict = std::move(judgement.verdict)] {
       tell(verdict);
-      finish_batch();
+      delayed_.erase(place);
     });
   });
 }
@@ -351,9 +346,8 @@ void Worker::apply(std::shared_ptr<const core::Settings> settings, TlsContext cl
 
 void Worker::look_again(SocketPort& port) {
   if (std::find(again_.begin(), again_.end(), &port) == again_.end()) again_.push_back(&port);
-  if (again_posted_) return;
-  again_posted_ = true;
-  boost::asio::post(context_, [this] { run_again(); });
+  if (std::exchange(again_deferred_, true)) return;
+  events_.defer([this] { run_again(); });
 }
 
 void Worker::forget(SocketPort& port) {
@@ -362,14 +356,12 @@ void Worker::forget(SocketPort& port) {
 }
 
 void Worker::run_again() {
-  again_posted_ = false;
-  begin_batch();
+  again_deferred_ = false;
   running_again_.swap(again_);
   for (std::size_t i = 0; i < running_again_.size(); ++i) {
     if (running_again_[i] != nullptr) running_again_[i]->again();
   }
   running_again_.clear();
-  finish_batch();
 }
 
 // ---- time ----
@@ -384,10 +376,7 @@ void Worker::arm_timer() {
   if (id_ == 0) next = std::min(next, runtime_.pools().known());
   if (next >= armed_ || next == pool::kNever) return;
   armed_ = next;
-  timer_.expires_at(std::chrono::steady_clock::time_point(next.time_since_epoch()));
-  timer_.async_wait([this](const boost::system::error_code& error) {
-    if (!error) on_timer();
-  });
+  timer_.start(next, [this] { on_timer(); });
 }
 
 void Worker::on_timer() {
@@ -401,7 +390,7 @@ void Worker::on_timer() {
     if (pools.next_deadline() <= now) pools.on_time(now, core_->actions());
     (void)runtime_.pools().unlock();
   }
-  finish_batch();
+  core_->run_pending();
 }
 
 }  // namespace pgweir::io

@@ -1,12 +1,10 @@
-// One worker: a thread with an io_context, an epoll set for the byte path, a mailbox, and the session machines of its
-// clients and servers. It carries out what core asks of its Host and gives core its events. Everything but post() and
-// accept() runs on the worker's own thread.
+// One worker: a thread with an epoll set, a mailbox, and the session machines of its clients and servers. It carries
+// out what core asks of its Host and gives core its events. Everything but post() and accept() runs on the worker's own
+// thread.
 #pragma once
 
 #include <atomic>
-#include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/steady_timer.hpp>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -23,6 +21,7 @@
 #include "proxy/io/shared_pools.hpp"
 #include "proxy/io/socket_options.hpp"
 #include "proxy/io/socket_port.hpp"
+#include "proxy/io/timer.hpp"
 #include "proxy/io/tls_context.hpp"
 
 namespace pgweir::io {
@@ -79,7 +78,6 @@ class Worker final : public core::Host {
   // for SocketPort and Runtime
   [[nodiscard]] EventSet& events() { return events_; }
   [[nodiscard]] core::WorkerCore& core() { return *core_; }
-  [[nodiscard]] boost::asio::io_context& context() { return context_; }
   [[nodiscard]] char* buffer() { return buffer_.get(); }
   [[nodiscard]] static constexpr std::size_t buffer_size() { return 65536; }
   /// Calls port.again() soon, though its socket is silent.
@@ -111,8 +109,6 @@ class Worker final : public core::Host {
 
   pool::WorkerId id_;
   Runtime& runtime_;
-  boost::asio::io_context context_{1};
-  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   EventSet events_;
   Mailbox mailbox_;
   Connector connector_;
@@ -121,12 +117,13 @@ class Worker final : public core::Host {
   std::map<std::string, TlsContext> server_tls_;
   std::unique_ptr<char[]> buffer_;
   std::unique_ptr<core::WorkerCore> core_;
-  boost::asio::steady_timer timer_;
+  Timer timer_;
   pool::TimePoint armed_ = pool::kNever;
   std::map<pool::ServerId, std::uint64_t> connecting_;
   std::map<std::uint64_t, std::uint64_t> canceling_;
+  std::list<Timer> delayed_;  ///< judgements of passwords that are told late
   std::vector<SocketPort*> again_, running_again_;
-  bool again_posted_ = false;
+  bool again_deferred_ = false;
   std::atomic<int> client_count_{0};
   std::thread thread_;
   TcpSettings tcp_;

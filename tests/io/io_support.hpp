@@ -24,6 +24,8 @@
 #include <utility>
 #include <vector>
 
+#include "proxy/io/event_set.hpp"
+
 namespace pgweir::io::test {
 
 inline constexpr std::chrono::seconds kDeadline{20};
@@ -33,6 +35,22 @@ inline std::pair<int, int> socket_pair() {
   int fds[2];
   REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
   return {fds[0], fds[1]};
+}
+
+/// Serves the set until `done` holds; false after the deadline.
+inline bool run_until(EventSet& events, const std::function<bool()>& done) {
+  const auto end = std::chrono::steady_clock::now() + kDeadline;
+  while (!done()) {
+    if (std::chrono::steady_clock::now() >= end) return false;
+    (void)events.run_once(std::chrono::milliseconds(100));
+  }
+  return true;
+}
+
+/// Serves what is ready now, without waiting.
+inline void run_ready(EventSet& events) {
+  while (events.run_once(std::chrono::milliseconds(0))) {
+  }
 }
 
 /// Runs the context until `done` holds; false after the deadline.

@@ -30,14 +30,11 @@ ListenSocket tcp_listener(const std::string& address) {
 }
 
 struct Fixture {
-  boost::asio::io_context context;
-  EventSet events{context};
-  Resolver resolver{context, events, {}, ""};
+  EventSet events;
+  Resolver resolver{events, {}, ""};
   Connector connector{
-      context, [this](const std::string& name, Resolver::Callback reply) { resolver.lookup(name, std::move(reply)); }};
+      events, [this](const std::string& name, Resolver::Callback reply) { resolver.lookup(name, std::move(reply)); }};
   std::vector<ConnectResult> results;
-
-  Fixture() { events.start({}, {}); }
 
   Connector::Callback keep() {
     return [this](ConnectResult result) { results.push_back(std::move(result)); };
@@ -47,7 +44,7 @@ struct Fixture {
     results.clear();
     CHECK(connector.connect(host, port, {}, keep()) != 0);
     CHECK(results.empty());
-    REQUIRE(run_until(context, [&] { return results.size() == 1; }));
+    REQUIRE(run_until(events, [&] { return results.size() == 1; }));
     if (results[0].fd >= 0) ::close(results[0].fd);
     return results[0];
   }
@@ -62,7 +59,7 @@ TEST_CASE("connector: literal addresses") {
     fixture.results.clear();
     fixture.connector.connect(address, server.port(), TcpSettings{.keepcnt = 3}, fixture.keep());
     CHECK(fixture.connector.pending() == 1);
-    REQUIRE(run_until(fixture.context, [&] { return fixture.results.size() == 1; }));
+    REQUIRE(run_until(fixture.events, [&] { return fixture.results.size() == 1; }));
     const ConnectResult& result = fixture.results[0];
     CHECK(result.error.empty());
     REQUIRE(result.fd >= 0);
@@ -117,7 +114,7 @@ TEST_CASE("connector: names") {
   const ListenSocket server = tcp_listener("127.0.0.1");
   for (int i = 0; i < 3; ++i) fixture.connector.connect("localhost", server.port(), {}, fixture.keep());
   CHECK(fixture.connector.pending() == 3);
-  REQUIRE(run_until(fixture.context, [&] { return fixture.results.size() == 3; }));
+  REQUIRE(run_until(fixture.events, [&] { return fixture.results.size() == 3; }));
   int connected = 0;
   for (const auto& result : fixture.results) {
     // A machine whose localhost is also ::1 gets its turns too, and refuses them.
@@ -164,13 +161,13 @@ TEST_CASE("connector: cancelled connects stay silent") {
       first_done = true;
     });
     second = fixture.connector.connect(dir.path(), 6432, {}, fixture.keep());
-    REQUIRE(run_until(fixture.context, [&] { return first_done; }));
-    run_ready(fixture.context);
+    REQUIRE(run_until(fixture.events, [&] { return first_done; }));
+    run_ready(fixture.events);
     CHECK(fixture.results.empty());
   }
   SECTION("with the connector itself") {
-    boost::asio::io_context& context = fixture.context;
-    auto connector = std::make_unique<Connector>(context, [&](const std::string& name, Resolver::Callback reply) {
+    EventSet& events = fixture.events;
+    auto connector = std::make_unique<Connector>(events, [&](const std::string& name, Resolver::Callback reply) {
       fixture.resolver.lookup(name, std::move(reply));
     });
     bool called = false;
@@ -179,7 +176,7 @@ TEST_CASE("connector: cancelled connects stay silent") {
     connector->connect("localhost", server.port(), {}, callback);
     connector->connect(dir.path(), 6432, {}, callback);
     connector.reset();
-    run_ready(context);
+    run_ready(events);
     CHECK_FALSE(called);
   }
 }

@@ -57,8 +57,7 @@ struct Watched {
 }  // namespace
 
 TEST_CASE("event set delivers readable sockets and the batch hooks around them") {
-  boost::asio::io_context context;
-  EventSet set(context);
+  EventSet set;
   Watched a(set);
   Watched b(set);
   std::string order;
@@ -70,37 +69,33 @@ TEST_CASE("event set delivers readable sockets and the batch hooks around them")
     order += 'h';
     b.consume();
   };
-  set.start([&] { order += '<'; }, [&] { order += '>'; });
+  set.set_hooks([&] { order += '<'; }, [&] { order += '>'; });
   a.send();
   b.send();
-  REQUIRE(run_until(context, [&] { return a.handler->calls + b.handler->calls == 2; }));
+  REQUIRE(run_until(set, [&] { return a.handler->calls + b.handler->calls == 2; }));
   CHECK(order == "<hh>");
   CHECK((a.handler->last & EPOLLIN) != 0);
 
-  // Re-armed: a later event comes too.
+  // A later event comes too.
   a.send();
-  REQUIRE(run_until(context, [&] { return a.handler->calls == 2; }));
+  REQUIRE(run_until(set, [&] { return a.handler->calls == 2; }));
   CHECK(order == "<hh><h>");
-  set.stop();
 }
 
 TEST_CASE("event set is level-triggered") {
-  boost::asio::io_context context;
-  EventSet set(context);
+  EventSet set;
   Watched a(set);
   a.handler->action = [&](auto) {
     if (a.handler->calls == 3) a.consume();
   };
-  set.start({}, {});
   a.send();
-  REQUIRE(run_until(context, [&] { return a.handler->calls == 3; }));
-  run_ready(context);
+  REQUIRE(run_until(set, [&] { return a.handler->calls == 3; }));
+  run_ready(set);
   CHECK(a.handler->calls == 3);
 }
 
 TEST_CASE("event set: a handler removed and deleted by another one of the batch gets nothing") {
-  boost::asio::io_context context;
-  EventSet set(context);
+  EventSet set;
   Watched a(set);
   Watched b(set);
   int survivors = 0;
@@ -111,17 +106,15 @@ TEST_CASE("event set: a handler removed and deleted by another one of the batch 
   };
   a.handler->action = [&](auto) { kill(a, b); };
   b.handler->action = [&](auto) { kill(b, a); };
-  set.start({}, {});
   a.send();
   b.send();
-  REQUIRE(run_until(context, [&] { return survivors > 0; }));
-  run_ready(context);
+  REQUIRE(run_until(set, [&] { return survivors > 0; }));
+  run_ready(set);
   CHECK(survivors == 1);
 }
 
 TEST_CASE("event set: a handler may delete itself, and its other descriptor is not lost by removing one") {
-  boost::asio::io_context context;
-  EventSet set(context);
+  EventSet set;
   Watched a(set);
   const auto [own, other] = socket_pair();
   // One handler, two descriptors; the event of the second is voided with the first, and comes again.
@@ -136,49 +129,42 @@ TEST_CASE("event set: a handler may delete itself, and its other descriptor is n
     a.consume();
     a.drop();
   };
-  set.start({}, {});
   a.send();
   REQUIRE(::write(other, "x", 1) == 1);
-  REQUIRE(run_until(context, [&] { return a.handler == nullptr; }));
+  REQUIRE(run_until(set, [&] { return a.handler == nullptr; }));
   ::close(own);
   ::close(other);
 }
 
 TEST_CASE("event set: modify switches to EPOLLOUT and back") {
-  boost::asio::io_context context;
-  EventSet set(context);
+  EventSet set;
   Watched a(set);
-  set.start({}, {});
-  run_ready(context);
+  run_ready(set);
   CHECK(a.handler->calls == 0);
   a.handler->action = [&](std::uint32_t events) {
     if ((events & EPOLLOUT) != 0) REQUIRE(set.modify(a.own, EPOLLIN, a.handler.get()));
   };
   REQUIRE(set.modify(a.own, EPOLLIN | EPOLLOUT, a.handler.get()));
-  REQUIRE(run_until(context, [&] { return a.handler->calls == 1; }));
-  run_ready(context);
+  REQUIRE(run_until(set, [&] { return a.handler->calls == 1; }));
+  run_ready(set);
   CHECK(a.handler->calls == 1);
 }
 
-TEST_CASE("event set: stop within a handler drops the rest of the batch, and the context runs dry") {
-  boost::asio::io_context context;
-  EventSet set(context);
+TEST_CASE("event set: stop within a handler drops the rest of the batch and ends run") {
+  EventSet set;
   Watched a(set);
   Watched b(set);
   a.handler->action = b.handler->action = [&](auto) { set.stop(); };
-  set.start({}, {});
   a.send();
   b.send();
-  REQUIRE(run_until(context, [&] { return a.handler->calls + b.handler->calls > 0; }));
-  context.restart();
-  context.run_for(kDeadline);
-  CHECK(context.stopped());
+  set.run();
   CHECK(a.handler->calls + b.handler->calls == 1);
+  set.run();
+  CHECK(a.handler->calls + b.handler->calls == 2);
 }
 
 TEST_CASE("event set: more sockets than one batch are all served") {
-  boost::asio::io_context context;
-  EventSet set(context);
+  EventSet set;
   std::vector<std::unique_ptr<Watched>> many;
   int batches = 0;
   for (int i = 0; i < 300; ++i) {
@@ -187,26 +173,55 @@ TEST_CASE("event set: more sockets than one batch are all served") {
     last.handler->action = [&last](auto) { last.consume(); };
     last.send();
   }
-  set.start([&] { ++batches; }, {});
-  REQUIRE(run_until(context, [&] {
+  set.set_hooks([&] { ++batches; }, {});
+  REQUIRE(run_until(set, [&] {
     return std::all_of(many.begin(), many.end(), [](const auto& w) { return w->handler->calls == 1; });
   }));
   CHECK(batches == 2);
 }
 
 TEST_CASE("event set: adding an unknown descriptor fails, removing one does no harm") {
-  boost::asio::io_context context;
-  EventSet set(context);
+  EventSet set;
   Recorder handler;
   CHECK_FALSE(set.add(-1, EPOLLIN, &handler));
   CHECK_FALSE(set.modify(-1, EPOLLIN, &handler));
   set.remove(-1, &handler);
 }
 
-TEST_CASE("event set may be destroyed with a completion still queued") {
-  boost::asio::io_context context;
-  auto set = std::make_unique<EventSet>(context);
-  set->start({}, {});
-  set.reset();
-  run_ready(context);
+TEST_CASE("event set: what is deferred runs after the handlers, and what that defers in the next batch") {
+  EventSet set;
+  Watched a(set);
+  std::string order;
+  a.handler->action = [&](auto) {
+    a.consume();
+    set.defer([&] {
+      order += 'd';
+      set.defer([&] { order += 'e'; });
+    });
+    order += 'h';
+  };
+  set.set_hooks([&] { order += '<'; }, [&] { order += '>'; });
+  a.send();
+  REQUIRE(run_until(set, [&] { return order.size() == 7; }));
+  CHECK(order == "<hd><e>");
+  run_ready(set);
+  CHECK(order == "<hd><e>");
+  auto token = std::make_shared<int>(0);
+  {
+    EventSet other;
+    other.defer([token] { FAIL("nobody runs it"); });
+    CHECK(token.use_count() == 2);
+  }
+  CHECK(token.use_count() == 1);
+}
+
+TEST_CASE("event set: two senders that never rest leave room for what else is ready") {
+  EventSet set;
+  Watched busy(set);
+  Watched other(set);
+  busy.send();  // Never consumed: ready in every batch.
+  other.handler->action = [&](auto) { other.consume(); };
+  REQUIRE(run_until(set, [&] { return busy.handler->calls > 3; }));
+  other.send();
+  REQUIRE(run_until(set, [&] { return other.handler->calls == 1; }));
 }

@@ -36,10 +36,8 @@ TEST_CASE("unique function: small and large callables, moves, move-only captures
 }
 
 TEST_CASE("mailbox runs messages in order on the owner") {
-  boost::asio::io_context context;
-  EventSet set(context);
+  EventSet set;
   Mailbox box(set);
-  set.start({}, {});
   std::string order;
   box.post([&] {
     order += 'a';
@@ -47,17 +45,15 @@ TEST_CASE("mailbox runs messages in order on the owner") {
   });
   box.post([&, owned = std::make_unique<char>('b')] { order += *owned; });
   CHECK(order.empty());
-  REQUIRE(run_until(context, [&] { return order.size() == 3; }));
+  REQUIRE(run_until(set, [&] { return order.size() == 3; }));
   CHECK(order == "abc");
 }
 
 TEST_CASE("mailbox: many senders, nothing lost, order of each sender kept") {
   constexpr int kSenders = 4;
   constexpr int kMessages = 5000;
-  boost::asio::io_context context;
-  EventSet set(context);
+  EventSet set;
   Mailbox box(set);
-  set.start({}, {});
   std::array<int, kSenders> next{};  // Touched by the owner only: TSan proves it.
   int total = 0;
   bool ordered = true;
@@ -73,20 +69,16 @@ TEST_CASE("mailbox: many senders, nothing lost, order of each sender kept") {
       }
     });
   }
-  CHECK(run_until(context, [&] { return total == kSenders * kMessages; }));
+  CHECK(run_until(set, [&] { return total == kSenders * kMessages; }));
   for (auto& sender : senders) sender.join();
   CHECK(ordered);
 }
 
 TEST_CASE("mailbox: messages between two owners") {
-  boost::asio::io_context context_a;
-  boost::asio::io_context context_b;
-  EventSet set_a(context_a);
-  EventSet set_b(context_b);
+  EventSet set_a;
+  EventSet set_b;
   Mailbox box_a(set_a);
   Mailbox box_b(set_b);
-  set_a.start({}, {});
-  set_b.start({}, {});
   int round_trips = 0;
   std::atomic<bool> over = false;
   std::function<void()> serve = [&] {
@@ -96,38 +88,34 @@ TEST_CASE("mailbox: messages between two owners") {
       });
     });
   };
-  std::thread other([&] { run_until(context_b, [&] { return over.load(); }); });
+  std::thread other([&] { run_until(set_b, [&] { return over.load(); }); });
   serve();
-  CHECK(run_until(context_a, [&] { return round_trips == 1000; }));
+  CHECK(run_until(set_a, [&] { return round_trips == 1000; }));
   over = true;
   box_b.post([] {});
   other.join();
 }
 
 TEST_CASE("mailbox drops and destroys messages after stop") {
-  boost::asio::io_context context;
-  EventSet set(context);
+  EventSet set;
   auto token = std::make_shared<int>(0);
   bool ran = false;
   {
     Mailbox box(set);
-    set.start({}, {});
     box.post([&, token] { ran = true; });
     box.stop();
     CHECK(token.use_count() == 1);
     box.post([&, token] { ran = true; });
     CHECK(token.use_count() == 1);
-    run_ready(context);
+    run_ready(set);
     box.stop();
   }
   CHECK_FALSE(ran);
 }
 
 TEST_CASE("mailbox: a message that stops the box is the last one") {
-  boost::asio::io_context context;
-  EventSet set(context);
+  EventSet set;
   Mailbox box(set);
-  set.start({}, {});
   auto token = std::make_shared<int>(0);
   int ran = 0;
   box.post([&] {
@@ -135,17 +123,15 @@ TEST_CASE("mailbox: a message that stops the box is the last one") {
     box.stop();
   });
   box.post([&, token] { ++ran; });
-  REQUIRE(run_until(context, [&] { return ran > 0; }));
-  run_ready(context);
+  REQUIRE(run_until(set, [&] { return ran > 0; }));
+  run_ready(set);
   CHECK(ran == 1);
   CHECK(token.use_count() == 1);
 }
 
 TEST_CASE("mailbox: stop races with senders") {
-  boost::asio::io_context context;
-  EventSet set(context);
+  EventSet set;
   Mailbox box(set);
-  set.start({}, {});
   auto token = std::make_shared<int>(0);
   std::atomic<int> ran = 0;
   std::vector<std::thread> senders;
@@ -154,12 +140,12 @@ TEST_CASE("mailbox: stop races with senders") {
       for (int i = 0; i < 2000; ++i) box.post([&ran, token] { ++ran; });
     });
   }
-  CHECK(run_until(context, [&] { return ran > 10; }));
+  CHECK(run_until(set, [&] { return ran > 10; }));
   box.stop();
   const int ran_at_stop = ran;
   for (auto& sender : senders) sender.join();
   senders.clear();
-  run_ready(context);
+  run_ready(set);
   CHECK(ran == ran_at_stop);
   CHECK(token.use_count() == 1);
 }

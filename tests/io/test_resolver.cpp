@@ -33,7 +33,7 @@ void put32(std::string& out, std::uint32_t value) {
   put16(out, value & 0xFFFF);
 }
 
-/// A name server on a loopback port, in the io_context of the test: knows IPv4 addresses, their names, and serials of
+/// A name server on a loopback port, in the EventSet of the test: knows IPv4 addresses, their names, and serials of
 /// zones.
 class NameServer final : EventHandler {
  public:
@@ -132,15 +132,13 @@ class NameServer final : EventHandler {
 };
 
 struct Fixture {
-  boost::asio::io_context context;
-  EventSet events{context};
+  EventSet events;
   NameServer server{events};
   std::optional<Resolver> resolver;
   std::vector<std::pair<std::string, std::vector<std::string>>> changes;
 
   explicit Fixture(const ResolverSettings& settings = {}) {
-    events.start({}, {});
-    resolver.emplace(context, events, settings, "", server.text());
+    resolver.emplace(events, settings, "", server.text());
     resolver->on_addresses_changed([this](const std::string& name, const std::vector<sockaddr_storage>& addresses) {
       changes.emplace_back(name, std::vector<std::string>());
       for (const auto& address : addresses) changes.back().second.push_back(address_host(address));
@@ -154,7 +152,7 @@ struct Fixture {
       result = answer.address ? address_host(*answer.address) : "!" + answer.failure;
     });
     CHECK_FALSE(result);
-    REQUIRE(run_until(context, [&] { return result.has_value(); }));
+    REQUIRE(run_until(events, [&] { return result.has_value(); }));
     return *result;
   }
 
@@ -166,7 +164,7 @@ struct Fixture {
     std::optional<std::string> result;
     resolver->lookup_name(address, [&](std::string name) { result = std::move(name); });
     CHECK_FALSE(result);
-    REQUIRE(run_until(context, [&] { return result.has_value(); }));
+    REQUIRE(run_until(events, [&] { return result.has_value(); }));
     return *result;
   }
 };
@@ -195,7 +193,7 @@ TEST_CASE("resolver: those who ask at the same time share one question, and take
   }
   CHECK(fixture.resolver->queries() == 1);
   CHECK(fixture.resolver->waiting() == 4);
-  REQUIRE(run_until(fixture.context, [&] { return got["127.0.0.7"] + got["127.0.0.8"] == 4; }));
+  REQUIRE(run_until(fixture.events, [&] { return got["127.0.0.7"] + got["127.0.0.8"] == 4; }));
   CHECK(got["127.0.0.7"] == 2);
   CHECK(fixture.server.asked["db.example"] == 1);
   CHECK(fixture.resolver->queries() == 0);
@@ -221,23 +219,23 @@ TEST_CASE("resolver: addresses that are gone are told") {
   fixture.lookup("db.example");
   fixture.server.addresses["db.example"] = {"127.0.0.7", "127.0.0.8", "127.0.0.9"};
   fixture.lookup("db.example");
-  run_ready(fixture.context);
+  run_ready(fixture.events);
   CHECK(fixture.changes.empty());
   SECTION("at the next lookup") {
     fixture.server.addresses["db.example"] = {"127.0.0.8", "127.0.0.9"};
     fixture.lookup("db.example");
-    REQUIRE(run_until(fixture.context, [&] { return !fixture.changes.empty(); }));
+    REQUIRE(run_until(fixture.events, [&] { return !fixture.changes.empty(); }));
     CHECK(fixture.changes[0].first == "db.example");
     CHECK(fixture.changes[0].second.size() == 2);
   }
   SECTION("with a failure in between") {
     fixture.server.addresses.clear();
     CHECK(fixture.lookup("db.example").substr(0, 1) == "!");
-    run_ready(fixture.context);
+    run_ready(fixture.events);
     CHECK(fixture.changes.empty());
     fixture.server.addresses["db.example"] = {"127.0.0.10"};
     CHECK(fixture.lookup("db.example") == "127.0.0.10");
-    REQUIRE(run_until(fixture.context, [&] { return !fixture.changes.empty(); }));
+    REQUIRE(run_until(fixture.events, [&] { return !fixture.changes.empty(); }));
     CHECK(fixture.changes.size() == 1);
   }
 }
@@ -253,21 +251,23 @@ TEST_CASE("resolver: a zone with a new serial is asked anew at once") {
     const auto zones = fixture.resolver->zones();
     return zones.size() == 1 && zones[0].name == "example" && zones[0].names == 1 ? zones[0].serial : 0;
   };
-  REQUIRE(run_until(fixture.context, [&] { return serial() == 1; }));
+  REQUIRE(run_until(fixture.events, [&] { return serial() == 1; }));
   const int asked = fixture.server.asked["example"];
-  REQUIRE(run_until(fixture.context, [&] { return fixture.server.asked["example"] >= asked + 2; }));
+  REQUIRE(run_until(fixture.events, [&] { return fixture.server.asked["example"] >= asked + 2; }));
   CHECK(fixture.server.asked["db.example"] == 1);
   fixture.server.addresses["db.example"] = {"127.0.0.8"};
   fixture.server.serials["example"] = 2;
-  REQUIRE(run_until(fixture.context, [&] { return !fixture.changes.empty(); }));
+  REQUIRE(run_until(fixture.events, [&] { return !fixture.changes.empty(); }));
   CHECK(serial() == 2);
   CHECK(fixture.lookup("db.example") == "127.0.0.8");
   CHECK(fixture.server.asked["db.example"] == 2);
   fixture.resolver->set_settings({1h, 1h, 0s});
-  run_ready(fixture.context);
+  run_ready(fixture.events);
   const int last = fixture.server.asked["example"];
-  fixture.context.restart();
-  fixture.context.run_for(100ms);
+  bool over = false;
+  Timer wait(fixture.events);
+  wait.start_after(100ms, [&] { over = true; });
+  REQUIRE(run_until(fixture.events, [&] { return over; }));
   CHECK(fixture.server.asked["example"] == last);
 }
 
@@ -302,20 +302,19 @@ TEST_CASE("resolver: goes away with questions open") {
   sockaddr_storage address{};
   address.ss_family = AF_INET;
   fixture.resolver->lookup_name(address, [&](const std::string&) { called = true; });
-  REQUIRE(run_until(fixture.context, [&] { return fixture.server.asked["db.example"] == 1; }));
+  REQUIRE(run_until(fixture.events, [&] { return fixture.server.asked["db.example"] == 1; }));
   CHECK(fixture.resolver->queries() == 1);
   CHECK(fixture.resolver->hosts().empty());
   fixture.resolver.reset();
-  run_ready(fixture.context);
+  run_ready(fixture.events);
   CHECK_FALSE(called);
 }
 
 TEST_CASE("resolver: a file of its own for the name servers") {
   const TempDir dir;
-  boost::asio::io_context context;
-  EventSet events(context);
+  EventSet events;
   std::ofstream(dir.file("resolv.conf")) << "nameserver 127.0.0.1\n";
-  const Resolver resolver(context, events, {}, dir.file("resolv.conf"));
+  const Resolver resolver(events, {}, dir.file("resolv.conf"));
   CHECK(resolver.hosts().empty());
-  CHECK_THROWS_AS(Resolver(context, events, {}, "", "not an address"), std::runtime_error);
+  CHECK_THROWS_AS(Resolver(events, {}, "", "not an address"), std::runtime_error);
 }
