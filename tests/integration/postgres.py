@@ -139,6 +139,14 @@ class Cluster:
         return self.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", user)
 
 
+def wait_for_replay(primary, standby, seconds):
+    """Waits until everything `primary` has written so far is replayed on `standby`."""
+    # The end of a record of its own. The flush position would not do: a commit need not wait for it. Nor the insert
+    # position: at the start of a page it lies behind the page's header, where replay arrives only with the next record.
+    position = primary.value("SELECT pg_logical_emit_message(true, 'test', '')")
+    wait_until(lambda: standby.value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", position), seconds, "replay")
+
+
 class Standby(Cluster):
     """A streaming standby of a Cluster, made by pg_basebackup."""
 
@@ -159,5 +167,4 @@ class Standby(Cluster):
 
     def catch_up(self):
         """Waits until everything the primary has written so far is replayed here."""
-        position = self.primary.value("SELECT pg_current_wal_flush_lsn()")
-        wait_until(lambda: self.value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", position), 30, "replay")
+        wait_for_replay(self.primary, self, 30)

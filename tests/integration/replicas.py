@@ -12,7 +12,7 @@ import time
 
 from forwarder import Forwarder
 from harness import PATIENCE, PG15_BIN, free_port, make_dir, run, wait_until, write_file
-from postgres import HBA, Cluster
+from postgres import HBA, Cluster, wait_for_replay
 
 # wal_log_hints and full_page_writes are what pg_rewind needs; the receiver tries again soon after a lost primary.
 CONFIG = """
@@ -165,10 +165,7 @@ class Host(Cluster):
 
     def catch_up(self, primary, seconds=10):
         """Waits until everything the primary has written so far is replayed here."""
-        # The end of a record of its own, flushed by its commit. The insert position would not do: at the start of a
-        # page it lies behind the page's header, where replay arrives only with the next record.
-        position = primary.value("SELECT pg_logical_emit_message(true, 'test', '')")
-        wait_until(lambda: self.value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", position), seconds, "replay")
+        wait_for_replay(primary, self, seconds)
 
     def pause_replay(self):
         self.ask("SELECT pg_wal_replay_pause()")

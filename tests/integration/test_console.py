@@ -243,6 +243,8 @@ class TestShow:
     def test_psycopg_reads_it_by_prepared_statements(self, pooler):
         with psycopg.connect(**pooler.dsn("admin", "pgbouncer"), autocommit=True) as connection:
             pooler.wire().value("SELECT 1")
+            # The server is free just after the client has its answer, on another thread than the console's.
+            wait_until(lambda: pooler.pool()["sv_idle"] == 1, what="the server is idle")
             for binary in (False, True):
                 rows = connection.execute("SHOW POOLS", prepare=True, binary=binary)
                 names = [column.name for column in rows.description]
