@@ -144,18 +144,20 @@ FailureKind classify_failure(std::string_view sqlstate, std::string_view message
 
 Retry may_retry(const FailedStatement& failed, const RoutePolicy& policy) {
   if (failed.verdict.cls != StatementClass::Read || !failed.first_of_transaction || failed.reply_delivered ||
-      failed.more_was_sent || failed.attempts >= kAttemptsMax) {
+      failed.more_was_sent) {
     return Retry::No;
   }
+  const bool too_often = failed.attempts >= kAttemptsMax;
   switch (failed.failure) {
     case FailureKind::ReadOnlyTransaction:
-      // On a primary it is the client's own read-only transaction.
+      // On a primary it is the client's own read-only transaction. On a standby it was our mistake, however many
+      // servers have been lost before, and it is the last time that a standby sees it.
       return failed.role == HostRole::Standby ? Retry::OnPrimaryAndLearn : Retry::No;
     case FailureKind::RecoveryConflict:
-      if (!policy.retry_reads) return Retry::No;
+      if (!policy.retry_reads || too_often) return Retry::No;
       return failed.role == HostRole::Standby ? Retry::OnPrimary : Retry::Elsewhere;
     case FailureKind::ConnectionLost:
-      return policy.retry_reads ? Retry::Elsewhere : Retry::No;
+      return policy.retry_reads && !too_often ? Retry::Elsewhere : Retry::No;
     case FailureKind::Other:
       break;
   }

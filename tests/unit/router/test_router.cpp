@@ -216,11 +216,15 @@ TEST_CASE("only a proven read is ever run again") {
     CHECK(retry(failure, [](auto& one) { one.reply_delivered = true; }) == Retry::No);
     CHECK(retry(failure, [](auto& one) { one.first_of_transaction = false; }) == Retry::No);
     CHECK(retry(failure, [](auto& one) { one.more_was_sent = true; }) == Retry::No);
-    CHECK(retry(failure, [](auto& one) { one.attempts = 3; }) == Retry::No);
     for (const Verdict& verdict : {kWrite, kBegin, kBeginReadOnly, of(StatementClass::Unknown)}) {
       CHECK(retry(failure, [&](auto& one) { one.verdict = verdict; }) == Retry::No);
     }
   }
+  // What is lost again and again stops; a standby's refusal is a mistake of ours and comes only once.
+  const auto third = [](FailedStatement& one) { one.attempts = 3; };
+  CHECK(retry(FailureKind::RecoveryConflict, third) == Retry::No);
+  CHECK(retry(FailureKind::ConnectionLost, third) == Retry::No);
+  CHECK(retry(FailureKind::ReadOnlyTransaction, third) == Retry::OnPrimaryAndLearn);
   policy.retry_reads = false;
   CHECK(retry(FailureKind::ReadOnlyTransaction) == Retry::OnPrimaryAndLearn);
   CHECK(retry(FailureKind::RecoveryConflict) == Retry::No);
