@@ -81,9 +81,9 @@ class History {
   [[nodiscard]] std::optional<pool::TimePoint> without_primary_since(pool::WorkerId worker) const;
   /// How often the proxy has sent a message with this mark to a server.
   [[nodiscard]] int times_sent(const std::string& mark) const;
-  /// It has written this mark to a connection that is dead.
-  void swallowed(const std::string& mark) { reached_.insert(mark); }
-  /// Whether a server has got any message with this mark, as far as the proxy can know.
+  /// It has written the beginning of the message with this mark, or all of it to a connection that is dead.
+  void begun(const std::string& mark) { reached_.insert(mark); }
+  /// Whether a server has got anything of a message with this mark, as far as the proxy can know.
   [[nodiscard]] bool reached_server(const std::string& mark) const { return reached_.contains(mark); }
   /// The message that carries this mark goes to a database whose clients are not to write.
   void expect_refusal(const std::string& value) { to_be_refused_.insert(value); }

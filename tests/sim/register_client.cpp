@@ -165,6 +165,7 @@ void RegisterClient::next_request() {
     reads_.clear();
     own_.clear();
     lone_read_ = in_pieces_ = false;
+    splits_before_ = link_->split_deliveries();
     request_.clear();
     asked_in_ = reference_.session.status();
     if (asked_in_ == 'I') {
@@ -333,11 +334,8 @@ bool RegisterClient::was_sent() const {
 bool RegisterClient::may_be_lost() const {
   if (plan_.pinned || reference_.session.status() != 'I') return true;
   if (!busy_) return false;
-  // Its beginning without a mark may be under way: where little fits into a connection, or, if the proxy does not wait
-  // for all of it, because it came in pieces.
-  constexpr std::size_t longest = 2000;
-  const bool in_pieces = !plan_.split && (in_pieces_ || world_.plan().read_max < longest);
-  if (!was_sent()) return in_pieces || world_.plan().pipe_max < longest;
+  // Its beginning without a mark may be under way if it came in pieces and the proxy does not wait for all of it.
+  if (!was_sent()) return !plan_.split && (in_pieces_ || link_->split_deliveries() > splits_before_);
   const bool to_be_retried = lone_read_ && plan_.retries && got_.empty() && in_.empty();
   return !to_be_retried || cluster_.history().times_sent(marks_.front()) >= kAttemptsMax;
 }

@@ -130,6 +130,7 @@ class RegisterClient final : public Far {
   std::optional<Required> required_;  ///< of the transaction
   bool read_only_ = false;            ///< the block was begun so
   bool in_pieces_ = false;            ///< the request was sent so
+  std::uint64_t splits_before_ = 0;   ///< of the link, when the request began
   bool lone_read_ = false;            ///< the request is one proven read outside of a block
   char asked_in_ = 'I';
   bool logged_in_ = false, done_ = false, busy_ = false;
