@@ -188,6 +188,12 @@ void ServerSession::take_back() {
 }
 
 void ServerSession::on_woken() {
+  if (client_ != nullptr) {
+    // In a process that has taken over: what the old one held back because it might have sent the request again.
+    OutBatch& out = core_->batch();
+    answer_local(out);
+    flush_to_client(out);
+  }
   resume_input();
   if (!closed() && unread_size() == 0) (void)release_if_free();
   update_interest();

@@ -69,6 +69,7 @@ bool History::catalog_known() const {
 }
 
 void History::proxy_restarted() {
+  ++restarts_;
   catalogs_ = 0;
   highest_timeline_ = 0;
   newest_table_ = 0;

@@ -71,6 +71,8 @@ class History {
   void table_published(pool::WorkerId worker, const std::shared_ptr<const router::HostTable>& table);
   /// What is known of hosts and catalogue is known no more.
   void proxy_restarted();
+  /// How often that has happened.
+  [[nodiscard]] int restarts() const { return restarts_; }
   /// From now on, no client is to hear of what happens to the hosts.
   void set_quiet(bool on) { quiet_ = on; }
   [[nodiscard]] bool quiet() const { return quiet_; }
@@ -128,6 +130,7 @@ class History {
   std::vector<Acknowledged> acknowledged_;
   std::set<std::string> to_be_refused_, pinned_, reached_;
   bool quiet_ = false;
+  int restarts_ = 0;
   std::size_t catalogs_ = 0;
   std::uint32_t highest_timeline_ = 0;  ///< of a primary of a table
   std::uint64_t newest_table_ = 0;
