@@ -6,6 +6,7 @@
 #include "protocol/frame_header.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/message_view.hpp"
+#include "tests/sim/sql_text.hpp"
 
 namespace pgweir::sim {
 
@@ -21,70 +22,6 @@ std::string canonical_name(const std::string& name) {
       return known;
     }
   }
-  return name;
-}
-
-std::string trim(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t\n");
-  if (first == std::string_view::npos) return {};
-  return std::string(text.substr(first, text.find_last_not_of(" \t\n") - first + 1));
-}
-
-// Splits at semicolons outside of quotes.
-std::vector<std::string> split(std::string_view sql) {
-  std::vector<std::string> parts;
-  std::string part;
-  bool quoted = false;
-  for (const char c : sql) {
-    if (c == '\'') quoted = !quoted;
-    if (c == ';' && !quoted) {
-      if (!trim(part).empty()) parts.push_back(trim(part));
-      part.clear();
-    } else {
-      part.push_back(c);
-    }
-  }
-  if (!trim(part).empty()) parts.push_back(trim(part));
-  return parts;
-}
-
-std::vector<std::string> words(const std::string& sql) {
-  std::vector<std::string> result;
-  std::string word;
-  for (const char c : sql + ' ') {
-    if (c != ' ') {
-      word.push_back(c);
-    } else if (!word.empty()) {
-      result.push_back(std::move(word));
-      word.clear();
-    }
-  }
-  return result;
-}
-
-// The literals of `text` in order, quotes taken off.
-std::vector<std::string> literals(const std::string& text) {
-  std::vector<std::string> result;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '\'') continue;
-    std::string value;
-    for (++i; i < text.size(); ++i) {
-      if (text[i] != '\'') {
-        value.push_back(text[i]);
-      } else if (i + 1 < text.size() && text[i + 1] == '\'') {
-        value.push_back('\'');
-        ++i;
-      } else {
-        break;
-      }
-    }
-    result.push_back(std::move(value));
-  }
-  return result;
-}
-
-std::string unquoted(std::string name) {
-  if (name.size() >= 2 && name.front() == '"' && name.back() == '"') return name.substr(1, name.size() - 2);
   return name;
 }
 
@@ -110,21 +47,6 @@ std::vector<std::string> bound_values(std::string_view body, std::size_t offset)
     offset += 4 + size;
   }
   return values;
-}
-
-// `sql` with its $1, $2, … replaced by literals.
-std::string with_values(const std::string& sql, const std::vector<std::string>& values) {
-  std::string result;
-  for (std::size_t i = 0; i < sql.size(); ++i) {
-    const auto number = i + 1 < sql.size() && sql[i] == '$' ? static_cast<std::size_t>(sql[i + 1] - '0') : 0;
-    if (number >= 1 && number <= values.size()) {
-      result += "'" + values[number - 1] + "'";
-      ++i;
-    } else {
-      result.push_back(sql[i]);
-    }
-  }
-  return result;
 }
 
 }  // namespace
@@ -260,7 +182,7 @@ void PgSession::handle(char type, std::string_view body) {
 // ---- simple query ----
 
 void PgSession::run_query(std::string sql) {
-  rest_ = split(sql);
+  rest_ = split_statements(sql);
   if (rest_.empty()) {
     protocol::append_empty_query_response(held_);
     return ready();
