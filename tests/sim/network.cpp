@@ -304,7 +304,7 @@ void Backend::take_startup() {
   started_ = counted_ = true;
   pid_ = world_.next_pid();
   if (host_) {
-    data_ = std::make_unique<BackendData>(*world_.cluster(), *host_, database_, pid_);
+    data_ = std::make_unique<BackendData>(*world_.cluster(), *host_, pid_);
     session_.attach(*data_, world_.cluster()->host(*host_).recovers);
   }
   secret_ = static_cast<std::uint32_t>(world_.rng().next());

@@ -1,5 +1,7 @@
 #include "tests/sim/pg_session.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
@@ -28,6 +30,11 @@ std::string canonical_name(const std::string& name) {
 bool returns_rows(const std::string& sql) {
   const std::string first = words(sql).empty() ? "" : words(sql).front();
   return first == "ECHO" || first == "SLEEP" || first == "SHOW" || first == "SELECT" || first == "ROWS";
+}
+
+void append_copy_out(std::string& out) {
+  const char response[] = {'H', 0, 0, 0, 7, 0, 0, 0};
+  out.append(response, sizeof response);
 }
 
 void append_row_type(std::string& out, std::size_t columns = 1) {
@@ -143,7 +150,8 @@ void PgSession::handle(char type, std::string_view body) {
   if (copy_) {
     if (type == 'c') return end_copy(true);
     if (type == 'f') return end_copy(false);
-    if (type == 'd' || type == 'H' || type == 'S') return;
+    if (type == 'd') return copy_data(body);
+    if (type == 'H' || type == 'S') return;
     closed_ = true;  // a server would lose the thread of the protocol here
     return;
   }
@@ -286,6 +294,7 @@ PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
   }
   if (word[0] == "FAIL") return Failure{"22012", "failed " + word.at(1)};
   if (data_ != nullptr) {
+    if (data_->copies_in(sql)) return begin_data_copy();
     if (const auto columns = data_->columns(sql)) return run_data(sql, extended, *columns);
   }
   if (!extended && returns_rows(sql)) append_row_type(held_);
@@ -301,12 +310,7 @@ PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
     for (unsigned long i = 0; i < std::stoul(word.at(2)); ++i) row(payload);
     complete("SELECT " + word.at(2));
   } else if (word[0] == "COPYIN") {
-    const char response[] = {'G', 0, 0, 0, 7, 0, 0, 0};
-    held_.append(response, sizeof response);
-    out_ += held_;
-    held_.clear();
-    copy_ = true;
-    copy_token_ = word.at(1);
+    begin_copy();
   } else if (word[0] == "STREAM") {
     const char response[] = {'W', 0, 0, 0, 7, 0, 0, 0};
     held_.append(response, sizeof response);
@@ -314,8 +318,7 @@ PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
     held_.clear();
     stream_ = true;
   } else if (word[0] == "COPYOUT") {
-    const char response[] = {'H', 0, 0, 0, 7, 0, 0, 0};
-    held_.append(response, sizeof response);
+    append_copy_out(held_);
     for (unsigned long i = 0; i < std::stoul(word.at(2)); ++i) protocol::append_copy_data(held_, word.at(1));
     protocol::append_copy_done(held_);
     complete("COPY " + word.at(2));
@@ -328,7 +331,18 @@ PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
 PgSession::Outcome PgSession::run_data(const std::string& sql, bool extended, std::size_t columns) {
   const Data::Result result = data_->run(sql, read_only_);
   if (!extended && columns > 0 && (!result.failure || result.failure->late)) append_row_type(held_, columns);
+  if (result.copies) {
+    append_copy_out(held_);
+    for (const std::vector<std::string>& row : result.rows) {
+      protocol::append_copy_data(held_, fmt::format("{}\n", fmt::join(row, "\t")));
+    }
+  }
   if (result.failure) return result.failure;
+  if (result.copies) {
+    protocol::append_copy_done(held_);
+    complete(result.tag);
+    return std::nullopt;
+  }
   for (const std::vector<std::string>& row : result.rows) {
     const std::vector<std::optional<std::string_view>> values(row.begin(), row.end());
     protocol::append_data_row(held_, values);
@@ -417,10 +431,31 @@ void PgSession::wake(bool canceled) {
   }
 }
 
+void PgSession::begin_copy() {
+  const char response[] = {'G', 0, 0, 0, 7, 0, 0, 0};
+  held_.append(response, sizeof response);
+  out_ += held_;
+  held_.clear();
+  copy_ = true;
+  data_copy_ = false;
+}
+
+PgSession::Outcome PgSession::begin_data_copy() {
+  if (const Outcome failure = data_->begin_copy(read_only_)) return failure;
+  begin_copy();
+  data_copy_ = true;
+  return std::nullopt;
+}
+
+void PgSession::copy_data(std::string_view line) {
+  if (!data_copy_) return;
+  if (const Outcome failure = data_->copy_line(line)) fail_copy(*failure);
+}
+
 void PgSession::end_copy(bool ok) {
-  copy_ = false;
   if (ok) {
-    complete("COPY 1");
+    copy_ = false;
+    complete(data_copy_ ? data_->end_copy() : "COPY 1");
     if (extended_) return;
     if (rest_.empty()) {
       end_implicit(true);
@@ -428,7 +463,12 @@ void PgSession::end_copy(bool ok) {
     }
     return;
   }
-  const Failure failure{"57014", "COPY from stdin failed"};
+  fail_copy({"57014", "COPY from stdin failed"});
+}
+
+// What the client still sends of it is passed over.
+void PgSession::fail_copy(const Failure& failure) {
+  copy_ = false;
   if (extended_) return fail_extended(failure);
   rest_.clear();
   error(failure);
