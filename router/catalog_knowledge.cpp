@@ -80,6 +80,12 @@ SELECT 'implicit', '', false, NOT EXISTS (
          UNION ALL SELECT t.oid FROM pg_catalog.pg_type t JOIN volatile_function v
             ON v.oid IN (t.typinput, t.typoutput, t.typreceive, t.typsend, t.typmodin, t.typmodout)
           WHERE v.oid >= 16384), false, NULL
+UNION ALL
+SELECT 'isolation', COALESCE(pg_catalog.pg_get_userbyid(NULLIF(s.setrole, 0))::text, ''), s.setdatabase <> 0,
+       pg_catalog.lower(item) NOT LIKE '%=serializable', false, NULL
+  FROM pg_catalog.pg_db_role_setting s, LATERAL pg_catalog.unnest(s.setconfig) AS item
+ WHERE item LIKE 'default_transaction_isolation=%'
+   AND s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))
 )sql";
 
 }  // namespace
@@ -91,6 +97,16 @@ std::string_view catalog_query() {
 Trust CatalogKnowledge::trust(const Names<Trust>& names, std::string_view name) {
   const auto found = names.find(name);
   return found == names.end() ? Trust::Unknown : found->second;
+}
+
+// In the order in which a session that begins asks: role in database, role, database, all.
+bool CatalogKnowledge::serializable_by_default(std::string_view role) const {
+  for (const std::string_view whose : {role, std::string_view()}) {
+    for (const Names<bool>* settings : {&isolation_here_, &isolation_}) {
+      if (const auto found = settings->find(whose); found != settings->end()) return found->second;
+    }
+  }
+  return false;
 }
 
 CatalogKnowledge::FunctionTrust CatalogKnowledge::function(std::string_view name) const {
@@ -109,6 +125,8 @@ void CatalogKnowledge::add(const CatalogRow& row) {
     worsen(types_[row.name], row.safe);
   } else if (row.kind == "relation") {
     worsen(relations_[row.name], row.safe);
+  } else if (row.kind == "isolation") {
+    (row.builtin ? isolation_here_ : isolation_)[row.name] = !row.safe;
   } else if (row.kind == "implicit") {
     implicit_safe_ = row.safe;
   }

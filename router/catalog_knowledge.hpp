@@ -23,10 +23,10 @@ class Classifier;
 
 /// One row of that query.
 struct CatalogRow {
-  std::string kind;        ///< function, operator, type, relation, implicit
-  std::string name;        ///< without schema; of `implicit` it does not count
-  bool builtin = false;    ///< all objects of this row lie in pg_catalog
-  bool safe = false;       ///< none of them is volatile, unlogged, foreign, a sequence, …
+  std::string kind;        ///< function, operator, type, relation, implicit, isolation
+  std::string name;        ///< without schema; of `isolation` a role, empty: all; of `implicit` it does not count
+  bool builtin = false;    ///< all objects of this row lie in pg_catalog; `isolation`: given in this database only
+  bool safe = false;       ///< none of them is volatile, unlogged, foreign, a sequence, …; not serializable
   bool attribute = false;  ///< function: may be called as row.name
   std::string definition;  ///< if there is one: safe only if this text, too, is a read (views, policies, checks)
 };
@@ -52,6 +52,9 @@ class CatalogKnowledge {
   [[nodiscard]] bool operator_is_safe(std::string_view name) const { return trust(operators_, name) == Trust::Safe; }
   [[nodiscard]] Trust type(std::string_view name) const { return trust(types_, name); }
   [[nodiscard]] Trust relation(std::string_view name) const { return trust(relations_, name); }
+  /// Whether default_transaction_isolation of a session of `role` is serializable by ALTER ROLE or ALTER DATABASE. What
+  /// the configuration of the server says is not asked: it may differ by host.
+  [[nodiscard]] bool serializable_by_default(std::string_view role) const;
   /// False if a cast, the input or output of a type, or an operator class calls a volatile function: then any
   /// expression may, and nothing is proven.
   [[nodiscard]] bool implicit_calls_are_safe() const { return implicit_safe_; }
@@ -73,6 +76,7 @@ class CatalogKnowledge {
   Names<Trust> operators_;
   Names<Trust> types_;
   Names<Trust> relations_;
+  Names<bool> isolation_here_, isolation_;  ///< by role, whether it is serializable: in this database, in all
   bool implicit_safe_ = false;
   std::uint64_t generation_ = 0;
 };

@@ -123,20 +123,25 @@ RouteDecision decide(const RouteRequest& request, const SessionRoute& session, c
   if (wish == RouteWish::Primary) return to_primary(hosts, RouteReason::HintPrimary);
   // What the session keeps on the primary is not elsewhere, whatever anybody wishes.
   if (session.bound_to_primary) return to_primary(hosts, RouteReason::SessionState);
-  if (wish == RouteWish::Standby) {
+  // Nor is what a standby refuses.
+  if (wish == RouteWish::Standby && !policy.serializable) {
     return to_standby(StandbyChoice(hosts, nullptr, nullptr), RouteReason::HintStandby, true);
   }
   if (request.verdict.cls != StatementClass::Read && !begins_read_only(request.verdict)) {
     return to_primary(hosts, RouteReason::Statement);
   }
-  if (session.serializable) return to_primary(hosts, RouteReason::Serializable);
+  if (session.serializable || policy.serializable) return to_primary(hosts, RouteReason::Serializable);
   return to_standby(fresh, RouteReason::Read, true);
 }
 
-FailureKind classify_failure(std::string_view sqlstate, std::string_view message) {
+FailureKind classify_failure(std::string_view sqlstate, std::string_view message, std::string_view routine) {
   if (sqlstate == "25006") return FailureKind::ReadOnlyTransaction;
   if (sqlstate == "40001" && message.find("conflict with recovery") != std::string_view::npos) {
     return FailureKind::RecoveryConflict;
+  }
+  if (sqlstate == "0A000" &&
+      (routine == "GetSerializableTransactionSnapshot" || message == "cannot use serializable mode in a hot standby")) {
+    return FailureKind::Serializable;
   }
   if (sqlstate == "57P01" || sqlstate == "57P02" || sqlstate == "57P03") return FailureKind::RecoveryConflict;
   return FailureKind::Other;
@@ -144,18 +149,22 @@ FailureKind classify_failure(std::string_view sqlstate, std::string_view message
 
 Retry may_retry(const FailedStatement& failed, const RoutePolicy& policy) {
   if (failed.verdict.cls != StatementClass::Read || !failed.first_of_transaction || failed.reply_delivered ||
-      failed.more_was_sent || failed.attempts >= kAttemptsMax) {
+      failed.more_was_sent) {
     return Retry::No;
   }
+  const bool too_often = failed.attempts >= kAttemptsMax;
   switch (failed.failure) {
     case FailureKind::ReadOnlyTransaction:
-      // On a primary it is the client's own read-only transaction.
+      // On a primary it is the client's own read-only transaction. On a standby it was our mistake, however many
+      // servers have been lost before, and it is the last time that a standby sees it.
       return failed.role == HostRole::Standby ? Retry::OnPrimaryAndLearn : Retry::No;
+    case FailureKind::Serializable:
+      return failed.role == HostRole::Standby ? Retry::OnPrimary : Retry::No;
     case FailureKind::RecoveryConflict:
-      if (!policy.retry_reads) return Retry::No;
+      if (!policy.retry_reads || too_often) return Retry::No;
       return failed.role == HostRole::Standby ? Retry::OnPrimary : Retry::Elsewhere;
     case FailureKind::ConnectionLost:
-      return policy.retry_reads ? Retry::Elsewhere : Retry::No;
+      return policy.retry_reads && !too_often ? Retry::Elsewhere : Retry::No;
     case FailureKind::Other:
       break;
   }

@@ -29,6 +29,7 @@ struct RoutePolicy {
   bool read_write_split = false;  ///< routes each transaction; attrs then do not count
   ReadYourWrites read_your_writes = ReadYourWrites::Session;
   bool retry_reads = true;
+  bool serializable = false;  ///< default_transaction_isolation on the servers: a standby refuses what begins there
 };
 
 /// What the session brings along.
@@ -82,12 +83,14 @@ struct RouteDecision {
 enum class FailureKind : std::uint8_t {
   ReadOnlyTransaction,  ///< 25006
   RecoveryConflict,     ///< 40001 'conflict with recovery', or 57P01 to 57P03
+  Serializable,         ///< 0A000: no serializable transactions on a hot standby
   ConnectionLost,
   Other,
 };
 
-/// What the SQLSTATE and message of an ErrorResponse say.
-[[nodiscard]] FailureKind classify_failure(std::string_view sqlstate, std::string_view message);
+/// What the SQLSTATE, message and routine of an ErrorResponse say. Messages may be translated, routines are not.
+[[nodiscard]] FailureKind classify_failure(std::string_view sqlstate, std::string_view message,
+                                           std::string_view routine);
 
 /// A statement that failed, as first of its transaction or not.
 struct FailedStatement {

@@ -444,6 +444,7 @@ void ClientSession::prepare_retry(router::Retry retry) {
   if (retry == router::Retry::OnPrimaryAndLearn) {
     ++context_->routes.learned;
     if (PGWEIR_MUTANT(24)) return;
+    route.primary_only = true;
     for (const std::string& text : texts_of(route.kept)) core_->learn_write(*context_, text);
   } else if (retry == router::Retry::OnPrimary || route.decision.role == HostRole::Standby) {
     route.primary_only = true;

@@ -172,6 +172,11 @@ void ClientSession::on_hidden_done(HiddenPurpose purpose, const HiddenResult& re
     }
     return;
   }
+  if (result.failure == router::FailureKind::Serializable && server.context().policy.read_write_split) {
+    core_->learn_serializable(server.context());
+    server.close("serializable by default, which a standby refuses");  // here, too, another one is asked for
+    return;
+  }
   if (state_ == State::Login) {
     login_->hidden_done(purpose, result);
     return;

@@ -38,7 +38,8 @@ ServerSession::Weighed ServerSession::weigh(ByteView in) {
         const ByteView body = in.substr(pos, header.total()).substr(protocol::kHeaderSize);
         const auto error = protocol::parse_error_fields(body);
         if (!error) return Weighed::Deliver;
-        const router::Retry retry = client_->may_retry(router::classify_failure(error->sqlstate, error->message));
+        const router::Retry retry =
+            client_->may_retry(router::classify_failure(error->sqlstate, error->message, error->routine));
         if (retry == router::Retry::No) return Weighed::Deliver;
         const bool fatal = error->severity_v == "FATAL" || error->severity_v == "PANIC";
         if (fatal) {

@@ -314,6 +314,10 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
       }
     }
     if (front.kind == ReplyKind::HiddenParse && error->sqlstate == "42P05") (void)unexpected('E');
+    if (router::classify_failure(error->sqlstate, error->message, error->routine) ==
+        router::FailureKind::Serializable) {
+      core_->learn_serializable(*context_);
+    }
   }
   if (front.kind == ReplyKind::Query && front.change) {  // a DEALLOCATE that did not happen
     undo(front);
@@ -438,6 +442,7 @@ ServerSession::Step ServerSession::take_hidden(const protocol::FrameHeader& head
       if (const auto error = complete ? protocol::parse_error_fields(body) : std::nullopt) {
         hidden_result_->sqlstate = std::string(error->sqlstate);
         hidden_result_->message = std::string(error->message);
+        hidden_result_->failure = router::classify_failure(error->sqlstate, error->message, error->routine);
       }
       return Step::Drop;
     case backend::RowDescription:

@@ -135,8 +135,10 @@ void ServerSession::hidden_done() {
       return;
     case HiddenPurpose::Reset:
       // PgBouncer ignores errors of the reset query; a server that is still in a transaction afterwards is not used.
-      // A canceled one is another matter: it has reset nothing, and the next client must not meet what it left.
+      // A canceled one is another matter, and one that a standby refuses with all that is serializable: it has reset
+      // nothing, and the next client must not meet what is left.
       if (result->failed && result->sqlstate == "57014" && dirty_.empty()) dirty_ = "reset query was canceled";
+      if (result->failure == router::FailureKind::Serializable && dirty_.empty()) dirty_ = "reset query was refused";
       statement_tables_cleared();
       parameters_.extras.reset();
       parameters_.extras_unknown = false;
@@ -188,6 +190,12 @@ void ServerSession::take_back() {
 }
 
 void ServerSession::on_woken() {
+  if (client_ != nullptr) {
+    // In a process that has taken over: what the old one held back because it might have sent the request again.
+    OutBatch& out = core_->batch();
+    answer_local(out);
+    flush_to_client(out);
+  }
   resume_input();
   if (!closed() && unread_size() == 0) (void)release_if_free();
   update_interest();

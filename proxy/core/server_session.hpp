@@ -37,6 +37,7 @@ enum class HiddenPurpose : std::uint8_t {
 struct HiddenResult {
   bool failed = false;
   std::string sqlstate, message;
+  router::FailureKind failure = router::FailureKind::Other;
   std::uint16_t columns = 0;
   std::vector<std::optional<std::string>> row;  ///< of Lookup: the last row
   std::size_t rows = 0;

@@ -139,6 +139,8 @@ class WorkerCore {
   void note_role(const PoolContext& context, HostRole role);
   /// A standby refused this text: it is a write from now on, on every worker.
   void learn_write(const PoolContext& context, const std::string& text);
+  /// A standby has refused a transaction of this pool because it would have been serializable.
+  void learn_serializable(PoolContext& context);
   void learned(const std::string& group, const std::string& dbname, const std::string& text);
   /// Clients that need the primary of this group wait from now on, or no longer (SWITCHOVER).
   void hold_writes(const std::string& group, bool on);
@@ -231,6 +233,7 @@ class WorkerCore {
   Catalog& catalog_of(HostGroup& group, const std::string& dbname);
   PoolContext* add_context(std::unique_ptr<PoolContext> context, const DatabaseConfig& entry);
   void join_group(PoolContext& context);
+  static void take_isolation(PoolContext& context);
   /// All stood still, and goes on: what was heard of the hosts meanwhile takes effect.
   void take_up_hosts();
   void role_changed(HostGroup& group, router::HostId host);

@@ -1,6 +1,9 @@
 // What a worker does when the hosts behind a database change their roles: servers of a host that lost its role are let
 // go, and clients that wait are sent elsewhere.
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <utility>
 
 #include "pool/mutation.hpp"
 #include "proxy/core/console.hpp"
@@ -45,7 +48,10 @@ void WorkerCore::join_group(PoolContext& context) {
   group.outstanding.resize(hosts);
   group.down_since.resize(hosts, pool::kNever);
   context.group = &group;
-  if (context.policy.read_write_split) context.catalog = &catalog_of(group, context.dbname);
+  if (context.policy.read_write_split) {
+    context.catalog = &catalog_of(group, context.dbname);
+    take_isolation(context);
+  }
   if (context.home == nullptr) {
     context.on_hosts.resize(hosts);
     context.writes = host_.shared_writes(group.name + '/' + context.dbname);
@@ -245,7 +251,24 @@ void WorkerCore::set_catalog(const std::string& group, const std::string& dbname
   Catalog& catalog = catalog_of(known, dbname);
   catalog.knowledge = std::move(knowledge);
   ++catalog.epoch;
+  for (const auto& [id, context] : contexts_) {
+    if (context->catalog == &catalog) take_isolation(*context);
+  }
   route_again(&known);
+}
+
+void WorkerCore::take_isolation(PoolContext& context) {
+  const auto& knowledge = context.catalog->knowledge;
+  context.policy.serializable = knowledge && knowledge->serializable_by_default(context.user);
+}
+
+// Until the catalogue is read again; each worker finds out for itself.
+void WorkerCore::learn_serializable(PoolContext& context) {
+  PoolContext& home = context.client_side();
+  if (!home.policy.read_write_split || std::exchange(home.policy.serializable, true)) return;
+  log(LogLevel::Log,
+      fmt::format("{}/{} is serializable by default, which a standby refuses: its reads stay on the primary",
+                  home.database, home.user));
 }
 
 void WorkerCore::learn_write(const PoolContext& context, const std::string& text) {

@@ -70,6 +70,8 @@ std::vector<Option> connection_options(const core::HostPort& host, const std::st
                               {"application_name", kApplicationName},
                               {"client_encoding", "UTF8"},
                               {"target_session_attrs", "any"},
+                              // A hot standby would answer nothing if the role or the database were serializable.
+                              {"options", "-c default_transaction_isolation=read\\ committed"},
                               {"gssencmode", "disable"},
                               {"sslmode", host.is_unix() ? "disable" : std::string(core::to_string(login.sslmode))},
                               {"sslrootcert", !login.ca_file.empty() && verifies ? login.ca_file

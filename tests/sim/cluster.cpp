@@ -15,62 +15,36 @@ constexpr std::uint64_t kSystemIdentifier = 7'000'000'001;
 
 // ---- BackendData ----
 
-std::optional<std::size_t> BackendData::columns(const std::string& sql) const {
-  const auto statement = parse_register_statement(sql);
-  if (!statement) return std::nullopt;
-  return sql.find("SELECT") == std::string::npos ? 0 : 2;
-}
-
-bool BackendData::begin() {
-  pending_.clear();
+bool BackendData::recovers() const {
   return cluster_.host(host_).recovers;
 }
 
-Data::Result BackendData::run(const std::string& sql, bool read_only) {
-  const RegisterStatement statement = *parse_register_statement(sql);
-  ClusterHost& host = cluster_.host(host_);
-  HistoryCounts& counts = cluster_.history().counts;
-  const bool writes = !statement.value.empty();
-  if (read_only && (writes || statement.locks)) {
-    ++counts.refused;
-    return {read_only_failure(statement), {}, {}};
-  }
+std::optional<Failure> BackendData::interference() {
   Rng& rng = cluster_.world().rng();
-  if (host.recovers && cluster_.world().faults() && rng.per_mille(cluster_.plan().conflicts)) {
-    ++counts.conflicts;
-    const bool ends = rng.chance(20);
-    return {Failure{"40001",
-                    ends ? "terminating connection due to conflict with recovery"
-                         : "canceling statement due to conflict with recovery",
-                    ends, rng.chance(50)},
-            {},
-            {}};
-  }
-  std::string value;
-  if (writes) {
-    cluster_.history().executed(host_, statement.value);
-    value = statement.value;
-    pending_.emplace_back(statement.key, value);
-  } else {
-    cluster_.history().read(host_, host.recovers);
-    value = host.cells[statement.key].value;
-    for (const auto& [key, own] : pending_) {
-      if (key == statement.key) value = own;
-    }
-  }
-  Result result;
-  if (statement.mark.empty()) {
-    result.tag = sql.find("INSERT") != std::string::npos ? "INSERT 0 1" : "UPDATE 1";
-  } else {
-    result.rows = {{value, statement.mark}};
-    result.tag = "SELECT 1";
-  }
-  return result;
+  if (!recovers() || !cluster_.world().faults() || !rng.per_mille(cluster_.plan().conflicts)) return std::nullopt;
+  ++cluster_.history().counts.conflicts;
+  const bool ends = rng.chance(20);
+  return Failure{"40001",
+                 ends ? "terminating connection due to conflict with recovery"
+                      : "canceling statement due to conflict with recovery",
+                 ends, rng.chance(50)};
 }
 
-bool BackendData::end(bool commit) {
-  auto changes = std::exchange(pending_, {});
-  return commit && !changes.empty() && cluster_.commit(host_, std::move(changes), pid_);
+std::string BackendData::read(int key) {
+  cluster_.history().read(host_, recovers());
+  return cluster_.host(host_).cells[key].value;
+}
+
+void BackendData::written(const std::string& value) {
+  cluster_.history().executed(host_, value);
+}
+
+void BackendData::refused() {
+  ++cluster_.history().counts.refused;
+}
+
+bool BackendData::commit(Changes changes) {
+  return cluster_.commit(host_, std::move(changes), pid_);
 }
 
 // ---- Cluster ----

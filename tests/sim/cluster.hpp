@@ -22,7 +22,7 @@
 #include "pool/time.hpp"
 #include "router/host_tracker.hpp"
 #include "tests/sim/history.hpp"
-#include "tests/sim/register_sql.hpp"
+#include "tests/sim/register_data.hpp"
 #include "tests/sim/rng.hpp"
 
 namespace pgweir::sim {
@@ -88,21 +88,21 @@ class ClusterHost {
 };
 
 /// What a server process knows of the data of its host.
-class BackendData final : public Data {
+class BackendData final : public RegisterData {
  public:
-  BackendData(Cluster& cluster, int host, std::string database, std::uint32_t pid)
-      : cluster_(cluster), host_(host), database_(std::move(database)), pid_(pid) {}
-  [[nodiscard]] std::optional<std::size_t> columns(const std::string& sql) const override;
-  bool begin() override;
-  Result run(const std::string& sql, bool read_only) override;
-  bool end(bool commit) override;
+  BackendData(Cluster& cluster, int host, std::uint32_t pid) : cluster_(cluster), host_(host), pid_(pid) {}
 
  private:
+  [[nodiscard]] bool recovers() const override;
+  [[nodiscard]] std::optional<Failure> interference() override;
+  [[nodiscard]] std::string read(int key) override;
+  void written(const std::string& value) override;
+  void refused() override;
+  bool commit(Changes changes) override;
+
   Cluster& cluster_;
   int host_;
-  std::string database_;
   std::uint32_t pid_;
-  std::vector<std::pair<int, std::string>> pending_;
 };
 
 class Cluster {

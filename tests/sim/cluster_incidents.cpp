@@ -219,20 +219,30 @@ void Cluster::stop_in_order(int old) {
 
 // With the proxy's help: no client is to hear of it.
 void Cluster::switch_over_by_console() {
-  const auto promote_it = [this](int next) {
+  // Also when the console has given up, the operator finishes what was begun before anything else happens.
+  auto under_way = std::make_shared<int>(1);
+  const auto part_done = [this, under_way] {
+    if (--*under_way == 0) later([this] { incident_over(); });
+  };
+  const auto promote_it = [this, under_way, part_done](int next) {
     const int old = leader_;
     if (next == old || !host(next).recovers) world_.fail("the console names a host that is no standby");
-    history_.set_quiet(!world_.disturbed());
+    ++*under_way;
+    // A host whose probes are lost is taken for lost, and so are its transactions.
+    history_.set_quiet(!world_.disturbed() && plan_.probe_loss == 0);
     stop_in_order(old);
-    later([this, old, next] {
+    later([this, old, next, part_done] {
       promote(next);
-      later([this, old] { rejoin(old); });
+      later([this, old, part_done] {
+        rejoin(old);
+        part_done();
+      });
     });
   };
-  const auto over = [this](bool done) {
+  const auto over = [this, part_done](bool done) {
     if (done) ++history_.counts.switchovers;
     history_.set_quiet(false);
-    later([this] { incident_over(); });
+    part_done();
   };
   auto console = std::make_unique<ConsoleClient>(world_, ConsoleClient::Reactions{promote_it, over});
   console->switch_over("app");

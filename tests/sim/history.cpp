@@ -9,6 +9,12 @@
 
 namespace pgweir::sim {
 
+namespace {
+/// Three attempts, and one on the primary of what a standby has refused. A process that takes over begins to count
+/// anew.
+constexpr int kSentMax = 4;
+}  // namespace
+
 void HistoryCounts::add(const HistoryCounts& other) {
   reads += other.reads;
   reads_on_standby += other.reads_on_standby;
@@ -63,6 +69,7 @@ bool History::catalog_known() const {
 }
 
 void History::proxy_restarted() {
+  ++restarts_;
   catalogs_ = 0;
   highest_timeline_ = 0;
   newest_table_ = 0;
@@ -81,7 +88,10 @@ void History::sent(const Sent& what) {
       check_allowed(what, mark);
       if (times_sent(mark) > 0) world_.fail("the write of " + mark + " was sent to servers twice");
     }
-    if (what.type != 'P' && ++sent_[mark] == 2 && mark.front() == 'c') ++counts.resent_reads;
+    if (what.type == 'P') continue;
+    const int times = ++sent_[mark];
+    if (times == 2 && mark.front() == 'c') ++counts.resent_reads;
+    if (times > kSentMax && world_.plan().restarts == 0) world_.fail(mark + " is sent again and again");
   }
 }
 

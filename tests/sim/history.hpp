@@ -71,6 +71,8 @@ class History {
   void table_published(pool::WorkerId worker, const std::shared_ptr<const router::HostTable>& table);
   /// What is known of hosts and catalogue is known no more.
   void proxy_restarted();
+  /// How often that has happened.
+  [[nodiscard]] int restarts() const { return restarts_; }
   /// From now on, no client is to hear of what happens to the hosts.
   void set_quiet(bool on) { quiet_ = on; }
   [[nodiscard]] bool quiet() const { return quiet_; }
@@ -81,9 +83,9 @@ class History {
   [[nodiscard]] std::optional<pool::TimePoint> without_primary_since(pool::WorkerId worker) const;
   /// How often the proxy has sent a message with this mark to a server.
   [[nodiscard]] int times_sent(const std::string& mark) const;
-  /// It has written this mark to a connection that is dead.
-  void swallowed(const std::string& mark) { reached_.insert(mark); }
-  /// Whether a server has got any message with this mark, as far as the proxy can know.
+  /// It has written the beginning of the message with this mark, or all of it to a connection that is dead.
+  void begun(const std::string& mark) { reached_.insert(mark); }
+  /// Whether a server has got anything of a message with this mark, as far as the proxy can know.
   [[nodiscard]] bool reached_server(const std::string& mark) const { return reached_.contains(mark); }
   /// The message that carries this mark goes to a database whose clients are not to write.
   void expect_refusal(const std::string& value) { to_be_refused_.insert(value); }
@@ -128,6 +130,7 @@ class History {
   std::vector<Acknowledged> acknowledged_;
   std::set<std::string> to_be_refused_, pinned_, reached_;
   bool quiet_ = false;
+  int restarts_ = 0;
   std::size_t catalogs_ = 0;
   std::uint32_t highest_timeline_ = 0;  ///< of a primary of a table
   std::uint64_t newest_table_ = 0;

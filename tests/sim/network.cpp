@@ -79,6 +79,7 @@ void Link::deliver_to_proxy() {
   const std::size_t size = world_.rng().chance(70) ? most : 1 + world_.rng().below(most);
   const std::string chunk = to_proxy_.substr(0, size);
   to_proxy_.erase(0, chunk.size());
+  if (!to_proxy_.empty()) ++split_deliveries_;
   session_->receive(chunk);
   world_.settle(worker_);
   if (!to_proxy_.empty() || far_closed_) plan_to_proxy();
@@ -90,7 +91,7 @@ std::size_t Link::write(std::span<const core::ByteView> pieces) {
   for (const core::ByteView piece : pieces) total += piece.size();
   if (half_closed_) world_.fail("wrote to a connection whose direction it had ended");
   if (far_closed_ || proxy_closed_) {
-    if (host_) note_swallowed(pieces);
+    if (host_) note_begun(pieces);
     return total;
   }
   std::size_t room = capacity_ > to_far_.size() ? capacity_ - to_far_.size() : 0;
@@ -103,14 +104,15 @@ std::size_t Link::write(std::span<const core::ByteView> pieces) {
     if (host_ && far_ != nullptr) far_->on_written(piece.substr(0, n));
   }
   if (!to_far_.empty()) plan_to_far();
+  if (host_ && accepted > 0 && accepted < total) note_begun(pieces);
   return accepted;
 }
 
-// The proxy cannot know that the server is gone.
-void Link::note_swallowed(std::span<const core::ByteView> pieces) {
+// The proxy cannot know that the server is gone, or what became of the beginning of a message.
+void Link::note_begun(std::span<const core::ByteView> pieces) {
   std::string bytes;
   for (const core::ByteView piece : pieces) bytes += piece;
-  for (const std::string& mark : find_marks(bytes)) world_.cluster()->history().swallowed(mark);
+  for (const std::string& mark : find_marks(bytes)) world_.cluster()->history().begun(mark);
 }
 
 void Link::plan_writable() {
@@ -302,7 +304,7 @@ void Backend::take_startup() {
   started_ = counted_ = true;
   pid_ = world_.next_pid();
   if (host_) {
-    data_ = std::make_unique<BackendData>(*world_.cluster(), *host_, database_, pid_);
+    data_ = std::make_unique<BackendData>(*world_.cluster(), *host_, pid_);
     session_.attach(*data_, world_.cluster()->host(*host_).recovers);
   }
   secret_ = static_cast<std::uint32_t>(world_.rng().next());

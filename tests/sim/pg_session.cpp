@@ -1,11 +1,14 @@
 #include "tests/sim/pg_session.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
 #include "protocol/frame_header.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/message_view.hpp"
+#include "tests/sim/sql_text.hpp"
 
 namespace pgweir::sim {
 
@@ -24,73 +27,14 @@ std::string canonical_name(const std::string& name) {
   return name;
 }
 
-std::string trim(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t\n");
-  if (first == std::string_view::npos) return {};
-  return std::string(text.substr(first, text.find_last_not_of(" \t\n") - first + 1));
-}
-
-// Splits at semicolons outside of quotes.
-std::vector<std::string> split(std::string_view sql) {
-  std::vector<std::string> parts;
-  std::string part;
-  bool quoted = false;
-  for (const char c : sql) {
-    if (c == '\'') quoted = !quoted;
-    if (c == ';' && !quoted) {
-      if (!trim(part).empty()) parts.push_back(trim(part));
-      part.clear();
-    } else {
-      part.push_back(c);
-    }
-  }
-  if (!trim(part).empty()) parts.push_back(trim(part));
-  return parts;
-}
-
-std::vector<std::string> words(const std::string& sql) {
-  std::vector<std::string> result;
-  std::string word;
-  for (const char c : sql + ' ') {
-    if (c != ' ') {
-      word.push_back(c);
-    } else if (!word.empty()) {
-      result.push_back(std::move(word));
-      word.clear();
-    }
-  }
-  return result;
-}
-
-// The literals of `text` in order, quotes taken off.
-std::vector<std::string> literals(const std::string& text) {
-  std::vector<std::string> result;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '\'') continue;
-    std::string value;
-    for (++i; i < text.size(); ++i) {
-      if (text[i] != '\'') {
-        value.push_back(text[i]);
-      } else if (i + 1 < text.size() && text[i + 1] == '\'') {
-        value.push_back('\'');
-        ++i;
-      } else {
-        break;
-      }
-    }
-    result.push_back(std::move(value));
-  }
-  return result;
-}
-
-std::string unquoted(std::string name) {
-  if (name.size() >= 2 && name.front() == '"' && name.back() == '"') return name.substr(1, name.size() - 2);
-  return name;
-}
-
 bool returns_rows(const std::string& sql) {
   const std::string first = words(sql).empty() ? "" : words(sql).front();
   return first == "ECHO" || first == "SLEEP" || first == "SHOW" || first == "SELECT" || first == "ROWS";
+}
+
+void append_copy_out(std::string& out) {
+  const char response[] = {'H', 0, 0, 0, 7, 0, 0, 0};
+  out.append(response, sizeof response);
 }
 
 void append_row_type(std::string& out, std::size_t columns = 1) {
@@ -110,21 +54,6 @@ std::vector<std::string> bound_values(std::string_view body, std::size_t offset)
     offset += 4 + size;
   }
   return values;
-}
-
-// `sql` with its $1, $2, … replaced by literals.
-std::string with_values(const std::string& sql, const std::vector<std::string>& values) {
-  std::string result;
-  for (std::size_t i = 0; i < sql.size(); ++i) {
-    const auto number = i + 1 < sql.size() && sql[i] == '$' ? static_cast<std::size_t>(sql[i + 1] - '0') : 0;
-    if (number >= 1 && number <= values.size()) {
-      result += "'" + values[number - 1] + "'";
-      ++i;
-    } else {
-      result.push_back(sql[i]);
-    }
-  }
-  return result;
 }
 
 }  // namespace
@@ -221,7 +150,8 @@ void PgSession::handle(char type, std::string_view body) {
   if (copy_) {
     if (type == 'c') return end_copy(true);
     if (type == 'f') return end_copy(false);
-    if (type == 'd' || type == 'H' || type == 'S') return;
+    if (type == 'd') return copy_data(body);
+    if (type == 'H' || type == 'S') return;
     closed_ = true;  // a server would lose the thread of the protocol here
     return;
   }
@@ -260,7 +190,7 @@ void PgSession::handle(char type, std::string_view body) {
 // ---- simple query ----
 
 void PgSession::run_query(std::string sql) {
-  rest_ = split(sql);
+  rest_ = split_statements(sql);
   if (rest_.empty()) {
     protocol::append_empty_query_response(held_);
     return ready();
@@ -364,6 +294,7 @@ PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
   }
   if (word[0] == "FAIL") return Failure{"22012", "failed " + word.at(1)};
   if (data_ != nullptr) {
+    if (data_->copies_in(sql)) return begin_data_copy();
     if (const auto columns = data_->columns(sql)) return run_data(sql, extended, *columns);
   }
   if (!extended && returns_rows(sql)) append_row_type(held_);
@@ -379,12 +310,7 @@ PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
     for (unsigned long i = 0; i < std::stoul(word.at(2)); ++i) row(payload);
     complete("SELECT " + word.at(2));
   } else if (word[0] == "COPYIN") {
-    const char response[] = {'G', 0, 0, 0, 7, 0, 0, 0};
-    held_.append(response, sizeof response);
-    out_ += held_;
-    held_.clear();
-    copy_ = true;
-    copy_token_ = word.at(1);
+    begin_copy();
   } else if (word[0] == "STREAM") {
     const char response[] = {'W', 0, 0, 0, 7, 0, 0, 0};
     held_.append(response, sizeof response);
@@ -392,8 +318,7 @@ PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
     held_.clear();
     stream_ = true;
   } else if (word[0] == "COPYOUT") {
-    const char response[] = {'H', 0, 0, 0, 7, 0, 0, 0};
-    held_.append(response, sizeof response);
+    append_copy_out(held_);
     for (unsigned long i = 0; i < std::stoul(word.at(2)); ++i) protocol::append_copy_data(held_, word.at(1));
     protocol::append_copy_done(held_);
     complete("COPY " + word.at(2));
@@ -406,7 +331,18 @@ PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
 PgSession::Outcome PgSession::run_data(const std::string& sql, bool extended, std::size_t columns) {
   const Data::Result result = data_->run(sql, read_only_);
   if (!extended && columns > 0 && (!result.failure || result.failure->late)) append_row_type(held_, columns);
+  if (result.copies) {
+    append_copy_out(held_);
+    for (const std::vector<std::string>& row : result.rows) {
+      protocol::append_copy_data(held_, fmt::format("{}\n", fmt::join(row, "\t")));
+    }
+  }
   if (result.failure) return result.failure;
+  if (result.copies) {
+    protocol::append_copy_done(held_);
+    complete(result.tag);
+    return std::nullopt;
+  }
   for (const std::vector<std::string>& row : result.rows) {
     const std::vector<std::optional<std::string_view>> values(row.begin(), row.end());
     protocol::append_data_row(held_, values);
@@ -495,10 +431,31 @@ void PgSession::wake(bool canceled) {
   }
 }
 
+void PgSession::begin_copy() {
+  const char response[] = {'G', 0, 0, 0, 7, 0, 0, 0};
+  held_.append(response, sizeof response);
+  out_ += held_;
+  held_.clear();
+  copy_ = true;
+  data_copy_ = false;
+}
+
+PgSession::Outcome PgSession::begin_data_copy() {
+  if (const Outcome failure = data_->begin_copy(read_only_)) return failure;
+  begin_copy();
+  data_copy_ = true;
+  return std::nullopt;
+}
+
+void PgSession::copy_data(std::string_view line) {
+  if (!data_copy_) return;
+  if (const Outcome failure = data_->copy_line(line)) fail_copy(*failure);
+}
+
 void PgSession::end_copy(bool ok) {
-  copy_ = false;
   if (ok) {
-    complete("COPY 1");
+    copy_ = false;
+    complete(data_copy_ ? data_->end_copy() : "COPY 1");
     if (extended_) return;
     if (rest_.empty()) {
       end_implicit(true);
@@ -506,7 +463,12 @@ void PgSession::end_copy(bool ok) {
     }
     return;
   }
-  const Failure failure{"57014", "COPY from stdin failed"};
+  fail_copy({"57014", "COPY from stdin failed"});
+}
+
+// What the client still sends of it is passed over.
+void PgSession::fail_copy(const Failure& failure) {
+  copy_ = false;
   if (extended_) return fail_extended(failure);
   rest_.clear();
   error(failure);

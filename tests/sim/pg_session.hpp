@@ -35,6 +35,7 @@ class Data {
     std::optional<Failure> failure;
     std::vector<std::vector<std::string>> rows;
     std::string tag;
+    bool copies = false;  ///< COPY TO STDOUT; one that fails late may have rows
   };
   virtual ~Data() = default;
   /// How many columns the statement returns, 0 for none. nullopt: it is not about data.
@@ -42,6 +43,11 @@ class Data {
   /// A transaction begins. True: it is read only, because the host recovers.
   virtual bool begin() = 0;
   virtual Result run(const std::string& sql, bool read_only) = 0;
+  /// It is a COPY FROM STDIN: begin_copy, copy_line for each line, end_copy for its tag if all went well.
+  [[nodiscard]] virtual bool copies_in(const std::string& sql) const = 0;
+  [[nodiscard]] virtual std::optional<Failure> begin_copy(bool read_only) = 0;
+  [[nodiscard]] virtual std::optional<Failure> copy_line(std::string_view line) = 0;
+  [[nodiscard]] virtual std::string end_copy() = 0;
   /// The transaction ends. True: the client hears of it only after PgSession::commit_done.
   virtual bool end(bool commit) = 0;
 };
@@ -116,7 +122,11 @@ class PgSession {
   void describe(std::string_view body);
   void close(std::string_view body);
   void execute(std::string_view body);
+  Outcome begin_data_copy();
+  void begin_copy();
+  void copy_data(std::string_view line);
   void end_copy(bool ok);
+  void fail_copy(const Failure& failure);
   void take_stream(char type, std::string_view body);
   void begin_statement();
 
@@ -129,7 +139,7 @@ class PgSession {
   bool implicit_ = false;  ///< an implicit transaction block has begun
   bool skip_ = false, copy_ = false, stream_ = false, extended_ = false, sleeping_ = false, closed_ = false,
        cancel_next_ = false;
-  std::string copy_token_;
+  bool data_copy_ = false;  ///< the COPY is about data
   Data* data_ = nullptr;
   bool read_only_ = false;  ///< of the transaction
   bool hot_standby_ = false, hot_standby_told_ = false;

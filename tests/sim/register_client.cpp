@@ -165,6 +165,8 @@ void RegisterClient::next_request() {
     reads_.clear();
     own_.clear();
     lone_read_ = in_pieces_ = false;
+    process_ = cluster_.history().restarts();
+    splits_before_ = link_->split_deliveries();
     request_.clear();
     asked_in_ = reference_.session.status();
     if (asked_in_ == 'I') {
@@ -310,7 +312,7 @@ void RegisterClient::check_conflict() const {
     world_.fail(describe() + ": refused although it is known to write");
   }
   // What one process has sent the next one cannot send again.
-  if (!lone_read_ || !plan_.retries || world_.plan().restarts > 0) return;
+  if (!lone_read_ || !plan_.retries || process_ != cluster_.history().restarts()) return;
   if (got_.front().type != 'E' || sqlstate_in(got_.front().body) != "40001") return;
   if (cluster_.history().times_sent(marks_.front()) < kAttemptsMax) {
     world_.fail(describe() + ": a recovery conflict, though it could have been run again");
@@ -333,12 +335,10 @@ bool RegisterClient::was_sent() const {
 bool RegisterClient::may_be_lost() const {
   if (plan_.pinned || reference_.session.status() != 'I') return true;
   if (!busy_) return false;
-  // Its beginning without a mark may be under way: where little fits into a connection, or, if the proxy does not wait
-  // for all of it, because it came in pieces.
-  constexpr std::size_t longest = 2000;
-  const bool in_pieces = !plan_.split && (in_pieces_ || world_.plan().read_max < longest);
-  if (!was_sent()) return in_pieces || world_.plan().pipe_max < longest;
-  const bool to_be_retried = lone_read_ && plan_.retries && got_.empty() && in_.empty();
+  // Its beginning without a mark may be under way if it came in pieces and the proxy does not wait for all of it.
+  if (!was_sent()) return !plan_.split && (in_pieces_ || link_->split_deliveries() > splits_before_);
+  const bool to_be_retried =
+      lone_read_ && plan_.retries && got_.empty() && in_.empty() && process_ == cluster_.history().restarts();
   return !to_be_retried || cluster_.history().times_sent(marks_.front()) >= kAttemptsMax;
 }
 

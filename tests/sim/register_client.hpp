@@ -130,7 +130,9 @@ class RegisterClient final : public Far {
   std::optional<Required> required_;  ///< of the transaction
   bool read_only_ = false;            ///< the block was begun so
   bool in_pieces_ = false;            ///< the request was sent so
+  std::uint64_t splits_before_ = 0;   ///< of the link, when the request began
   bool lone_read_ = false;            ///< the request is one proven read outside of a block
+  int process_ = 0;                   ///< that got the request: another may not know that it is a read
   char asked_in_ = 'I';
   bool logged_in_ = false, done_ = false, busy_ = false;
   int left_, tokens_ = 0, life_ = 0;

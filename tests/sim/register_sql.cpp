@@ -1,6 +1,9 @@
 #include "tests/sim/register_sql.hpp"
 
 #include <cctype>
+#include <cstdlib>
+
+#include "tests/sim/sql_text.hpp"
 
 namespace pgweir::sim {
 
@@ -26,6 +29,11 @@ int key_of(const std::string& sql) {
   return -1;
 }
 
+std::size_t number_behind(const std::string& sql, std::string_view before) {
+  const std::size_t at = sql.find(before);
+  return at == std::string::npos ? 1 : std::strtoul(sql.c_str() + at + before.size(), nullptr, 10);
+}
+
 }  // namespace
 
 std::vector<std::string> find_marks(std::string_view text) {
@@ -46,11 +54,36 @@ std::vector<std::string> find_marks(std::string_view text) {
 }
 
 std::optional<RegisterStatement> parse_register_statement(const std::string& sql) {
+  using Kind = RegisterStatement::Kind;
+  const std::vector<std::string> word = words(sql);
+  const std::string first = word.empty() ? "" : word.front();
+  RegisterStatement statement;
+  if (first == "FETCH") {
+    statement.kind = Kind::Fetch;
+    statement.cursor = word.at(3);
+    return statement;
+  }
+  if (first == "CREATE" || first == "ALTER" || first == "DROP") {
+    statement.kind = Kind::Definition;
+    statement.key = kCatalogKey;
+    statement.value = find_marks(sql).at(0);
+    return statement;
+  }
   const bool is_function = sql.find("peek(") != std::string::npos || sql.find("bump(") != std::string::npos ||
                            sql.find("fresh(") != std::string::npos || sql.find("sneaky(") != std::string::npos;
   if (!is_function && sql.find("registers") == std::string::npos) return std::nullopt;
-  RegisterStatement statement;
   statement.key = key_of(sql);
+  if (first == "DECLARE") {
+    statement.kind = Kind::Declare;
+    statement.cursor = word.at(1);
+  } else if (first == "COPY" && sql.find("FROM STDIN") != std::string::npos) {
+    statement.kind = Kind::CopyIn;
+    return statement;
+  } else if (first == "COPY") {
+    statement.kind = Kind::CopyOut;
+    statement.rows = number_behind(sql, "generate_series(1, ");
+    statement.padding = number_behind(sql, "repeat('x', ");
+  }
   statement.locks = sql.find("FOR UPDATE") != std::string::npos;
   statement.runs_late = is_function;
   const bool returns = sql.find("SELECT") != std::string::npos;
@@ -64,49 +97,19 @@ std::optional<RegisterStatement> parse_register_statement(const std::string& sql
   return statement;
 }
 
+std::optional<RegisterLine> parse_register_line(std::string_view line) {
+  const std::vector<std::string> marks = find_marks(line);
+  const std::size_t tab = line.find('\t');
+  if (marks.size() != 1 || tab == std::string_view::npos) return std::nullopt;
+  return RegisterLine{std::atoi(std::string(line.substr(0, tab)).c_str()), marks.front()};
+}
+
 std::vector<router::CatalogRow> register_catalog() {
-  return {{"implicit", "", false, true, false, ""},     {"relation", "registers", false, true, false, ""},
-          {"function", "peek", false, true, false, ""}, {"function", "bump", false, false, false, ""},
-          {"operator", "=", true, true, false, ""},     {"function", "sneaky", false, true, false, ""},
-          {"type", "int4", true, true, false, ""},      {"type", "text", true, true, false, ""}};
-}
-
-// ---- ReferenceData ----
-
-std::optional<std::size_t> ReferenceData::columns(const std::string& sql) const {
-  const auto statement = parse_register_statement(sql);
-  if (!statement) return std::nullopt;
-  return sql.find("SELECT") == std::string::npos ? 0 : 2;
-}
-
-Data::Result ReferenceData::run(const std::string& sql, bool read_only) {
-  const RegisterStatement statement = *parse_register_statement(sql);
-  const auto fails = course_.fails.find(statements_++);
-  if (fails != course_.fails.end()) return {fails->second, {}, {}};
-  const bool writes = !statement.value.empty();
-  if (read_only && (writes || statement.locks)) return {read_only_failure(statement), {}, {}};
-  std::string value = "?";
-  for (const auto& [key, own] : pending_) {
-    if (key == statement.key) value = own;
-  }
-  if (writes) {
-    value = statement.value;
-    pending_.emplace_back(statement.key, value);
-  }
-  Result result;
-  if (statement.mark.empty()) {
-    result.tag = sql.find("INSERT") != std::string::npos ? "INSERT 0 1" : "UPDATE 1";
-  } else {
-    result.rows = {{value, statement.mark}};
-    result.tag = "SELECT 1";
-  }
-  return result;
-}
-
-bool ReferenceData::end(bool commit) {
-  if (commit) committed_.insert(committed_.end(), pending_.begin(), pending_.end());
-  pending_.clear();
-  return false;
+  return {{"implicit", "", false, true, false, ""},      {"relation", "registers", false, true, false, ""},
+          {"function", "peek", false, true, false, ""},  {"function", "bump", false, false, false, ""},
+          {"operator", "=", true, true, false, ""},      {"function", "sneaky", false, true, false, ""},
+          {"type", "int4", true, true, false, ""},       {"type", "text", true, true, false, ""},
+          {"function", "repeat", true, true, false, ""}, {"function", "generate_series", true, true, false, ""}};
 }
 
 }  // namespace pgweir::sim

@@ -6,6 +6,9 @@
 //   SELECT peek(7), 'c…'     STABLE                              INSERT INTO registers VALUES (7, 'w…')
 //   SELECT bump(7, 'w…'), 'c…'   VOLATILE                        WITH w AS (UPDATE … RETURNING v) SELECT v, 'c…' FROM w
 //   SELECT fresh(7, 'w…'), 'c…'  not in the catalogue's rows     SELECT sneaky(7, 'y…'), 'c…'   STABLE, and writes
+//   DECLARE name CURSOR FOR SELECT …       FETCH 1 FROM name     CREATE TABLE t… (k int) /* w… */   a write of register
+//   200 COPY (SELECT v, 'c…', repeat('x', 900) FROM registers, generate_series(1, 8) WHERE k = 7) TO STDOUT COPY
+//   registers FROM STDIN /* c… */     with lines "7 TAB w… TAB padding", or "bad", which fails
 #pragma once
 
 #include <map>
@@ -19,12 +22,22 @@
 
 namespace pgweir::sim {
 
+/// The register that stands for the catalogue. Nobody reads it.
+inline constexpr int kCatalogKey = 200;
+
 struct RegisterStatement {
+  enum class Kind { Query, Declare, Fetch, CopyOut, CopyIn, Definition };
+  Kind kind = Kind::Query;
   int key = 0;
   std::string value;  ///< to write; empty: a read
   std::string mark;   ///< second column; empty: the statement returns nothing
   bool locks = false;
-  bool runs_late = false;  ///< what it does to the database is seen only when it runs: a function
+  bool runs_late = false;   ///< what it does to the database is seen only when it runs: a function
+  std::string cursor;       ///< its name
+  std::size_t rows = 1;     ///< of a COPY, all alike but ...
+  std::size_t padding = 0;  ///< ... with so many bytes at the end of each
+
+  [[nodiscard]] bool returns_rows() const { return (kind == Kind::Query && !mark.empty()) || kind == Kind::Fetch; }
 };
 
 [[nodiscard]] std::optional<RegisterStatement> parse_register_statement(const std::string& sql);
@@ -32,43 +45,19 @@ struct RegisterStatement {
 /// All marks and values in a message or text, in order. They look like c12.3 or w12.3.
 [[nodiscard]] std::vector<std::string> find_marks(std::string_view text);
 
+/// One line of COPY registers FROM STDIN.
+struct RegisterLine {
+  int key = 0;
+  std::string value;
+};
+/// nullopt: it is not a line of that table.
+[[nodiscard]] std::optional<RegisterLine> parse_register_line(std::string_view line);
+
 /// What a prober would read from the catalogue.
 [[nodiscard]] std::vector<router::CatalogRow> register_catalog();
 
 [[nodiscard]] inline Failure read_only_failure(const RegisterStatement& statement) {
   return {"25006", "cannot execute it in a read-only transaction", false, statement.runs_late};
 }
-
-/// A client's reference: it knows everything about a reply but what is read. Values that are read show as "?", unless
-/// the transaction has written them.
-class ReferenceData final : public Data {
- public:
-  /// What one run of a request is to meet.
-  struct Course {
-    bool recovers = false;           ///< transactions that begin run on a standby
-    std::map<int, Failure> fails{};  ///< statements by their number
-  };
-  void set_course(const Course& course) {
-    course_ = course;
-    statements_ = 0;
-    committed_.clear();
-  }
-  [[nodiscard]] std::optional<std::size_t> columns(const std::string& sql) const override;
-  bool begin() override {
-    pending_.clear();
-    return course_.recovers;
-  }
-  Result run(const std::string& sql, bool read_only) override;
-  bool end(bool commit) override;
-
-  /// Of this course: what the transactions that ended well have written, in order.
-  [[nodiscard]] const std::vector<std::pair<int, std::string>>& committed() const { return committed_; }
-  [[nodiscard]] int statements() const { return statements_; }
-
- private:
-  Course course_;
-  int statements_ = 0;
-  std::vector<std::pair<int, std::string>> pending_, committed_;
-};
 
 }  // namespace pgweir::sim

@@ -55,6 +55,8 @@ class Link : public std::enable_shared_from_this<Link> {
   void detach_far() { far_ = nullptr; }
   /// The far end is on this host of the cluster.
   void set_host(int host) { host_ = host; }
+  /// How often the proxy has got only the first part of what was there.
+  [[nodiscard]] std::uint64_t split_deliveries() const { return split_deliveries_; }
   /// Whatever held up the bytes is over.
   void resume();
 
@@ -80,7 +82,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void plan_writable();
   void tell_end();
   [[nodiscard]] bool is_cut() const;
-  void note_swallowed(std::span<const core::ByteView> pieces);
+  void note_begun(std::span<const core::ByteView> pieces);
 
   World& world_;
   int number_;
@@ -89,6 +91,7 @@ class Link : public std::enable_shared_from_this<Link> {
   core::Connection* session_ = nullptr;
   Far* far_ = nullptr;
   std::string to_proxy_, to_far_;
+  std::uint64_t split_deliveries_ = 0;
   std::size_t capacity_;
   bool read_ = true, write_ = false, hangup_ = false, attached_ = true;
   bool far_closed_ = false, reset_ = false, proxy_closed_ = false, half_closed_ = false, end_told_ = false,

@@ -104,6 +104,11 @@ TEST_CASE("what binds a session to the primary") {
   rig.session.serializable = true;
   CHECK(rig.where(kRead) == "primary serializable");
   rig.session.serializable = false;
+  rig.policy.serializable = true;
+  CHECK(rig.where(kRead) == "primary serializable");
+  CHECK(rig.where(kBeginReadOnly) == "primary serializable");
+  CHECK(rig.where(kRead, RouteWish::Standby) == "primary serializable");
+  rig.policy.serializable = false;
   rig.session.bound_to_primary = true;
   CHECK(rig.where(kRead) == "primary session_state");
   CHECK(rig.where(kRead, RouteWish::Standby) == "primary session_state");
@@ -208,6 +213,8 @@ TEST_CASE("only a proven read is ever run again") {
   CHECK(retry(FailureKind::ReadOnlyTransaction) == Retry::OnPrimaryAndLearn);
   CHECK(retry(FailureKind::RecoveryConflict) == Retry::OnPrimary);
   CHECK(retry(FailureKind::ConnectionLost) == Retry::Elsewhere);
+  CHECK(retry(FailureKind::Serializable) == Retry::OnPrimary);
+  CHECK(retry(FailureKind::Serializable, on_primary) == Retry::No);
   CHECK(retry(FailureKind::Other) == Retry::No);
   CHECK(retry(FailureKind::ReadOnlyTransaction, on_primary) == Retry::No);
   CHECK(retry(FailureKind::ConnectionLost, on_primary) == Retry::Elsewhere);
@@ -216,11 +223,15 @@ TEST_CASE("only a proven read is ever run again") {
     CHECK(retry(failure, [](auto& one) { one.reply_delivered = true; }) == Retry::No);
     CHECK(retry(failure, [](auto& one) { one.first_of_transaction = false; }) == Retry::No);
     CHECK(retry(failure, [](auto& one) { one.more_was_sent = true; }) == Retry::No);
-    CHECK(retry(failure, [](auto& one) { one.attempts = 3; }) == Retry::No);
     for (const Verdict& verdict : {kWrite, kBegin, kBeginReadOnly, of(StatementClass::Unknown)}) {
       CHECK(retry(failure, [&](auto& one) { one.verdict = verdict; }) == Retry::No);
     }
   }
+  // What is lost again and again stops; a standby's refusal is a mistake of ours and comes only once.
+  const auto third = [](FailedStatement& one) { one.attempts = 3; };
+  CHECK(retry(FailureKind::RecoveryConflict, third) == Retry::No);
+  CHECK(retry(FailureKind::ConnectionLost, third) == Retry::No);
+  CHECK(retry(FailureKind::ReadOnlyTransaction, third) == Retry::OnPrimaryAndLearn);
   policy.retry_reads = false;
   CHECK(retry(FailureKind::ReadOnlyTransaction) == Retry::OnPrimaryAndLearn);
   CHECK(retry(FailureKind::RecoveryConflict) == Retry::No);
@@ -228,14 +239,18 @@ TEST_CASE("only a proven read is ever run again") {
 }
 
 TEST_CASE("failures by code and text") {
-  CHECK(classify_failure("25006", "cannot execute INSERT in a read-only transaction") ==
+  CHECK(classify_failure("25006", "cannot execute INSERT in a read-only transaction", "") ==
         FailureKind::ReadOnlyTransaction);
-  CHECK(classify_failure("40001", "canceling statement due to conflict with recovery") ==
+  CHECK(classify_failure("40001", "canceling statement due to conflict with recovery", "") ==
         FailureKind::RecoveryConflict);
-  CHECK(classify_failure("40001", "could not serialize access due to concurrent update") == FailureKind::Other);
-  CHECK(classify_failure("57P01", "") == FailureKind::RecoveryConflict);
-  CHECK(classify_failure("57P02", "") == FailureKind::RecoveryConflict);
-  CHECK(classify_failure("57P03", "") == FailureKind::RecoveryConflict);
-  CHECK(classify_failure("57014", "") == FailureKind::Other);
-  CHECK(classify_failure("", "") == FailureKind::Other);
+  CHECK(classify_failure("40001", "could not serialize access due to concurrent update", "") == FailureKind::Other);
+  CHECK(classify_failure("0A000", "translated", "GetSerializableTransactionSnapshot") == FailureKind::Serializable);
+  CHECK(classify_failure("0A000", "cannot use serializable mode in a hot standby", "") == FailureKind::Serializable);
+  CHECK(classify_failure("0A000", "cached plan must not change result type", "RevalidateCachedQuery") ==
+        FailureKind::Other);
+  CHECK(classify_failure("57P01", "", "") == FailureKind::RecoveryConflict);
+  CHECK(classify_failure("57P02", "", "") == FailureKind::RecoveryConflict);
+  CHECK(classify_failure("57P03", "", "") == FailureKind::RecoveryConflict);
+  CHECK(classify_failure("57014", "", "") == FailureKind::Other);
+  CHECK(classify_failure("", "", "") == FailureKind::Other);
 }

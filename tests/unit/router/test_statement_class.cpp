@@ -126,6 +126,27 @@ TEST_CASE("one volatile cast or operator class in the database and no query is a
   CHECK(classifier.classify("SELECT 1", empty.get()).reason == ClassReason::ImplicitCalls);
 }
 
+TEST_CASE("who is serializable by default") {
+  Classifier classifier;
+  const auto row = [](const char* role, bool here, bool serializable) {
+    return router::CatalogRow{"isolation", role, here, !serializable, false, ""};
+  };
+  const auto knows = [&](std::vector<router::CatalogRow> rows) {
+    return router::CatalogKnowledge::build(rows, 1, classifier);
+  };
+  CHECK_FALSE(knows({})->serializable_by_default("alice"));
+  const auto of_role = knows({row("alice", false, true)});
+  CHECK(of_role->serializable_by_default("alice"));
+  CHECK_FALSE(of_role->serializable_by_default("bob"));
+  // As a session asks that begins: role in database, role, database, all.
+  const auto all = knows({row("", false, true), row("", true, false), row("alice", false, true), row("bob", true, true),
+                          row("bob", false, false)});
+  CHECK(all->serializable_by_default("alice"));
+  CHECK(all->serializable_by_default("bob"));
+  CHECK_FALSE(all->serializable_by_default("carol"));
+  CHECK(knows({row("", false, true)})->serializable_by_default("carol"));
+}
+
 TEST_CASE("a name is as good as the worst that bears it") {
   Classifier classifier;
   const auto knows = [&](std::vector<router::CatalogRow> rows) {
