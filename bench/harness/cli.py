@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from . import chart, limits, proxies, report, works
 from .lab import laboratory
-from .machine import ROOT, Trouble, fingerprint, raise_limits
+from .machine import ROOT, Trouble, busy_share, fingerprint, raise_limits
 from .runner import Runner
 
 DEFAULT_WORKS = ["simple", "extended", "prepared", "connect"]
@@ -70,8 +70,9 @@ def write_svg(path, chosen, results, settings, machine):
     pathlib.Path(path).write_text(chart.svg(chosen, results, note))
 
 
-def write_results(arguments, chosen, runner, missing):
-    settings = {"seconds": arguments.seconds, "rounds": arguments.rounds, "idle_clients": arguments.idle_clients}
+def write_results(arguments, chosen, runner, missing, busy):
+    settings = {"seconds": arguments.seconds, "rounds": arguments.rounds, "idle_clients": arguments.idle_clients,
+                "busy_before": round(busy, 3)}
     if arguments.json:
         document = report.as_json(chosen, runner, settings, missing)
         pathlib.Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
@@ -95,7 +96,7 @@ def show(arguments):
     chosen = {name: known[name] for name in document["results"] if name in known}
     results = {name: by_name for name, by_name in document["results"].items() if name in chosen}
     report.print_table(chosen, results)
-    hold = report.print_limits(results)
+    hold = report.print_limits(results, arguments.limits)
     print_gaps(SimpleNamespace(skipped=document["skipped"], troubles=document["missing"]), {})
     if arguments.svg:
         write_svg(arguments.svg, chosen, results, document["settings"], document["machine"])
@@ -107,6 +108,10 @@ def run(arguments):
         return show(arguments)
     raise_limits()
     began = time.monotonic()
+    busy = busy_share()
+    if busy > 0.05:
+        print(f"bench/run: others use {busy * 100:.0f} % of this machine before anything is started: rounds will "
+              "differ widely", file=sys.stderr)
     chosen = choose_works(arguments)
     others = choose_others(arguments)
     earlier = report.load_earlier(arguments.compare) if arguments.compare else None
@@ -119,13 +124,13 @@ def run(arguments):
         for work in chosen.values():
             runner.run(work)
             if arguments.json:
-                write_results(arguments, chosen, runner, missing)  # a long run that is ended leaves what it has
+                write_results(arguments, chosen, runner, missing, busy)  # a long run that is ended leaves what it has
     report.print_table(chosen, runner.results)
-    hold = report.print_limits(runner.results)
+    hold = report.print_limits(runner.results, arguments.limits)
     if earlier:
         report.print_changes(runner.results, earlier, {name: work.unit for name, work in chosen.items()})
     print_gaps(runner, missing)
-    write_results(arguments, chosen, runner, missing)
+    write_results(arguments, chosen, runner, missing, busy)
     print(f"\ntook {(time.monotonic() - began) / 60:.1f} min")
     failed = runner.troubles or (arguments.proxies and missing) or (arguments.limits and not hold)
     return 1 if failed else 0

@@ -11,6 +11,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BENCH = ROOT / "bench"
@@ -89,6 +90,20 @@ def free_port():
             except OSError:
                 continue
     raise Trouble("no port is free; PGWEIR_BENCH_PORTS=FIRST-LAST names others")
+
+
+def cpu_ticks():
+    """Of all cores since the start: busy ones, and all of them."""
+    values = [int(word) for word in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(values) - values[3] - values[4], sum(values)
+
+
+def busy_share(seconds=1.0):
+    """How much of the machine is in use, 0 to 1."""
+    before = cpu_ticks()
+    time.sleep(seconds)
+    after = cpu_ticks()
+    return (after[0] - before[0]) / max(1, after[1] - before[1])
 
 
 def fingerprint():
