@@ -17,13 +17,12 @@ from .pgbench import Load
 from .proxies import Kind, Profile
 
 SLACK_OF_SMALL = 0.05  # so that a budget of 0 allows what a timer does during the run
-MEGABYTES = 20  # of one COPY
+MEGABYTES = 10  # of one COPY
 
 PLAIN = Profile()
 TLS = Profile("tls", tls=True)
 SCRAM = Profile("scram", auth="scram-sha-256")
-# The hosts are asked so rarely that it does not happen during a measurement.
-SPLIT = Profile("split", split=True, pgweir_lines=["role_check_interval = 600s"])
+SPLIT = Profile("split", split=True, lines=["admin_users = postgres"])
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ CASES = (
     Case("scram", Load(("-S", "-C"), 1, SCRAM_USER, env={"PGPASSWORD": PASSWORD}), SCRAM, 5, 55),
     Case("tls", select(PGSSLMODE="require"), TLS),
     Case("split", select(), SPLIT),
-    Case("copy_out", copy=COPY_OUT, few=1, many=3),
-    Case("copy_in", copy=COPY_IN, few=1, many=3),
+    Case("copy_out", copy=COPY_OUT, few=2, many=6),
+    Case("copy_in", copy=COPY_IN, few=2, many=6),
 )
 
 
@@ -80,15 +79,38 @@ CASES = (
 class Bench:
     lab: object
     kind: Kind
-    figures: dict
-    skipped: dict
+    cases: tuple
+    figures: dict = field(default_factory=dict)
+    skipped: dict = field(default_factory=dict)
 
     def start(self, case, env=None, wrapper=()):
         kind = self.kind if case.workers == 1 else Kind("pgweir2", self.kind.binary, self.kind.version)
-        return proxies.start(self.lab, kind, case.profile, env, wrapper)
+        proxy = proxies.start(self.lab, kind, case.profile, env, wrapper)
+        if case.profile.split:
+            await_routing(self.lab, proxy)
+        return proxy
 
     def keep(self, what, case, total):
         self.figures[f"{what}.{case.name}"] = case.divide(total)
+
+
+def await_routing(lab, proxy, seconds=20):
+    """Which operators there are is read once, soon after the start, and is no part of any transaction: from then on a
+    proven read is sent to the standby."""
+    def ask(database, sql):
+        return lab.processes.call(lab.bin / "psql", "-X", "-A", "-t", "-h", "127.0.0.1", "-p", proxy.port, "-U",
+                                  "postgres", "-d", database, "-c", sql).strip()
+
+    deadline = time.monotonic() + seconds
+    while True:
+        ask("postgres", "SELECT abalance FROM pgbench_accounts WHERE aid = 1")
+        routes = ask("pgbouncer", "SHOW ROUTES").split("|")
+        if len(routes) > 1 and int(routes[1]) > 0:
+            return
+        if time.monotonic() > deadline:
+            proxies.stop(lab, proxy)
+            raise Trouble(f"reads do not go to the standby within {seconds} s: {routes}")
+        time.sleep(0.1)
 
 
 def prepare(lab):
@@ -107,7 +129,7 @@ def allocations(bench):
     shim, counter = lab.folder / "count_allocations.so", lab.folder / "allocations"
     source = proxies.copy_in(lab, "count_allocations.c", BENCH / "count_allocations.c")
     lab.processes.call(compiler, "-O2", "-shared", "-fPIC", "-o", shim, source)
-    for case in CASES:
+    for case in bench.cases:
         counter.unlink(missing_ok=True)
         proxy = bench.start(case, {"LD_PRELOAD": str(shim), "COUNT_ALLOCATIONS_FILE": str(counter)})
         try:
@@ -141,7 +163,7 @@ def settled(counter):
 
 def system_calls(bench):
     """With one client exactly; with 32 on 20 servers under a steady load, where some calls serve several clients."""
-    for case in CASES:
+    for case in bench.cases:
         if case.copy:
             continue  # how many bytes one call moves is up to the sender's and the kernel's pace
         proxy = bench.start(case)
@@ -175,7 +197,7 @@ def instructions(bench):
     if not valgrind:
         raise Trouble("valgrind is missing (Debian: apt install valgrind)")
     starts = {}  # start, login and end are the same for all cases of a profile whose transactions are light
-    for case in CASES:
+    for case in bench.cases:
         if case.copy or case.load.options == LOGIN.options:
             few = executed(bench, valgrind, case, case.few)
         else:
@@ -215,8 +237,8 @@ def measure(bench):
         print(f"{what.__name__.replace('_', ' ')}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
-def round_of_figures(lab, kind):
-    bench = Bench(lab, kind, {}, {})
+def round_of_figures(lab, kind, cases):
+    bench = Bench(lab, kind, cases)
     measure(bench)
     return {name: round(value, 2) + 0.0 for name, value in bench.figures.items()}, bench.skipped  # no -0.0
 
@@ -257,14 +279,22 @@ def print_table(budget, measured):
     return not failed
 
 
+def choose_cases(names):
+    unknown = set(names) - {case.name for case in CASES}
+    if unknown:
+        raise Trouble(f"there is no case {', '.join(sorted(unknown))}")
+    return tuple(case for case in CASES if not names or case.name in names)
+
+
 def run(arguments):
+    cases = choose_cases(arguments.cases)
     budget = Budget(arguments.budget)
     measured, skipped = {}, {}
     with laboratory({"tls", "split"}) as lab:
         prepare(lab)
         kind = proxies.find_kind(lab, "pgweir", arguments.binary, {})
         for _ in range(arguments.repeat):
-            figures, skipped = round_of_figures(lab, kind)
+            figures, skipped = round_of_figures(lab, kind, cases)
             for name, value in figures.items():
                 measured.setdefault(name, []).append(value)
     good = print_table(budget, measured)
@@ -283,6 +313,7 @@ def main(description):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "build/release/pgweir"), help="the pgweir to measure")
     parser.add_argument("--budget", default=str(BENCH / "budget.json"), help="the budgets")
+    parser.add_argument("--cases", type=lambda text: text.split(","), default=[], help="names with commas; default: all")
     parser.add_argument("--repeat", type=int, default=1, help="measure so often; medians are judged (1)")
     parser.add_argument("--update", action="store_true", help="write what was measured as the new budgets")
     try:

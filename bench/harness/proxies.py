@@ -25,7 +25,6 @@ class Profile:
     forced_user: bool = False  # whoever logs in, the servers see the user postgres
     max_clients: int = 2000
     lines: list = field(default_factory=list)
-    pgweir_lines: list = field(default_factory=list)  # of pgweir's own section
 
 
 @dataclass
@@ -177,7 +176,6 @@ def extra_lines(lab, kind, profile):
         yield f"worker_threads = {2 if kind.name == 'pgweir2' else 1}"
         if profile.split:
             yield "role_check_user = postgres"
-        yield from profile.pgweir_lines
 
 
 def pooler_config(lab, kind, instance, port, profile):
