@@ -1,36 +1,127 @@
 """Figures of pgweir that do not depend on the machine's mood, each held against a budget: the command bench/ci."""
 import argparse
 import json
+import os
 import pathlib
 import re
+import statistics
 import struct
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import pgbench, proxies, syscalls
-from .lab import laboratory
+from .lab import PASSWORD, SCRAM_USER, laboratory
 from .machine import BENCH, ROOT, Trouble, find_program
 from .pgbench import Load
 from .proxies import Kind, Profile
 
-MODES = ("simple", "extended", "prepared")
 SLACK_OF_SMALL = 0.05  # so that a budget of 0 allows what a timer does during the run
+MEGABYTES = 10  # of one COPY
+
+PLAIN = Profile()
+TLS = Profile("tls", tls=True)
+SCRAM = Profile("scram", auth="scram-sha-256")
+SPLIT = Profile("split", split=True, lines=["admin_users = postgres"])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fixed piece of work, done `few` times and `many` times: the difference leaves out start, login and end."""
+    name: str
+    load: Load = None  # none: it is a COPY
+    profile: Profile = field(default_factory=Profile)
+    few: int = 100
+    many: int = 1100
+    copy: str = ""
+    workers: int = 1
+
+    @property
+    def unit(self):
+        return "MB" if self.copy else "transaction"
+
+    def run(self, lab, port, times):
+        if not self.copy:
+            pgbench.run(lab, port, self.load, transactions=times, log=False)
+            return
+        commands = [part for _ in range(times) for part in ("-c", self.copy.format(lab=lab))]
+        lab.processes.call(lab.bin / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", port, "-U",
+                           "postgres", "-d", "postgres", "-o", os.devnull, *commands)
+
+    def divide(self, total):
+        """What `many` did more than `few`, for each transaction or megabyte."""
+        times = self.many - self.few
+        return total / (times * MEGABYTES if self.copy else times)
+
+
+def select(mode="simple", **env):
+    return Load(("-S", "-M", mode), 1, env=env)
+
+
+LOGIN = Load(("-S", "-C"), 1)
+COPY_OUT = "COPY bench_budget TO STDOUT"
+COPY_IN = "\\copy bench_budget_in FROM '{lab.folder}/budget.copy'"
+CASES = (
+    Case("simple", select()),
+    Case("extended", select("extended")),
+    Case("prepared", select("prepared")),
+    Case("simple_two_workers", select(), workers=2),
+    Case("connect", LOGIN, few=20, many=220),
+    Case("scram", Load(("-S", "-C"), 1, SCRAM_USER, env={"PGPASSWORD": PASSWORD}), SCRAM, 5, 55),
+    Case("tls", select(PGSSLMODE="require"), TLS),
+    Case("split", select(), SPLIT),
+    Case("copy_out", copy=COPY_OUT, few=2, many=6),
+    Case("copy_in", copy=COPY_IN, few=2, many=6),
+)
 
 
 @dataclass
 class Bench:
     lab: object
     kind: Kind
-    figures: dict
-    skipped: dict
+    cases: tuple
+    figures: dict = field(default_factory=dict)
+    skipped: dict = field(default_factory=dict)
 
-    def load(self, mode, clients=1):
-        return Load(("-S", "-M", mode), clients)
+    def start(self, case, env=None, wrapper=()):
+        kind = self.kind if case.workers == 1 else Kind("pgweir2", self.kind.binary, self.kind.version)
+        proxy = proxies.start(self.lab, kind, case.profile, env, wrapper)
+        if case.profile.split:
+            await_routing(self.lab, proxy)
+        return proxy
+
+    def keep(self, what, case, total):
+        self.figures[f"{what}.{case.name}"] = case.divide(total)
+
+
+def await_routing(lab, proxy, seconds=20):
+    """Which operators there are is read once, soon after the start, and is no part of any transaction: from then on a
+    proven read is sent to the standby."""
+    def ask(database, sql):
+        return lab.processes.call(lab.bin / "psql", "-X", "-A", "-t", "-h", "127.0.0.1", "-p", proxy.port, "-U",
+                                  "postgres", "-d", database, "-c", sql).strip()
+
+    deadline = time.monotonic() + seconds
+    while True:
+        ask("postgres", "SELECT abalance FROM pgbench_accounts WHERE aid = 1")
+        routes = ask("pgbouncer", "SHOW ROUTES").split("|")
+        if len(routes) > 1 and int(routes[1]) > 0:
+            return
+        if time.monotonic() > deadline:
+            proxies.stop(lab, proxy)
+            raise Trouble(f"reads do not go to the standby within {seconds} s: {routes}")
+        time.sleep(0.1)
+
+
+def prepare(lab):
+    """Rows of about 1 kB for COPY, as a table and as a file."""
+    lab.sql("CREATE UNLOGGED TABLE bench_budget AS SELECT i AS id, repeat(md5(i::text), 30) || repeat('x', 31) AS body "
+            f"FROM generate_series(1, {MEGABYTES * 1000}) AS i", "CREATE UNLOGGED TABLE bench_budget_in (LIKE bench_budget)",
+            f"\\copy bench_budget TO '{lab.folder}/budget.copy'")
 
 
 def allocations(bench):
-    """Heap allocations per transaction of one client; the difference of two runs, so that logins cancel out."""
+    """Heap allocations, counted by a library that is preloaded."""
     compiler = find_program("cc")
     if not compiler:
         raise Trouble("there is no cc to compile bench/count_allocations.c with")
@@ -38,59 +129,91 @@ def allocations(bench):
     shim, counter = lab.folder / "count_allocations.so", lab.folder / "allocations"
     source = proxies.copy_in(lab, "count_allocations.c", BENCH / "count_allocations.c")
     lab.processes.call(compiler, "-O2", "-shared", "-fPIC", "-o", shim, source)
-    proxy = proxies.start(lab, bench.kind, Profile(), {"LD_PRELOAD": str(shim), "COUNT_ALLOCATIONS_FILE": str(counter)})
-    try:
-        if not counter.exists() or struct.unpack("=QQ", counter.read_bytes())[0] == 0:
-            raise Trouble("the program does not allocate by the C library: nothing is counted")
-        for mode in MODES:
-            bench.figures[f"allocations.{mode}.1"] = counted(bench, proxy, counter, bench.load(mode), 500, 2500)
-        connect = Load(("-S", "-C"), 1)
-        bench.figures["allocations.connect.1"] = counted(bench, proxy, counter, connect, 50, 250)
-    finally:
-        proxies.stop(lab, proxy)
+    for case in bench.cases:
+        counter.unlink(missing_ok=True)
+        proxy = bench.start(case, {"LD_PRELOAD": str(shim), "COUNT_ALLOCATIONS_FILE": str(counter)})
+        try:
+            if not counter.exists() or struct.unpack("=QQ", counter.read_bytes())[0] == 0:
+                raise Trouble("the program does not allocate by the C library: nothing is counted")
+            bench.keep("allocations", case, counted(bench, proxy, counter, case))
+        finally:
+            proxies.stop(lab, proxy)
 
 
-def counted(bench, proxy, counter, load, few, many):
+def counted(bench, proxy, counter, case):
     totals = []
-    for transactions in (few, few, many):  # the first one warms up
+    for times in (case.few, case.few, case.many):  # the first one warms up
         before = struct.unpack("=QQ", counter.read_bytes())[0]
-        pgbench.run(bench.lab, proxy.port, load, transactions=transactions, log=False)
-        time.sleep(0.05)  # the end of the client is handled after pgbench has gone
-        totals.append(struct.unpack("=QQ", counter.read_bytes())[0] - before)
-    return (totals[2] - totals[1]) / (many - few)
+        case.run(bench.lab, proxy.port, times)
+        totals.append(settled(counter) - before)
+    return totals[2] - totals[1]
+
+
+def settled(counter):
+    """The count when it no longer grows: the end of a client is handled after the client has gone."""
+    last, deadline = None, time.monotonic() + 2
+    while time.monotonic() < deadline:
+        now = struct.unpack("=QQ", counter.read_bytes())[0]
+        if now == last:
+            return now
+        last = now
+        time.sleep(0.05)
+    return last
 
 
 def system_calls(bench):
     """With one client exactly; with 32 on 20 servers under a steady load, where some calls serve several clients."""
-    proxy = proxies.start(bench.lab, bench.kind, Profile())
+    for case in bench.cases:
+        if case.copy:
+            continue  # how many bytes one call moves is up to the sender's and the kernel's pace
+        proxy = bench.start(case)
+        try:
+            case.run(bench.lab, proxy.port, case.few)
+            totals = []
+            for times in (case.few, case.many):
+                counting = syscalls.Counting(bench.lab, proxy.process)
+                try:
+                    case.run(bench.lab, proxy.port, times)
+                finally:
+                    totals.append(sum(counting.stop().values()))
+            bench.keep("syscalls", case, totals[1] - totals[0])
+        finally:
+            proxies.stop(bench.lab, proxy)
+    crowded(bench)
+
+
+def crowded(bench):
+    proxy = proxies.start(bench.lab, bench.kind, PLAIN)
     try:
-        for mode in MODES:
-            pgbench.run(bench.lab, proxy.port, bench.load(mode), transactions=100, log=False)
-            calls = syscalls.exactly(bench.lab, proxy, bench.load(mode), 200, 1200)
-            bench.figures[f"syscalls.{mode}.1"] = sum(calls.values())
-        calls = syscalls.per_transaction(bench.lab, proxy, bench.load("simple", 32), 2.0)
-        bench.figures["syscalls.simple.32"] = sum(calls.values())
+        calls = syscalls.per_transaction(bench.lab, proxy, Load(("-S", "-M", "simple"), 32), 2.0)
+        bench.figures["syscalls.simple_32_clients"] = sum(calls.values())
     finally:
         proxies.stop(bench.lab, proxy)
 
 
 def instructions(bench):
-    """In user space per transaction of one client, by callgrind; the difference to a shorter run."""
+    """In user space, by callgrind."""
     valgrind = find_program("valgrind")
     if not valgrind:
         raise Trouble("valgrind is missing (Debian: apt install valgrind)")
-    few = executed(bench, valgrind, bench.load("simple"), 100)  # start, login and end are the same for all
-    for mode in MODES:
-        bench.figures[f"instructions.{mode}.1"] = (executed(bench, valgrind, bench.load(mode), 1100) - few) / 1000
+    starts = {}  # start, login and end are the same for all cases of a profile whose transactions are light
+    for case in bench.cases:
+        if case.copy or case.load.options == LOGIN.options:
+            few = executed(bench, valgrind, case, case.few)
+        else:
+            key = case.profile.name, case.workers
+            if key not in starts:
+                starts[key] = executed(bench, valgrind, case, case.few)
+            few = starts[key]
+        bench.keep("instructions", case, executed(bench, valgrind, case, case.many) - few)
 
 
-def executed(bench, valgrind, load, transactions):
+def executed(bench, valgrind, case, times):
     report = bench.lab.folder / "callgrind.out"
     report.unlink(missing_ok=True)
-    wrapper = [valgrind, "--tool=callgrind", f"--callgrind-out-file={report}", "-q"]
-    proxy = proxies.start(bench.lab, bench.kind, Profile(), wrapper=wrapper)
+    proxy = bench.start(case, wrapper=[valgrind, "--tool=callgrind", f"--callgrind-out-file={report}", "-q"])
     try:
-        pgbench.run(bench.lab, proxy.port, load, transactions=transactions, log=False)
+        case.run(bench.lab, proxy.port, times)
     finally:
         end_gently(bench, proxy)
     found = re.search(r"^(?:summary|totals): (\d+)", report.read_text() if report.exists() else "", re.MULTILINE)
@@ -114,53 +237,75 @@ def measure(bench):
         print(f"{what.__name__.replace('_', ' ')}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
-def allowed(budget, slack):
-    return budget * (1 + slack) + SLACK_OF_SMALL
+def round_of_figures(lab, kind, cases):
+    bench = Bench(lab, kind, cases)
+    measure(bench)
+    return {name: round(value, 2) + 0.0 for name, value in bench.figures.items()}, bench.skipped  # no -0.0
 
 
-def judge(figures, budgets, slack):
-    """Rows of the table, and the names of those over their budget."""
-    rows, over = [], []
-    for name, value in figures.items():
-        budget = budgets.get(name)
+class Budget:
+    """The budgets, how far each may be exceeded, and the file they are in."""
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.document = json.loads(self.path.read_text()) if self.path.exists() else {"slack": 0.05, "figures": {}}
+
+    def slack(self, name):
+        return self.document.get("slacks", {}).get(name, self.document["slack"])
+
+    def verdict(self, name, value):
+        budget, slack = self.document["figures"].get(name), self.slack(name)
         if budget is None:
-            verdict = "no budget"
-        elif value > allowed(budget, slack):
-            verdict = "FAIL"
-            over.append(name)
-        else:
-            verdict = "ok, and well below: lower the budget" if value < budget * (1 - slack) - SLACK_OF_SMALL else "ok"
-        rows.append((name, f"{value:.2f}", "-" if budget is None else f"{budget:.2f}", verdict))
-    return rows, over
+            return "FAIL: it has no budget"
+        if value > budget * (1 + slack) + SLACK_OF_SMALL:
+            return f"FAIL: more than {slack * 100:.0f} % over"
+        return "ok, and well below: lower the budget" if value < budget * (1 - slack) - SLACK_OF_SMALL else "ok"
+
+    def update(self, figures):
+        self.document["figures"].update(figures)
+        self.path.write_text(json.dumps(self.document, indent=2) + "\n")
 
 
-def print_rows(rows):
-    print(f"{'figure per transaction':26} {'measured':>10} {'budget':>10}  verdict")
-    for name, value, budget, verdict in rows:
-        print(f"{name:26} {value:>10} {budget:>10}  {verdict}")
+def print_table(budget, measured):
+    """True if none is over its budget. `measured`: for each name what the repetitions gave."""
+    print(f"{'for each transaction, COPY for each MB':40} {'measured':>10} {'from':>10} {'to':>10} {'budget':>10}  verdict")
+    failed = False
+    for name, values in measured.items():
+        value, limit = statistics.median(values), budget.document["figures"].get(name)
+        verdict = budget.verdict(name, value)
+        failed = failed or verdict.startswith("FAIL")
+        shown = "-" if limit is None else f"{limit:.2f}"
+        print(f"{name:40} {value:10.2f} {min(values):10.2f} {max(values):10.2f} {shown:>10}  {verdict}")
+    return not failed
+
+
+def choose_cases(names):
+    unknown = set(names) - {case.name for case in CASES}
+    if unknown:
+        raise Trouble(f"there is no case {', '.join(sorted(unknown))}")
+    return tuple(case for case in CASES if not names or case.name in names)
 
 
 def run(arguments):
-    path = pathlib.Path(arguments.budget)
-    document = json.loads(path.read_text()) if path.exists() else {"slack": 0.1, "figures": {}}
-    with laboratory() as lab:
+    cases = choose_cases(arguments.cases)
+    budget = Budget(arguments.budget)
+    measured, skipped = {}, {}
+    with laboratory({"tls", "split"}) as lab:
+        prepare(lab)
         kind = proxies.find_kind(lab, "pgweir", arguments.binary, {})
-        bench = Bench(lab, kind, {}, {})
-        measure(bench)
-    bench.figures = {name: round(value, 2) + 0.0 for name, value in bench.figures.items()}  # no -0.0
-    rows, over = judge(bench.figures, document["figures"], document["slack"])
-    print_rows(rows)
-    for what, why in bench.skipped.items():
+        for _ in range(arguments.repeat):
+            figures, skipped = round_of_figures(lab, kind, cases)
+            for name, value in figures.items():
+                measured.setdefault(name, []).append(value)
+    good = print_table(budget, measured)
+    for what, why in skipped.items():
         print(f"skipped: {what}: {why}")
     if arguments.update:
-        document["figures"].update(bench.figures)
-        path.write_text(json.dumps(document, indent=2) + "\n")
+        budget.update({name: statistics.median(values) for name, values in measured.items()})
         return 0
-    if not bench.figures:
+    if not measured:
         raise Trouble("nothing could be measured")
-    if over:
-        print(f"over budget by more than {document['slack'] * 100:.0f} %: {', '.join(over)}")
-    return 1 if over else 0
+    return 0 if good else 1
 
 
 def main(description):
@@ -168,6 +313,8 @@ def main(description):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "build/release/pgweir"), help="the pgweir to measure")
     parser.add_argument("--budget", default=str(BENCH / "budget.json"), help="the budgets")
+    parser.add_argument("--cases", type=lambda text: text.split(","), default=[], help="names with commas; default: all")
+    parser.add_argument("--repeat", type=int, default=1, help="measure so often; medians are judged (1)")
     parser.add_argument("--update", action="store_true", help="write what was measured as the new budgets")
     try:
         return run(parser.parse_args())

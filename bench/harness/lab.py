@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ from .processes import Processes
 PASSWORD = "a password for the bench"
 SCRAM_USER = "bench_scram"  # poolers ask it for a password; PostgreSQL trusts them
 SCRAM_DIRECT = "bench_scram_direct"  # PostgreSQL itself asks it for a password
+FIRST_USERS = 200  # first000, ...: poolers have their passwords as text
 BULK_ROWS = 100_000
 ROW_BYTES = 100_000
 
@@ -104,7 +106,8 @@ class Lab:
         self.sql(f"SET password_encryption = 'scram-sha-256'; CREATE ROLE {SCRAM_USER} SUPERUSER LOGIN "
                  f"PASSWORD '{PASSWORD}'; CREATE ROLE {SCRAM_DIRECT} SUPERUSER LOGIN PASSWORD '{PASSWORD}'")
         secret = self.sql(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{SCRAM_USER}'")
-        (self.folder / "users.txt").write_text(f'"postgres" ""\n"{SCRAM_USER}" "{secret}"\n')
+        first = "".join(f'"first{number:03}" "{PASSWORD}"\n' for number in range(FIRST_USERS))
+        (self.folder / "users.txt").write_text(f'"postgres" ""\n"{SCRAM_USER}" "{secret}"\n{first}')
 
     @property
     def bulk_file(self):
@@ -135,12 +138,12 @@ def stop_postgres(process):
     """A fast shutdown, by the postmaster only: it ends its own children."""
     if process.poll() is not None:
         return
-    for number in (signal.SIGINT, signal.SIGQUIT):
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
         os.kill(process.pid, number)
         try:
             process.wait(10)
             return
-        except Exception:  # noqa: BLE001 - the next signal is the answer to any delay
+        except subprocess.TimeoutExpired:
             continue
 
 

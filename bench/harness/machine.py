@@ -1,5 +1,7 @@
 """What this machine is and has: programs, limits, the unprivileged user, a fingerprint."""
+import functools
 import hashlib
+import itertools
 import os
 import pathlib
 import platform
@@ -9,6 +11,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BENCH = ROOT / "bench"
@@ -65,10 +68,42 @@ def most_open_files():
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+@functools.cache
+def next_ports():
+    """Below those the kernel gives to clients, of which a run has thousands: one could sit on a server's port before
+    the server does. PGWEIR_BENCH_PORTS=FIRST-LAST names others."""
+    first, _, last = os.environ.get("PGWEIR_BENCH_PORTS", "22000-22999").partition("-")
+    if not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last) < 65536):
+        raise Trouble("PGWEIR_BENCH_PORTS: FIRST-LAST is meant")
+    everything = range(int(first), int(last) + 1)
+    begin = os.getpid() % len(everything)  # two runs at once begin at different ones
+    return itertools.cycle([*everything[begin:], *everything[:begin]])
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    for port in itertools.islice(next_ports(), 1000):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise Trouble("no port is free; PGWEIR_BENCH_PORTS=FIRST-LAST names others")
+
+
+def cpu_ticks():
+    """Of all cores since the start: busy ones, and all of them."""
+    values = [int(word) for word in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(values) - values[3] - values[4], sum(values)
+
+
+def busy_share(seconds=1.0):
+    """How much of the machine is in use, 0 to 1."""
+    before = cpu_ticks()
+    time.sleep(seconds)
+    after = cpu_ticks()
+    return (after[0] - before[0]) / max(1, after[1] - before[1])
 
 
 def fingerprint():

@@ -69,6 +69,16 @@ def resident_bytes(process):
     return sum(field(read(f"/proc/{pid}/status"), "VmRSS") * 1024 for pid in tree(process.pid)) if process else 0
 
 
+def reset_peak(process):
+    """The peak counts from now on."""
+    for pid in tree(process.pid):
+        pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_resident_bytes(process):
+    return sum(field(read(f"/proc/{pid}/status"), "VmHWM") * 1024 for pid in tree(process.pid))
+
+
 def tail(path, lines=8):
     return "\n".join("    " + line for line in read(path).splitlines()[-lines:])
 
@@ -114,9 +124,10 @@ class Processes:
         return "\n".join(filter(None, (tail(self.folder / f"{name}.{end}", lines) for end in ("out", "log"))))
 
     def popen(self, command, env=None, **options):
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-        process = subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, cwd=self.folder,
-                                   env=self.environment(env), start_new_session=True, **identity(), **options)
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True,
+                   **options}
+        process = subprocess.Popen([str(part) for part in command], cwd=self.folder, env=self.environment(env),
+                                   start_new_session=True, **identity(), **options)
         self.running.append(process)
         return process
 

@@ -1,6 +1,7 @@
 """The proxies that are measured, and how each is started for a profile (plain, scram, tls, ...)."""
 import pathlib
 import re
+import shlex
 import shutil
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from .machine import BENCH, ROOT, Trouble, find_program, free_port, version_of
 NAMES = ["direct", "floor", "haproxy", "pgbouncer", "pgweir", "pgweir2"]
 FORWARDERS = {"direct", "floor", "haproxy"}  # one server connection per client: no pooling
 POOLS = 500
+POOL_SIZE = 20
 
 
 @dataclass
@@ -20,6 +22,7 @@ class Profile:
     tls: bool = False
     databases: int = 0  # further names for the same database: pool000, pool001, ...
     split: bool = False
+    forced_user: bool = False  # whoever logs in, the servers see the user postgres
     max_clients: int = 2000
     lines: list = field(default_factory=list)
 
@@ -30,6 +33,7 @@ class Kind:
     name: str
     binary: Any = None
     version: str = ""
+    template: str = ""  # of its configuration, where that is not a pgbouncer.ini
 
     @property
     def pools(self):
@@ -45,6 +49,16 @@ class Kind:
         known = re.search(r"PgBouncer (\d+)\.(\d+)", self.version)
         return not known or (int(known[1]), int(known[2])) >= (1, 21)
 
+    def why_not(self, profile):
+        """Why it cannot be set up for a profile; None: it can."""
+        if not self.template:
+            return None
+        if profile.databases or profile.split or profile.forced_user:
+            return "a template is for one plain database"
+        lacking = [name for name, wanted in (("tls_mode", profile.tls), ("auth_type", profile.auth != "trust"))
+                   if wanted and "{" + name + "}" not in self.template]
+        return f"its template has no {{{lacking[0]}}}" if lacking else None
+
 
 @dataclass
 class Proxy:
@@ -52,6 +66,7 @@ class Proxy:
     kind: Kind
     port: int
     process: Any = None
+    instance: str = ""  # names its files
 
     @property
     def name(self):
@@ -93,10 +108,12 @@ def find_kind(lab, name, pgweir, others):
         binary = copy_in(lab, "pgweir.bin", pgweir_binary(pgweir))
         return Kind(name, binary, version_of(binary))
     if name in others:
-        if not pathlib.Path(others[name]).is_file():
-            raise Trouble(f"there is no {others[name]}")
-        binary = copy_in(lab, f"{name}.bin", others[name])
-        return Kind(name, binary, version_of(binary))
+        binary, template = others[name]
+        for path in filter(None, (binary, template)):
+            if not pathlib.Path(path).is_file():
+                raise Trouble(f"there is no {path}")
+        binary = copy_in(lab, f"{name}.bin", binary)
+        return Kind(name, binary, version_of(binary), pathlib.Path(template).read_text() if template else "")
     if name not in NAMES:
         raise Trouble("no proxy has this name; --other NAME=BINARY adds one")
     binary = find_program(name)
@@ -118,8 +135,8 @@ def find_kinds(lab, names, pgweir, others):
     return kinds, missing
 
 
-def haproxy_config(lab, port):
-    path = lab.folder / "haproxy.cfg"
+def haproxy_config(lab, instance, port):
+    path = lab.folder / f"{instance}.cfg"
     path.write_text(f"""global
   nbthread 1
   maxconn 4000
@@ -136,11 +153,12 @@ listen postgres
 
 
 def database_lines(lab, kind, profile):
+    forced = " user=postgres" if profile.forced_user else ""
     if profile.split and kind.is_pgweir:
         yield (f"postgres = host=127.0.0.1,127.0.0.1 port={lab.pg_port},{lab.standby_port} dbname=postgres "
                "read_write_split=1")
     else:
-        yield f"postgres = host=127.0.0.1 port={lab.pg_port} dbname=postgres"
+        yield f"postgres = host=127.0.0.1 port={lab.pg_port} dbname=postgres{forced}"
     for number in range(profile.databases):
         yield f"pool{number:03} = host=127.0.0.1 port={lab.pg_port} dbname=postgres"
 
@@ -156,10 +174,12 @@ def extra_lines(lab, kind, profile):
     if kind.is_pgweir:
         yield "[pgweir]"
         yield f"worker_threads = {2 if kind.name == 'pgweir2' else 1}"
+        if profile.split:
+            yield "role_check_user = postgres"
 
 
-def pooler_config(lab, kind, port, profile):
-    path = lab.folder / f"{kind.name}.ini"
+def pooler_config(lab, kind, instance, port, profile):
+    path = lab.folder / f"{instance}.ini"
     databases = "\n".join(database_lines(lab, kind, profile))
     extra = "\n".join(extra_lines(lab, kind, profile))
     path.write_text(f"""[databases]
@@ -171,29 +191,51 @@ unix_socket_dir =
 auth_type = {profile.auth}
 auth_file = {lab.folder}/users.txt
 pool_mode = transaction
-default_pool_size = 20
+default_pool_size = {POOL_SIZE}
 max_client_conn = {profile.max_clients}
 server_tls_sslmode = disable
 log_connections = 0
 log_disconnections = 0
-logfile = {lab.folder}/{kind.name}.log
+logfile = {lab.folder}/{instance}.log
 {extra}
 """)
     return path
 
 
-def start(lab, kind, profile, env=None, wrapper=()):
+def template_command(lab, kind, instance, port, profile):
+    """Fills in a template; its first line that has "command:" in it says how the program is called."""
+    config = lab.folder / f"{instance}.conf"
+    values = {"binary": kind.binary, "config": config, "folder": lab.folder, "listen_port": port,
+              "server_port": lab.pg_port, "pool_size": POOL_SIZE, "max_clients": profile.max_clients,
+              "auth_type": profile.auth, "users": lab.folder / "users.txt", "log": lab.folder / f"{instance}.log",
+              "tls_mode": "require" if profile.tls else "disable",
+              "tls_certificate": lab.certificate, "tls_key": lab.key}
+    text = kind.template
+    for name, value in values.items():
+        text = text.replace("{" + name + "}", str(value))
+    config.write_text(text)
+    found = re.search(r"command:\s*(.+)$", text, re.MULTILINE)
+    return shlex.split(found[1]) if found else [kind.binary, config]
+
+
+def command_of(lab, kind, instance, port, profile):
+    if kind.name == "floor":
+        return [kind.binary, port, lab.pg_port]
+    if kind.name == "haproxy":
+        return [kind.binary, "-db", "-f", haproxy_config(lab, instance, port)]
+    if kind.template:
+        return template_command(lab, kind, instance, port, profile)
+    return [kind.binary, "-q", pooler_config(lab, kind, instance, port, profile)]
+
+
+def start(lab, kind, profile, env=None, wrapper=(), suffix=""):
+    """`suffix` tells a second one of a kind from the first."""
     if kind.name == "direct":
         return Proxy(kind, lab.pg_port)
-    port = free_port()
-    (lab.folder / f"{kind.name}.log").unlink(missing_ok=True)
-    if kind.name == "floor":
-        command = [kind.binary, port, lab.pg_port]
-    elif kind.name == "haproxy":
-        command = [kind.binary, "-db", "-f", haproxy_config(lab, port)]
-    else:
-        command = [kind.binary, "-q", pooler_config(lab, kind, port, profile)]
-    return Proxy(kind, port, lab.processes.start(kind.name, [*wrapper, *command], port, env))
+    port, instance = free_port(), kind.name + suffix
+    (lab.folder / f"{instance}.log").unlink(missing_ok=True)
+    command = command_of(lab, kind, instance, port, profile)
+    return Proxy(kind, port, lab.processes.start(instance, [*wrapper, *command], port, env), instance)
 
 
 def stop(lab, proxy):

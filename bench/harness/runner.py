@@ -1,9 +1,20 @@
 """Goes through works, rounds and proxies in turn and gathers the figures."""
 import contextlib
 import sys
+from dataclasses import dataclass, field
 
-from . import proxies, syscalls, works
+from . import limits, proxies, syscalls
 from .machine import Trouble
+
+ROUNDS_OF_OTHERS = 2  # of proxies that no limit is about: they are there to be looked at
+
+
+@dataclass
+class Subject:
+    """What a measurement is about: a proxy that runs, a second one without what it has, and what is known of it."""
+    proxy: proxies.Proxy
+    twin: proxies.Proxy = None
+    facts: dict = field(default_factory=dict)
 
 
 class Runner:
@@ -13,7 +24,7 @@ class Runner:
         self.seconds = seconds
         self.rounds = rounds
         self.count_syscalls = count_syscalls
-        self.results = {}  # work -> proxy -> a list of figures, one for each round
+        self.results = {}  # work -> proxy -> a list of figures, one for each round, with the round's number
         self.troubles = []  # what should have been measured and was not
         self.skipped = []  # what cannot be measured by its nature
 
@@ -26,56 +37,64 @@ class Runner:
                 self.skipped.append(f"{work.name}, {kind.name}: {why}")
             else:
                 kinds.append(kind)
+        judged = limits.proxies_of(work.name)
         with contextlib.ExitStack() as stack:
             running = {} if work.fresh else self.start_all(work, kinds, stack)
             alive = kinds if work.fresh else [kind for kind in kinds if kind.name in running]
-            for number in range(self.rounds):
+            for number in range(min(self.rounds, work.rounds_max)):
                 for kind in rotated(alive, number):
+                    if number >= ROUNDS_OF_OTHERS and kind.name not in judged and kind.name in proxies.NAMES:
+                        continue
                     if not self.one_round(work, kind, running.get(kind.name), number):
                         alive = [other for other in alive if other is not kind]
-            if self.count_syscalls and not work.fresh and work.unit == "us/tx":
+            if self.count_syscalls and work.counted:
                 self.syscall_pass(work, running)
 
     def start_all(self, work, kinds, stack):
         running = {}
         for kind in kinds:
             try:
-                proxy = proxies.start(self.lab, kind, work.profile)
-            except Trouble as trouble:
+                running[kind.name] = self.start(work, kind, stack)
+            except (Trouble, OSError) as trouble:
                 self.trouble(work, kind, trouble)
-                continue
-            stack.callback(proxies.stop, self.lab, proxy)
-            running[kind.name] = proxy
         return running
 
-    def one_round(self, work, kind, proxy, number):
+    def start(self, work, kind, stack):
+        subject = Subject(proxies.start(self.lab, kind, work.profile))
+        stack.callback(proxies.stop, self.lab, subject.proxy)
+        if work.has_twin:
+            subject.twin = proxies.start(self.lab, kind, work.profile, suffix="_twin")
+            stack.callback(proxies.stop, self.lab, subject.twin)
+        if work.prepare:
+            say(f"{work.name}: preparing {kind.name}")
+            work.prepare(self.lab, subject, work, stack)
+        return subject
+
+    def one_round(self, work, kind, subject, number):
         """False if this proxy cannot do this work."""
-        own = None
-        try:
-            if proxy is None:
-                proxy = own = proxies.start(self.lab, kind, work.profile)
-            measure = work.measure or works.transactions
-            figures = measure(self.lab, proxy, work, self.seconds)
-        except (Trouble, OSError) as trouble:
-            self.trouble(work, kind, trouble)
-            return False
-        finally:
-            if own:
-                proxies.stop(self.lab, own)
+        with contextlib.ExitStack() as stack:
+            try:
+                if subject is None:
+                    subject = self.start(work, kind, stack)
+                figures = work.measure(self.lab, subject, work, self.seconds, number)
+            except (Trouble, OSError) as trouble:
+                self.trouble(work, kind, trouble)
+                return False
+        figures["round"] = number
         self.results[work.name].setdefault(kind.name, []).append(figures)
         cost = "" if figures["cost"] is None else f"{figures['cost']:.2f} {work.unit}, "
-        say(f"{work.name} {number + 1}/{self.rounds} {kind.name}: {cost}{figures['rate']:.0f} {work.rate}")
+        say(f"{work.name} {number + 1} {kind.name}: {cost}{figures['rate']:.0f} {work.rate}")
         return True
 
     def syscall_pass(self, work, running):
-        for name, proxy in running.items():
+        for name, subject in running.items():
             rounds = self.results[work.name].get(name)
-            if not proxy.process or not rounds:
+            if not subject.proxy.process or not rounds:
                 continue
             try:
-                calls = syscalls.per_transaction(self.lab, proxy, work.load_for(proxy))
-            except Trouble as trouble:
-                self.trouble(work, proxy.kind, Trouble(f"system calls: {trouble}"))
+                calls = syscalls.of_work(self.lab, subject, work)
+            except (Trouble, OSError) as trouble:
+                self.trouble(work, subject.proxy.kind, Trouble(f"system calls: {trouble}"))
                 continue
             for figures in rounds:
                 figures["syscalls"] = sum(calls.values())

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import time
 
-from . import pgbench
+from . import measures, pgbench
 from .machine import Trouble, find_program
 from .processes import tree
 
@@ -53,10 +53,23 @@ def read_report(text):
     return calls
 
 
+def of_work(lab, subject, work):
+    """By name for each transaction, or login, of a work."""
+    load = work.load_for(subject.proxy)
+    if work.measure is not measures.logins:
+        return per_transaction(lab, subject.proxy, load, 1.0)
+    counting = Counting(lab, subject.proxy.process)
+    try:
+        done = measures.logins(lab, subject, work, 1, 0)
+    finally:
+        calls = counting.stop()
+    return {name: value / done["count"] for name, value in calls.items()}
+
+
 def per_transaction(lab, proxy, load, seconds=2.0):
     """Under a steady load: calls by name per transaction, logins left out unless each transaction has one."""
-    process = pgbench.launch(lab, proxy.port, load, seconds=round(seconds) + 4)
-    pgbench.sleep_while(lab, process, 1.0)
+    process = pgbench.launch(lab, proxy.port, load, seconds=round(seconds) + 2)
+    pgbench.sleep_while(lab, process, 0.7)
     counting = Counting(lab, proxy.process)
     time.sleep(seconds)
     calls = counting.stop()

@@ -1,6 +1,5 @@
-"""Just enough of PostgreSQL's protocol to log in and to ask one question: for clients that do nothing afterwards."""
+"""Just enough of PostgreSQL's protocol to log in and to ask one question."""
 import socket
-import ssl
 import struct
 
 from .machine import Trouble
@@ -28,22 +27,10 @@ def read_until_ready(stream):
             return
 
 
-def tls_context():
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def login(port, database="postgres", user="postgres", context=None):
+def login(port, database="postgres", user="postgres"):
     stream = socket.create_connection(("127.0.0.1", port), timeout=30)
     try:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if context:
-            stream.sendall(struct.pack("!II", 8, 80877103))
-            if receive(stream, 1) != b"S":
-                raise Trouble("the proxy refuses TLS")
-            stream = context.wrap_socket(stream)
         words = f"user\0{user}\0database\0{database}\0\0".encode()
         stream.sendall(struct.pack("!II", 8 + len(words), 196608) + words)
         read_until_ready(stream)
@@ -65,22 +52,3 @@ def leave(stream):
     except OSError:
         pass
     stream.close()
-
-
-class Crowd:
-    """Clients that have logged in and do nothing."""
-
-    def __init__(self, port, count, tls=False):
-        context = tls_context() if tls else None
-        self.streams = []
-        try:
-            for _ in range(count):
-                self.streams.append(login(port, context=context))
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self):
-        for stream in self.streams:
-            leave(stream)
-        self.streams = []
