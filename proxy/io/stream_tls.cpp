@@ -24,6 +24,13 @@ namespace {
 
 /// The largest plaintext of one TLS record.
 constexpr std::size_t kRecordMax = 16384;
+/// Two of the largest records.
+constexpr std::size_t kAheadMax = 2 * (kRecordMax + 256 + 5);
+
+/// What others left behind must not be taken for the failure of the next call. Looking costs less than clearing.
+void forget_errors() {
+  if (ERR_peek_error() != 0) ERR_clear_error();
+}
 
 TlsSocket& socket_of(BIO* bio) {
   return *static_cast<TlsSocket*>(BIO_get_data(bio));
@@ -32,18 +39,20 @@ TlsSocket& socket_of(BIO* bio) {
 int bio_read(BIO* bio, char* out, std::size_t size, std::size_t* got) {
   TlsSocket& socket = socket_of(bio);
   BIO_clear_retry_flags(bio);
-  if (socket.has_received_before()) {
-    const std::size_t n = socket.received_before.copy(out, size, socket.received_before_used);
-    socket.received_before_used += n;
-    *got = n;
-    return 1;
+  *got = socket.take(out, size);
+  if (*got > 0) return 1;
+  if (socket.dry) {
+    BIO_set_retry_read(bio);
+    return 0;
   }
-  const ssize_t received = ::recv(socket.fd, out, size, 0);
+  thread_local std::array<char, kAheadMax> buffer;
+  const ssize_t received = ::recv(socket.fd, buffer.data(), buffer.size(), 0);
   if (received > 0) {
-    *got = static_cast<std::size_t>(received);
+    socket.ahead = {buffer.data(), static_cast<std::size_t>(received)};
+    socket.dry = socket.ahead.size() < buffer.size();
+    *got = socket.take(out, size);
     return 1;
   }
-  *got = 0;
   if (received == 0) {
     BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
     errno = 0;
@@ -154,8 +163,32 @@ class RecordGather {
 
 }  // namespace
 
-Stream::Tls::Tls(SSL_CTX* context, int fd, std::string_view already_received)
-    : socket{fd, std::string(already_received)} {
+std::size_t TlsSocket::take(char* out, std::size_t size) {
+  if (received_before_used < received_before.size()) {
+    const std::size_t n = received_before.copy(out, size, received_before_used);
+    received_before_used += n;
+    if (received_before_used == received_before.size()) {
+      std::string().swap(received_before);
+      received_before_used = 0;
+    }
+    return n;
+  }
+  const std::size_t n = ahead.copy(out, size);
+  ahead.remove_prefix(n);
+  return n;
+}
+
+TlsSocket::Reading::~Reading() {
+  if (socket_.ahead.empty()) return;
+  // There is nothing before it: the socket is read only when that has been used up.
+  socket_.received_before.assign(socket_.ahead);
+  socket_.received_before_used = 0;
+  socket_.ahead = {};
+}
+
+Stream::Tls::Tls(SSL_CTX* context, int fd, std::string_view already_received) {
+  socket.fd = fd;
+  socket.received_before = already_received;
   ERR_clear_error();
   ssl = SSL_new(context);
   BIO* bio = ssl != nullptr ? BIO_new(bio_method()) : nullptr;
@@ -175,6 +208,7 @@ Stream::Tls::~Tls() {
 void Stream::Tls::send_close_notify() noexcept {
   if (!handshake_done || broken || close_notify_sent) return;
   close_notify_sent = true;
+  const TlsSocket::Reading reading(socket);
   ERR_clear_error();
   if (SSL_shutdown(ssl) < 0) ERR_clear_error();
 }
@@ -242,6 +276,7 @@ void Stream::start_tls_client(SSL_CTX* context, const std::string& hostname) {
 
 HandshakeStatus Stream::handshake() {
   if (tls_->handshake_done) return HandshakeStatus::Done;
+  const TlsSocket::Reading reading(tls_->socket);
   ERR_clear_error();
   const int result = SSL_do_handshake(tls_->ssl);
   const int saved_errno = errno;
@@ -261,19 +296,20 @@ HandshakeStatus Stream::handshake() {
 
 IoResult Stream::tls_read(char* p, std::size_t n) {
   Tls& tls = *tls_;
+  const TlsSocket::Reading reading(tls.socket);
   tls.read_wants_write = false;
   tls.ended = false;
   std::size_t total = 0;
   while (total < n) {
     std::size_t got = 0;
-    ERR_clear_error();
+    forget_errors();
     errno = 0;
     const int result = SSL_read_ex(tls.ssl, p + total, n - total, &got);
     const int saved_errno = errno;
     if (result == 1) {
       total += got;
       tls.drained = false;
-      if (SSL_has_pending(tls.ssl) == 0) break;
+      if (SSL_has_pending(tls.ssl) == 0 && !tls.socket.has_received_before()) break;
       continue;
     }
     const IoResult outcome = tls.failure(result, saved_errno);
@@ -296,13 +332,14 @@ bool Stream::tls_buffered() const noexcept {
 
 IoResult Stream::tls_write(const struct iovec* pieces, int count) {
   Tls& tls = *tls_;
+  const TlsSocket::Reading reading(tls.socket);
   tls.write_wants_read = false;
   RecordGather gather(pieces, count);
   std::size_t total = 0;
   while (!gather.empty()) {
     const std::string_view record = gather.next();
     std::size_t written = 0;
-    ERR_clear_error();
+    forget_errors();
     errno = 0;
     const int result = SSL_write_ex(tls.ssl, record.data(), record.size(), &written);
     const int saved_errno = errno;

@@ -12,13 +12,32 @@
 
 namespace pgweir::io {
 
-/// Where OpenSSL's bytes come from: those read before TLS began, then the socket.
+/// Where OpenSSL's bytes come from: those read before, then the socket. OpenSSL asks for the five bytes of a record's
+/// header and then for its body; one recv brings both, and what else there is.
 struct TlsSocket {
-  int fd = -1;
-  std::string received_before;
-  std::size_t received_before_used = 0;
+  /// Encloses every SSL_* call that may read. What was read ahead and not asked for is kept for the next.
+  class Reading {
+   public:
+    explicit Reading(TlsSocket& socket) noexcept : socket_(socket) { socket_.dry = false; }
+    Reading(const Reading&) = delete;
+    Reading& operator=(const Reading&) = delete;
+    ~Reading();
 
-  [[nodiscard]] bool has_received_before() const noexcept { return received_before_used < received_before.size(); }
+   private:
+    TlsSocket& socket_;
+  };
+
+  int fd = -1;
+  std::string received_before;  // Before TLS began, or ahead.
+  std::size_t received_before_used = 0;
+  std::string_view ahead;  // In a buffer of the thread, while a Reading lives.
+  bool dry = false;        // The last recv took all there was: the event set tells of more.
+
+  [[nodiscard]] bool has_received_before() const noexcept {
+    return !ahead.empty() || received_before_used < received_before.size();
+  }
+  /// Copies up to `size` of the bytes that are here already.
+  std::size_t take(char* out, std::size_t size);
 };
 
 struct Stream::Tls {
