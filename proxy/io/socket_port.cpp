@@ -13,8 +13,8 @@
 namespace pgweir::io {
 
 namespace {
-/// Buffers read per wake-up, so that one COPY cannot starve the others.
-constexpr int kReadRounds = 4;
+/// Buffers of what nobody will read that are taken off a closing socket.
+constexpr int kDrainRounds = 4;
 constexpr std::size_t kPiecesMax = 64;
 
 bool small_read(std::size_t bytes, std::size_t room) {
@@ -40,7 +40,7 @@ void SocketPort::close() {
   if (!stream_.is_tls() && !broken_ && worker_ != nullptr) {
     // Unread input would turn the close into a reset, which may overtake our last message.
     stream_.shutdown_write();
-    for (int i = 0; i < kReadRounds; ++i) {
+    for (int i = 0; i < kDrainRounds; ++i) {
       const IoResult result = stream_.try_read(worker_->buffer(), worker_->buffer_size());
       if (result.status != IoStatus::Ok) break;
     }
@@ -184,7 +184,9 @@ void SocketPort::again() {
 void SocketPort::read() {
   char* buffer = worker_->buffer();
   const std::size_t size = worker_->buffer_size();
-  for (int round = 0; round < kReadRounds; ++round) {
+  // So that one COPY cannot starve the others.
+  const int rounds = worker_->reads_per_event();
+  for (int round = 0; round < rounds; ++round) {
     const IoResult result = stream_.try_read(buffer, size);
     switch (result.status) {
       case IoStatus::Ok:

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <ctime>
+#include <limits>
 
 #include "proxy/io/clock.hpp"
 #include "proxy/io/logger.hpp"
@@ -29,6 +30,10 @@ TcpSettings tcp_settings(const core::Config& config) {
   tcp.socket_buffer_bytes = config.tcp_socket_buffer;
   return tcp;
 }
+
+int reads_per_event(const core::Config& config) {
+  return config.sbuf_loopcnt > 0 ? config.sbuf_loopcnt : std::numeric_limits<int>::max();
+}
 }  // namespace
 
 Worker::Worker(pool::WorkerId id, Runtime& runtime, std::shared_ptr<const core::Settings> settings,
@@ -44,7 +49,8 @@ Worker::Worker(pool::WorkerId id, Runtime& runtime, std::shared_ptr<const core::
       client_tls_(runtime.client_tls()),
       buffer_(new char[buffer_size()]),
       timer_(events_),
-      tcp_(tcp_settings(*settings->config)) {
+      tcp_(tcp_settings(*settings->config)),
+      reads_per_event_(io::reads_per_event(*settings->config)) {
   again_.reserve(kAgainReserve);
   core_ = std::make_unique<core::WorkerCore>(id, *this, std::move(settings), keys);
   core_->set_now(monotonic_now());
@@ -337,6 +343,7 @@ TlsContext Worker::server_tls(const core::ServerTarget& target) {
 
 void Worker::apply(std::shared_ptr<const core::Settings> settings, TlsContext client_tls) {
   tcp_ = tcp_settings(*settings->config);
+  reads_per_event_ = io::reads_per_event(*settings->config);
   client_tls_ = std::move(client_tls);
   server_tls_.clear();
   core_->set_settings(std::move(settings));

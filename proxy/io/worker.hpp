@@ -80,6 +80,8 @@ class Worker final : public core::Host {
   [[nodiscard]] core::WorkerCore& core() { return *core_; }
   [[nodiscard]] char* buffer() { return buffer_.get(); }
   [[nodiscard]] static constexpr std::size_t buffer_size() { return 65536; }
+  /// How many buffers one connection may fill before the others have their turn (sbuf_loopcnt).
+  [[nodiscard]] int reads_per_event() const { return reads_per_event_; }
   /// Calls port.again() soon, though its socket is silent.
   void look_again(SocketPort& port);
   void forget(SocketPort& port);
@@ -127,6 +129,7 @@ class Worker final : public core::Host {
   std::atomic<int> client_count_{0};
   std::thread thread_;
   TcpSettings tcp_;
+  int reads_per_event_;
 };
 
 }  // namespace pgweir::io

@@ -407,6 +407,14 @@ class TestMemory:
         client.collect()
         assert pooler.memory_kib("VmHWM") - before < self.GROWTH_KIB
 
+    @pytest.mark.parametrize("count", [0, 1])
+    def test_turns_of_one_buffer_or_without_a_limit(self, make_pooler, count):
+        pooler = make_pooler(settings={"sbuf_loopcnt": count})
+        client, other = pooler.wire(), pooler.wire()
+        client.send(query("SELECT repeat('x', 1000) FROM generate_series(1, 5000)"))
+        assert other.value("SELECT 1") == "1"
+        assert len(client.collect().rows) == 5000
+
     def test_huge_query_passes_in_constant_memory(self, pooler):
         self.warm_up(pooler)
         client = pooler.wire(timeout=60)
