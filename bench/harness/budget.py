@@ -69,7 +69,7 @@ CASES = (
     Case("connect", LOGIN, few=20, many=220),
     Case("scram", Load(("-S", "-C"), 1, SCRAM_USER, env={"PGPASSWORD": PASSWORD}), SCRAM, 5, 55),
     Case("tls", select(PGSSLMODE="require"), TLS),
-    Case("split", select(), SPLIT),
+    Case("split", select(), SPLIT, many=3100),
     Case("copy_out", copy=COPY_OUT, few=2, many=6),
     Case("copy_in", copy=COPY_IN, few=2, many=6),
 )
@@ -94,7 +94,7 @@ class Bench:
         self.figures[f"{what}.{case.name}"] = case.divide(total)
 
 
-def await_routing(lab, proxy, seconds=20):
+def await_routing(lab, proxy, seconds=60):
     """Which operators there are is read once, soon after the start, and is no part of any transaction: from then on a
     proven read is sent to the standby."""
     def ask(database, sql):
