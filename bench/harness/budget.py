@@ -50,8 +50,7 @@ class Case:
 
     def divide(self, total):
         """What `many` did more than `few`, for each transaction or megabyte."""
-        times = self.many - self.few
-        return total / (times * MEGABYTES if self.copy else times)
+        return total / ((self.many - self.few) * (MEGABYTES if self.copy else self.load.clients))
 
 
 def select(mode="simple", **env):
@@ -208,10 +207,10 @@ def instructions(bench):
         bench.keep("instructions", case, executed(bench, valgrind, case, case.many) - few)
 
 
-def executed(bench, valgrind, case, times):
+def executed(bench, valgrind, case, times, options=()):
     report = bench.lab.folder / "callgrind.out"
     report.unlink(missing_ok=True)
-    proxy = bench.start(case, wrapper=[valgrind, "--tool=callgrind", f"--callgrind-out-file={report}", "-q"])
+    proxy = bench.start(case, wrapper=[valgrind, "--tool=callgrind", f"--callgrind-out-file={report}", "-q", *options])
     try:
         case.run(bench.lab, proxy.port, times)
     finally:
