@@ -115,7 +115,8 @@ def await_routing(lab, proxy, seconds=60):
 def prepare(lab):
     """Rows of about 1 kB for COPY, as a table and as a file."""
     lab.sql("CREATE UNLOGGED TABLE bench_budget AS SELECT i AS id, repeat(md5(i::text), 30) || repeat('x', 31) AS body "
-            f"FROM generate_series(1, {MEGABYTES * 1000}) AS i", "CREATE UNLOGGED TABLE bench_budget_in (LIKE bench_budget)",
+            f"FROM generate_series(1, {MEGABYTES * 1000}) AS i",
+            "CREATE UNLOGGED TABLE bench_budget_in (LIKE bench_budget)",
             f"\\copy bench_budget TO '{lab.folder}/budget.copy'")
 
 
@@ -267,7 +268,8 @@ class Budget:
 
 def print_table(budget, measured):
     """True if none is over its budget. `measured`: for each name what the repetitions gave."""
-    print(f"{'for each transaction, COPY for each MB':40} {'measured':>10} {'from':>10} {'to':>10} {'budget':>10}  verdict")
+    title = "for each transaction, COPY for each MB"
+    print(f"{title:40} {'measured':>10} {'from':>10} {'to':>10} {'budget':>10}  verdict")
     failed = False
     for name, values in measured.items():
         value, limit = statistics.median(values), budget.document["figures"].get(name)
@@ -312,7 +314,8 @@ def main(description):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "build/release/pgweir"), help="the pgweir to measure")
     parser.add_argument("--budget", default=str(BENCH / "budget.json"), help="the budgets")
-    parser.add_argument("--cases", type=lambda text: text.split(","), default=[], help="names with commas; default: all")
+    parser.add_argument("--cases", type=lambda text: text.split(","), default=[],
+                        help="names with commas; default: all")
     parser.add_argument("--repeat", type=int, default=1, help="measure so often; medians are judged (1)")
     parser.add_argument("--update", action="store_true", help="write what was measured as the new budgets")
     try:

@@ -5,6 +5,7 @@ from html import escape
 from .report import costs
 
 PANEL, GAP, BAR, LABEL, VALUE = 420, 28, 20, 92, 78
+TITLE = "CPU time of the proxy process for each transaction, login or GB: less is better"
 STYLE = """
   .back { fill: #ffffff } .edge { fill: none; stroke: #d8dee4 }
   text { font: 12px system-ui, -apple-system, "Segoe UI", "Liberation Sans", sans-serif; fill: #1f2328 }
@@ -62,5 +63,5 @@ def svg(works, results, note):
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" width="{width}" height="{y}">\n'
             f'<style>{STYLE}</style>\n<rect class="back" width="{width}" height="{y}" rx="8"/>\n'
             f'<rect class="edge" x=".5" y=".5" width="{width - 1}" height="{y - 1}" rx="8"/>\n'
-            f'<text class="head" x="{GAP}" y="34">CPU time of the proxy process for each transaction, login or GB: less is better</text>\n'
+            f'<text class="head" x="{GAP}" y="34">{TITLE}</text>\n'
             f'<text class="soft" x="{GAP}" y="54">{escape(note)}</text>\n' + "\n".join(parts) + "\n</svg>\n")
