@@ -50,8 +50,7 @@ class Case:
 
     def divide(self, total):
         """What `many` did more than `few`, for each transaction or megabyte."""
-        times = self.many - self.few
-        return total / (times * MEGABYTES if self.copy else times)
+        return total / ((self.many - self.few) * (MEGABYTES if self.copy else self.load.clients))
 
 
 def select(mode="simple", **env):
@@ -69,7 +68,7 @@ CASES = (
     Case("connect", LOGIN, few=20, many=220),
     Case("scram", Load(("-S", "-C"), 1, SCRAM_USER, env={"PGPASSWORD": PASSWORD}), SCRAM, 5, 55),
     Case("tls", select(PGSSLMODE="require"), TLS),
-    Case("split", select(), SPLIT),
+    Case("split", select(), SPLIT, many=3100),
     Case("copy_out", copy=COPY_OUT, few=2, many=6),
     Case("copy_in", copy=COPY_IN, few=2, many=6),
 )
@@ -94,7 +93,7 @@ class Bench:
         self.figures[f"{what}.{case.name}"] = case.divide(total)
 
 
-def await_routing(lab, proxy, seconds=20):
+def await_routing(lab, proxy, seconds=60):
     """Which operators there are is read once, soon after the start, and is no part of any transaction: from then on a
     proven read is sent to the standby."""
     def ask(database, sql):
@@ -116,7 +115,8 @@ def await_routing(lab, proxy, seconds=20):
 def prepare(lab):
     """Rows of about 1 kB for COPY, as a table and as a file."""
     lab.sql("CREATE UNLOGGED TABLE bench_budget AS SELECT i AS id, repeat(md5(i::text), 30) || repeat('x', 31) AS body "
-            f"FROM generate_series(1, {MEGABYTES * 1000}) AS i", "CREATE UNLOGGED TABLE bench_budget_in (LIKE bench_budget)",
+            f"FROM generate_series(1, {MEGABYTES * 1000}) AS i",
+            "CREATE UNLOGGED TABLE bench_budget_in (LIKE bench_budget)",
             f"\\copy bench_budget TO '{lab.folder}/budget.copy'")
 
 
@@ -208,10 +208,10 @@ def instructions(bench):
         bench.keep("instructions", case, executed(bench, valgrind, case, case.many) - few)
 
 
-def executed(bench, valgrind, case, times):
+def executed(bench, valgrind, case, times, options=()):
     report = bench.lab.folder / "callgrind.out"
     report.unlink(missing_ok=True)
-    proxy = bench.start(case, wrapper=[valgrind, "--tool=callgrind", f"--callgrind-out-file={report}", "-q"])
+    proxy = bench.start(case, wrapper=[valgrind, "--tool=callgrind", f"--callgrind-out-file={report}", "-q", *options])
     try:
         case.run(bench.lab, proxy.port, times)
     finally:
@@ -268,7 +268,8 @@ class Budget:
 
 def print_table(budget, measured):
     """True if none is over its budget. `measured`: for each name what the repetitions gave."""
-    print(f"{'for each transaction, COPY for each MB':40} {'measured':>10} {'from':>10} {'to':>10} {'budget':>10}  verdict")
+    title = "for each transaction, COPY for each MB"
+    print(f"{title:40} {'measured':>10} {'from':>10} {'to':>10} {'budget':>10}  verdict")
     failed = False
     for name, values in measured.items():
         value, limit = statistics.median(values), budget.document["figures"].get(name)
@@ -313,7 +314,8 @@ def main(description):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "build/release/pgweir"), help="the pgweir to measure")
     parser.add_argument("--budget", default=str(BENCH / "budget.json"), help="the budgets")
-    parser.add_argument("--cases", type=lambda text: text.split(","), default=[], help="names with commas; default: all")
+    parser.add_argument("--cases", type=lambda text: text.split(","), default=[],
+                        help="names with commas; default: all")
     parser.add_argument("--repeat", type=int, default=1, help="measure so often; medians are judged (1)")
     parser.add_argument("--update", action="store_true", help="write what was measured as the new budgets")
     try:

@@ -5,6 +5,7 @@ from html import escape
 from .report import costs
 
 PANEL, GAP, BAR, LABEL, VALUE = 420, 28, 20, 92, 78
+TITLE = "CPU time of the proxy process for each transaction, login or GB: less is better"
 STYLE = """
   .back { fill: #ffffff } .edge { fill: none; stroke: #d8dee4 }
   text { font: 12px system-ui, -apple-system, "Segoe UI", "Liberation Sans", sans-serif; fill: #1f2328 }
@@ -39,7 +40,7 @@ def bars(by_name, top):
 
 
 def panel(work, by_name, x, y):
-    unit = "µs per transaction" if work.unit == "us/tx" else "s per GB"
+    unit = "µs" if work.unit == "us/tx" else "s/GB"
     head = (f'<text y="12"><tspan class="title">{escape(work.name)}</tspan> '
             f'<tspan class="soft" dx="6">{escape(work.what)}, {unit}</tspan></text>')
     return f'<g transform="translate({x},{y})">{head}{"".join(bars(by_name, 22))}</g>'
@@ -50,7 +51,8 @@ def height(by_name):
 
 
 def svg(works, results, note):
-    shown = [(works[name], by_name) for name, by_name in results.items() if any(map(costs, by_name.values()))]
+    shown = [(works[name], by_name) for name, by_name in results.items()
+             if works[name].charted and any(map(costs, by_name.values()))]
     parts, y = [], 78
     for index in range(0, len(shown), 2):
         pair = shown[index:index + 2]
@@ -61,5 +63,5 @@ def svg(works, results, note):
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" width="{width}" height="{y}">\n'
             f'<style>{STYLE}</style>\n<rect class="back" width="{width}" height="{y}" rx="8"/>\n'
             f'<rect class="edge" x=".5" y=".5" width="{width - 1}" height="{y - 1}" rx="8"/>\n'
-            f'<text class="head" x="{GAP}" y="34">CPU time of the proxy process: less is better</text>\n'
+            f'<text class="head" x="{GAP}" y="34">{TITLE}</text>\n'
             f'<text class="soft" x="{GAP}" y="54">{escape(note)}</text>\n' + "\n".join(parts) + "\n</svg>\n")

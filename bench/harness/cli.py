@@ -33,12 +33,13 @@ def parse(description, arguments):
     parser.add_argument("--syscalls", action="store_true",
                         help="a further pass under strace counts system calls; always with --works all")
     parser.add_argument("--limits", action="store_true",
-                        help="measure what the limits are about, if no works are named; a limit that does not hold makes "
-                             "the exit code 1")
+                        help="measure what the limits are about, if no works are named; a limit that does not hold "
+                             "makes the exit code 1")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--svg", metavar="FILE", help="write a bar chart")
     parser.add_argument("--compare", metavar="FILE", help="print the change against the JSON of an earlier run")
-    parser.add_argument("--show", metavar="FILE", help="measure nothing: tables (and --svg) of the JSON of a run")
+    parser.add_argument("--show", metavar="FILE",
+                        help="measure nothing: tables (and --svg) of the JSON of a run, of --works if named")
     return parser.parse_args(arguments)
 
 
@@ -93,7 +94,8 @@ def print_gaps(runner, missing):
 def show(arguments):
     document = report.load(arguments.show)
     known = works.catalogue(document["settings"]["idle_clients"])
-    chosen = {name: known[name] for name in document["results"] if name in known}
+    wanted = known if arguments.works in (None, ["all"]) else arguments.works
+    chosen = {name: known[name] for name in document["results"] if name in known and name in wanted}
     results = {name: by_name for name, by_name in document["results"].items() if name in chosen}
     report.print_table(chosen, results)
     hold = report.print_limits(results, arguments.limits)

@@ -68,7 +68,8 @@ def of_pools(lab, threads, work_ns, seconds):
     binary = lab.folder / "contention"
     if not binary.exists():
         proxies.copy_in(lab, "contention", BUILT)
-    return json.loads(lab.processes.call(binary, f"--threads={threads}", f"--work-ns={work_ns}", f"--seconds={seconds}"))
+    options = [f"--threads={threads}", f"--work-ns={work_ns}", f"--seconds={seconds}"]
+    return json.loads(lab.processes.call(binary, *options))
 
 
 def print_program(rows):

@@ -82,8 +82,7 @@ def print_memory(results):
              number(median(rounds, "rss_after") / 1e6, 1), number(median(rounds, "cost"), 2),
              number(median(rounds, "cost_without"), 2), ratios.of_rounds(rounds, "cost_ratio").text()]
             for work, proxy, rounds in having(results, "bytes_each")]
-    section("Memory (RSS) for each idle client or pool, and CPU of others beside them and in a process without", columns,
-            rows)
+    section("Memory (RSS) of each idle client or pool, CPU of others beside them and without them", columns, rows)
 
 
 def print_volumes(results):
@@ -101,12 +100,13 @@ def print_hostile(results):
              number(median(rounds, "rate_quiet"), 0), number(median(rounds, "rate"), 0),
              number(median(rounds, "growth") / 1e3, 0), number(median(rounds, "hostile_rate"), 1),
              number(median(rounds, "hostile_mb"), 1)] for work, proxy, rounds in having(results, "p99_quiet")]
-    section("p99 (ms) of others at a steady rate: alone, with a hostile client on a process of its own, on theirs", columns,
+    section("p99 (ms) of others at a steady rate: alone, with a hostile client on another process, on theirs", columns,
             rows)
 
 
 def print_first_logins(results):
-    columns = [("work", 19), ("proxy", 10), ("with", 8), ("apart", 8), ("derivation", 10), ("beyond, in derivations", 22)]
+    columns = [("work", 19), ("proxy", 10), ("with", 8), ("apart", 8), ("derivation", 10),
+               ("beyond, in derivations", 22)]
     rows = [[work, proxy, *(number(median(rounds, key), 2) for key in ("stall_ms", "stall_apart_ms", "derivation_ms")),
              ratios.of_rounds(rounds, "stall_derivations").text()]
             for work, proxy, rounds in having(results, "stall_ms")]

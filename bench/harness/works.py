@@ -31,6 +31,11 @@ class Work:
     counted: bool = True  # system calls can be counted: it has a load of pgbench or of logins
 
     @property
+    def charted(self):
+        """Whether CPU is what it is about."""
+        return self.measure not in (measures.hostile, measures.first_logins)
+
+    @property
     def has_twin(self):
         return self.twin or self.prepare is not None
 
