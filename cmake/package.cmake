@@ -26,8 +26,10 @@ install(FILES conf/debian/pgweir.logrotate DESTINATION /etc/logrotate.d RENAME p
 install(FILES conf/debian/pgweir.tmpfiles DESTINATION /usr/lib/tmpfiles.d RENAME pgweir.conf COMPONENT debian
         EXCLUDE_FROM_ALL)
 install(FILES LICENSE DESTINATION /usr/share/doc/pgweir RENAME copyright COMPONENT debian EXCLUDE_FROM_ALL)
-install(FILES README.md docs/compatibility.md docs/migrate-from-pgbouncer.md DESTINATION /usr/share/doc/pgweir
-        COMPONENT debian EXCLUDE_FROM_ALL)
+install(FILES README.md docs/compatibility.md docs/migrate-from-pgbouncer.md docs/routing.md
+        DESTINATION /usr/share/doc/pgweir COMPONENT debian EXCLUDE_FROM_ALL)
+install(FILES conf/postgresql/primary.conf conf/postgresql/standby.conf
+        DESTINATION /usr/share/doc/pgweir/examples/postgresql COMPONENT debian EXCLUDE_FROM_ALL)
 
 # Manual page and changelog are compressed, without name and time, so that equal sources make equal packages.
 find_program(PGWEIR_GZIP gzip)

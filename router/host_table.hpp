@@ -58,8 +58,17 @@ struct HostState {
   [[nodiscard]] bool takes_reads() const { return refusal == ReadRefusal::None; }
 };
 
+/// What must not be forgotten of a cluster, or its past could be taken for the present.
+struct KnownCluster {
+  std::uint32_t timeline = 0;           ///< the highest on which any host ever took writes; 0: none was seen to
+  std::uint64_t system_identifier = 0;  ///< of the first primary; 0: not known
+
+  friend bool operator==(const KnownCluster&, const KnownCluster&) = default;
+};
+
 struct HostTable {
   std::uint64_t version = 0;  ///< of a later snapshot a higher one
+  KnownCluster cluster;
   std::vector<HostState> hosts;
   std::optional<HostId> primary;  ///< the one that takes writes
   bool conflict = false;          ///< several say primary on one timeline and none was it before: nobody takes writes

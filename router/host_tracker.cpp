@@ -8,6 +8,7 @@ namespace pgweir::router {
 namespace {
 // At the default interval these reach back two minutes, far beyond any sensible lag limit.
 constexpr std::size_t kSamplesMax = 256;
+constexpr Duration kSamplesReach{120'000'000};
 // A host that was down takes reads again after so many good probes in a row.
 constexpr int kGoodProbes = 2;
 }  // namespace
@@ -40,6 +41,11 @@ HostTracker::HostTracker(const std::vector<std::string>& names, TrackerPolicy po
     table->hosts.push_back(hosts_.back().state);
   }
   table_ = std::move(table);
+}
+
+void HostTracker::remember(const KnownCluster& cluster) {
+  highest_timeline_ = cluster.timeline;
+  system_identifier_ = cluster.system_identifier;
 }
 
 std::vector<HostId> HostTracker::take_probe_requests() {
@@ -181,7 +187,7 @@ void HostTracker::fence_strangers() {
 // and who lost against another primary stays barred until it follows somebody or has been promoted anew. The first
 // election waits for all hosts: the one that answers first may be the one that is fenced.
 void HostTracker::elect() {
-  const bool first = highest_timeline_ == 0;
+  const bool first = !elected_;
   std::uint32_t best = highest_timeline_;
   for (const Host& host : hosts_) {
     if (host.says_primary) best = std::max(best, host.state.timeline);
@@ -223,6 +229,7 @@ void HostTracker::elect() {
       events_.push_back({HostEvent::Kind::Conflict, id});
     }
   }
+  elected_ = elected_ || primary_.has_value();
   if (primary_ && best > highest_timeline_) {
     highest_timeline_ = best;
     samples_.clear();  // positions on the old timeline say nothing about this one
@@ -248,8 +255,25 @@ void HostTracker::sample_primary(HostId id, Lsn lsn, TimePoint sent_at) {
     samples_.back().sent_at = sent_at;  // nothing was written in between: the later one says more
     return;
   }
-  if (samples_.size() == kSamplesMax) samples_.pop_front();
+  make_room_for_sample(sent_at);
   samples_.push_back({sent_at, lsn});
+}
+
+// Samples that clients ask for come many times as often as the interval. Those of the older half go that leave no gap
+// which matters at their age: the lag of who is far behind is known less exactly then, but known.
+void HostTracker::make_room_for_sample(TimePoint now) {
+  constexpr int kGapsPerAge = 24;
+  if (samples_.size() < kSamplesMax) return;
+  if (now - samples_[1].sent_at > kSamplesReach) return samples_.pop_front();
+  std::size_t kept = 1;
+  for (std::size_t i = 1; i < samples_.size(); ++i) {
+    const Sample sample = samples_[i];
+    const bool old = i < kSamplesMax / 2;
+    if (old && samples_[i + 1].sent_at - samples_[kept - 1].sent_at < (now - sample.sent_at) / kGapsPerAge) continue;
+    samples_[kept++] = sample;
+  }
+  if (kept == samples_.size()) return samples_.pop_front();
+  samples_.resize(kept);
 }
 
 // Lag in bytes is the distance to the primary's last known position. Lag in time is how long ago the primary stood
@@ -264,7 +288,7 @@ void HostTracker::measure(Host& host, TimePoint now) const {
   state.caught_up_to = kLongAgo;
   if (state.role != HostRole::Standby) return;
   const Duration replay_age = host.replay_age.value_or(Duration(0));
-  if (highest_timeline_ == 0) {
+  if (!elected_) {
     // No primary to compare with: what has been received and not replayed is all there is to know.
     state.lag_bytes = bytes_behind(state.replay_lsn, host.receive_lsn);
     if (state.lag_bytes > 0) state.lag = replay_age;
@@ -287,7 +311,7 @@ void HostTracker::measure(Host& host, TimePoint now) const {
 
 // Before the first primary is seen the lag is not known, unless all other hosts have been asked in vain.
 bool HostTracker::lag_is_known() const {
-  return highest_timeline_ != 0 || all_heard();
+  return elected_ || all_heard();
 }
 
 bool HostTracker::all_heard() const {
@@ -315,6 +339,7 @@ void HostTracker::publish(TimePoint now) {
   auto table = std::make_shared<HostTable>();
   // Also later than those of a tracker before this one, for the same hosts.
   table->version = std::max(table_->version + 1, static_cast<std::uint64_t>(now.time_since_epoch().count()));
+  table->cluster = {highest_timeline_, system_identifier_};
   table->primary = primary_;
   table->conflict = conflict_;
   for (std::size_t i = 0; i < hosts_.size(); ++i) {

@@ -80,6 +80,9 @@ inline constexpr std::string_view kNotAskedYet = "not asked yet";
 class HostTracker {
  public:
   HostTracker(const std::vector<std::string>& names, TrackerPolicy policy);
+  /// Before the first event: what a process before this one knew. While a primary of that timeline is silent, one of an
+  /// older timeline would otherwise be taken for it.
+  void remember(const KnownCluster& cluster);
   /// Counts from the next event on.
   void set_policy(TrackerPolicy policy) { policy_ = policy; }
 
@@ -125,6 +128,7 @@ class HostTracker {
   [[nodiscard]] bool is_stranger(const Host& host) const;
   void fence_strangers();
   void sample_primary(HostId id, Lsn lsn, TimePoint sent_at);
+  void make_room_for_sample(TimePoint now);
   void measure(Host& host, TimePoint now) const;
   [[nodiscard]] bool all_heard() const;
   [[nodiscard]] bool lag_is_known() const;
@@ -139,6 +143,7 @@ class HostTracker {
   std::vector<Host> hosts_;
   std::optional<HostId> primary_;
   bool conflict_ = false;
+  bool elected_ = false;                 // there has been a primary
   std::uint64_t system_identifier_ = 0;  // that of the first primary
   std::uint32_t highest_timeline_ = 0;   // of any host that ever took writes; none below it ever will again
   std::deque<Sample> samples_;           // of the primary of the highest timeline, oldest first

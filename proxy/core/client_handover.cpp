@@ -28,9 +28,16 @@ void transfer_overrides(protocol::StateArchive& archive, std::unique_ptr<Startup
   if (!all.empty()) overrides = std::make_unique<StartupOverrides>(std::move(all));
 }
 
+// A request that may be sent again, and of whose answer the client has seen nothing, goes along.
+void transfer_guard(protocol::StateArchive& archive, ClientRoute& route) {
+  archive(route.executed, route.guarded, route.kept, route.attempts, route.primary_only);
+  const std::size_t names = archive.count(route.prepared.size());
+  if (archive.reading()) route.prepared.resize(names);
+  for (auto& [name, serial] : route.prepared) archive(name, serial);
+}
+
 }  // namespace
 
-// What has been sent cannot be sent again from the other process: that is no reason to hold its answer back.
 void ClientSession::transfer_route(protocol::StateArchive& archive) {
   bool there = route_ != nullptr;
   archive(there);
@@ -42,6 +49,7 @@ void ClientSession::transfer_route(protocol::StateArchive& archive) {
   archive(route.begun, route.decision.kind, route.decision.role, route.decision.reason);
   router::Verdict& verdict = route.request.verdict;
   archive(verdict.cls, verdict.reason, verdict.transaction, verdict.mode);
+  transfer_guard(archive, route);
   if (archive.reading()) route.session.own_writes.write_acknowledged(written);
 }
 

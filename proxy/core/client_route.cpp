@@ -303,6 +303,9 @@ void ClientSession::count_route() {
   RouteStats& stats = context_->routes;
   const router::RouteDecision& decision = route_->decision;
   const bool read = route_->is_read();
+  if (decision.reason == RouteReason::ReadYourWrites && context_->group->demand.read_kept(router_time(core_->now()))) {
+    core_->host().positions_wanted(context_->group->name);
+  }
   if (decision.role == HostRole::Standby) {
     ++stats.reads_standby;
   } else if (!read) {
@@ -428,8 +431,16 @@ router::Retry ClientSession::may_retry(router::FailureKind failure) const {
 // The answer to what was sent has begun, or it is not to be sent again.
 void ClientSession::end_guard() {
   route_->guarded = false;
-  route_->kept.clear();
   route_->prepared.clear();
+}
+
+// A part of the answer had been delivered, so what was taken for a read is not run again; the next one like it must not
+// fail, too.
+void ClientSession::learn_from_refusal() {
+  if (!route_ || route_->again || route_->kept.empty() || route_->decision.role != HostRole::Standby) return;
+  if (route_->request.verdict.cls != StatementClass::Read) return;
+  ++context_->routes.learned;
+  for (const std::string& text : texts_of(std::exchange(route_->kept, {}))) core_->learn_write(*context_, text);
 }
 
 void ClientSession::note_prepared(const std::string& name, std::uint64_t serial) {
@@ -503,6 +514,7 @@ void ClientSession::note_write_end() {
   const router::TimePoint now = router_time(core_->host().clock());
   if (!PGWEIR_MUTANT(12)) route_->session.own_writes.write_acknowledged(now);
   if (!PGWEIR_MUTANT(13)) context_->writes->write_acknowledged(now);
+  if (context_->group->demand.write_acknowledged(now)) core_->host().positions_wanted(context_->group->name);
 }
 
 // ---- pgweir.route ----

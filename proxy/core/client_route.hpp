@@ -49,7 +49,7 @@ struct ClientRoute {
   bool begun = false;     ///< the first message is with the server
   bool executed = false;  ///< something was sent that runs, or makes what can be run on this server only
   bool guarded = false;
-  std::string kept;
+  std::string kept;  ///< the request; until the end of the transaction, to learn from
   std::vector<std::pair<std::string, std::uint64_t>> prepared;  ///< names it has given, by serial, and confirmed
 
   // Of one that is being sent again.

@@ -143,6 +143,8 @@ class ClientSession final : public Connection {
   [[nodiscard]] bool guarded() const { return route_ && route_->guarded; }
   [[nodiscard]] router::Retry may_retry(router::FailureKind failure) const;
   void end_guard();
+  /// A read-only error (25006) is delivered to it.
+  void learn_from_refusal();
   /// `retry`, as may_retry() has it: what was sent is sent again when the server has been given back or is lost.
   void prepare_retry(router::Retry retry);
   /// A Parse of the guarded request has succeeded.

@@ -172,10 +172,32 @@ FdRow server_row(WorkerCore& core, ServerSession& server, bool with_state) {
 
 }  // namespace
 
+namespace {
+
+void transfer_process(protocol::StateArchive& archive, ProcessHandover& process) {
+  archive(process.statement_hash[0], process.statement_hash[1], process.mock_auth_key);
+  const std::size_t clusters = archive.count(process.clusters.size());
+  if (!archive.reading()) {
+    for (auto& [group, cluster] : process.clusters) {
+      std::string name = group;
+      archive(name, cluster.timeline, cluster.system_identifier);
+    }
+    return;
+  }
+  for (std::size_t i = 0; i < clusters && !archive.failed(); ++i) {
+    std::string name;
+    router::KnownCluster cluster;
+    archive(name, cluster.timeline, cluster.system_identifier);
+    process.clusters[name] = cluster;
+  }
+}
+
+}  // namespace
+
 std::string encode(const ProcessHandover& process) {
   protocol::StateArchive archive = begin_state();
   ProcessHandover copy = process;
-  archive(copy.statement_hash[0], copy.statement_hash[1], copy.mock_auth_key);
+  transfer_process(archive, copy);
   return archive.take();
 }
 
@@ -184,7 +206,7 @@ std::optional<ProcessHandover> decode_process(const std::string& state) {
   auto archive = open_state(bytes);
   if (!archive) return std::nullopt;
   ProcessHandover process;
-  (*archive)(process.statement_hash[0], process.statement_hash[1], process.mock_auth_key);
+  transfer_process(*archive, process);
   return archive->complete() ? std::optional(process) : std::nullopt;
 }
 

@@ -21,12 +21,13 @@ class ServerSession;
 class WorkerCore;
 
 /// Number of the format of `state`. Another one is ignored, and the socket taken over by its other columns.
-inline constexpr std::uint32_t kHandoverFormat = 2;
+inline constexpr std::uint32_t kHandoverFormat = 3;
 
 /// What concerns the whole process: the `state` of its listening sockets.
 struct ProcessHandover {
   protocol::HashKey statement_hash{};
   std::string mock_auth_key;
+  KnownClusters clusters;
 };
 [[nodiscard]] std::string encode(const ProcessHandover& process);
 [[nodiscard]] std::optional<ProcessHandover> decode_process(const std::string& state);

@@ -11,6 +11,7 @@
 
 #include "pool/time.hpp"
 #include "proxy/core/config.hpp"
+#include "proxy/core/position_demand.hpp"
 #include "router/catalog_knowledge.hpp"
 #include "router/host_table.hpp"
 #include "router/read_your_writes.hpp"
@@ -63,6 +64,9 @@ struct Catalog {
   std::uint64_t epoch = 1;  ///< changes with whatever may change a verdict: those remembered elsewhere are void then
 };
 
+/// By host_group_name().
+using KnownClusters = std::map<std::string, router::KnownCluster>;
+
 /// One worker's copy of a group. Lives as long as the worker.
 struct HostGroup {
   std::string name;
@@ -71,7 +75,8 @@ struct HostGroup {
   std::map<std::string, std::unique_ptr<Catalog>, std::less<>> catalogs;  ///< by the database's name on the servers
   std::vector<std::uint32_t> outstanding;                                 ///< of this worker: run or wait, by HostId
   bool writes_held = false;                                               ///< SWITCHOVER: the primary gets nothing
-  std::vector<TimePoint> down_since;                                      ///< by HostId; kNever: it is not down
+  PositionDemand demand;
+  std::vector<TimePoint> down_since;  ///< by HostId; kNever: it is not down
 };
 
 }  // namespace pgweir::core

@@ -35,6 +35,8 @@ void HostReporter::tell_event(const router::HostTable& table, const router::Host
                   fmt::format("{} says primary on timeline {}, and so do others: nobody takes writes", host.name,
                               host.timeline));
     case router::HostEvent::Kind::Up:
+      // The same answer may have shown that it belongs to another cluster: what it is there does not matter.
+      if (host.role == router::HostRole::Unknown) return tell(LogLevel::Log, fmt::format("{} is up", host.name));
       return tell(LogLevel::Log,
                   fmt::format("{} is up: {} on timeline {}", host.name,
                               host.role == router::HostRole::Standby ? "a standby" : "says primary", host.timeline));

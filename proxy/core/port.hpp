@@ -156,6 +156,9 @@ class Host {
   virtual void witness(const std::string& group, router::HostId host, router::Witness witness) {
     (void)group, (void)host, (void)witness;
   }
+  /// Clients of the group wait to read what they have written: its hosts are asked for their positions soon. Cheap, but
+  /// see PositionDemand.
+  virtual void positions_wanted(const std::string& group) { (void)group; }
   /// Somebody has changed the catalogue of `dbname` on the primary of the group: it is to be read again. Cheap.
   virtual void catalog_changed(const std::string& group, const std::string& dbname) { (void)group, (void)dbname; }
   /// Of the database: the same object on every worker, for as long as the process lives. It begins with a write at the

@@ -293,6 +293,7 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
     close("server conn crashed?");
     return Step::Stop;
   }
+  if (error && error->sqlstate == "25006") client_->learn_from_refusal();
   ReplyEntry& front = ledger_.front();
   if (front.kind == ReplyKind::Mistake && error && error->sqlstate == front.change->sqlstate) {
     out.begin_own() += front.change->error;

@@ -77,6 +77,8 @@ class WorkerCore {
   /// A new snapshot of the hosts of a group (host_group_name): sessions that wait are decided on again. A group that is
   /// new here begins with it.
   void set_host_table(const std::string& group, std::shared_ptr<const router::HostTable> table);
+  /// What a process after this one must know of the clusters.
+  [[nodiscard]] KnownClusters known_clusters() const;
   /// What is known of the catalogue of `dbname`, a name on the servers of the group. Null: nothing any more.
   void set_catalog(const std::string& group, const std::string& dbname,
                    std::shared_ptr<const router::CatalogKnowledge> catalog);

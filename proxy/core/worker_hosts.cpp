@@ -116,6 +116,7 @@ void WorkerCore::set_host_table(const std::string& name, std::shared_ptr<const r
   drop_lost_servers(group);
   end_login_pauses(group);
   route_again(&group);
+  if (group.demand.table_came(now, router_time(now_))) host_.positions_wanted(name);
   std::erase_if(watching_hosts_, [&](pool::ClientId id) {
     ClientSession* client = find_client(id);
     return client == nullptr || client->console() == nullptr || !client->console()->hosts_changed(name, group.table);
@@ -220,6 +221,15 @@ bool WorkerCore::writes_held(const std::string& group) const {
 std::shared_ptr<const router::HostTable> WorkerCore::host_table(const std::string& group) const {
   const auto known = host_groups_.find(group);
   return known == host_groups_.end() ? nullptr : known->second.table;
+}
+
+KnownClusters WorkerCore::known_clusters() const {
+  KnownClusters known;
+  for (const auto& [name, group] : host_groups_) {
+    const auto& table = group.next_table ? group.next_table : group.table;
+    if (table && table->cluster != router::KnownCluster{}) known[name] = table->cluster;
+  }
+  return known;
 }
 
 void WorkerCore::witness(const PoolContext& context, router::Witness witness) {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "proxy/core/host_group.hpp"
+#include "proxy/core/position_demand.hpp"
 #include "proxy/io/clock.hpp"
 #include "proxy/io/logger.hpp"
 
@@ -20,6 +21,8 @@ constexpr std::chrono::milliseconds kTick{2};
 /// Standbys are asked so soon after the primary: what it had written by then they have replayed by then, mostly, and
 /// reads of a client's own writes may go there half an interval earlier.
 constexpr std::chrono::milliseconds kFollow{10};
+/// In a round that clients wait for: what was acknowledged before it is on its way to the standbys, or there.
+constexpr std::chrono::milliseconds kFollowClosely{1};
 /// When the primary has been lost, those who may be promoted are asked so often, for so long: an automatic failover is
 /// over by then. A list without any primary is none that waits for one.
 constexpr std::chrono::milliseconds kUrgent{100};
@@ -58,6 +61,7 @@ struct HostMonitor::Group {
   core::MonitoredGroup plan;
   router::HostTracker tracker;
   core::HostReporter reporter;
+  core::ProbeRounds rounds;
   boost::asio::steady_timer publish_timer;
   bool publishing = false;  // the timer runs
   bool had_primary = false;
@@ -69,8 +73,9 @@ struct HostMonitor::Group {
   std::vector<std::unique_ptr<HostProber>> probers;        // by HostId; last, for they call back
 };
 
-HostMonitor::HostMonitor(Outlets outlets)
+HostMonitor::HostMonitor(Outlets outlets, core::KnownClusters known)
     : outlets_(std::move(outlets)),
+      known_(std::move(known)),
       work_(boost::asio::make_work_guard(context_)),
       catalogs_(outlets_.catalog, outlets_.lookup),
       patroni_(
@@ -126,6 +131,7 @@ void HostMonitor::take_plan(core::MonitorPlan plan) {
 void HostMonitor::make_group(const std::string& name, const core::MonitoredGroup& what) {
   Group& group = *(groups_[name] = std::make_unique<Group>(context_, name, what, plan_.policy));
   group.rights_told.resize(what.hosts.size());
+  if (const auto known = known_.find(name); known != known_.end()) group.tracker.remember(known->second);
   const NameLookup lookup = [this](const std::string& host, Resolver::Callback reply) {
     outlets_.lookup(host, context_, std::move(reply));
   };
@@ -178,17 +184,33 @@ void HostMonitor::witness(const std::string& group, router::HostId host, router:
     const std::lock_guard lock(mutex_);
     // When thousand connections break at once, they all say the same.
     if (std::find(notes_.begin(), notes_.end(), note) != notes_.end()) return;
-    first = notes_.empty();
+    first = notes_.empty() && wanted_.empty();
     notes_.push_back(note);
+  }
+  if (first) boost::asio::post(context_, [this] { take_notes(); });
+}
+
+void HostMonitor::positions_wanted(const std::string& group) {
+  bool first = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::find(wanted_.begin(), wanted_.end(), group) != wanted_.end()) return;
+    first = notes_.empty() && wanted_.empty();
+    wanted_.push_back(group);
   }
   if (first) boost::asio::post(context_, [this] { take_notes(); });
 }
 
 void HostMonitor::take_notes() {
   std::vector<Note> notes;
+  std::vector<std::string> wanted;
   {
     const std::lock_guard lock(mutex_);
     notes.swap(notes_);
+    wanted.swap(wanted_);
+  }
+  for (const std::string& name : wanted) {
+    if (const auto found = groups_.find(name); found != groups_.end()) begin_round(*found->second);
   }
   for (const Note& note : notes) {
     const auto found = groups_.find(note.group);
@@ -198,6 +220,14 @@ void HostMonitor::take_notes() {
     group.tracker.witness(note.host, note.witness, router_now());
     settle(group);
   }
+}
+
+void HostMonitor::begin_round(Group& group) {
+  const auto table = group.tracker.table();
+  if (!table->primary) return;
+  const auto pause =
+      group.rounds.begin(*table, router_now(), std::chrono::duration_cast<router::Duration>(plan_.interval));
+  if (pause) group.probers[static_cast<std::size_t>(*table->primary)]->probe_within(*pause);
 }
 
 void HostMonitor::catalog_changed(const std::string& group, const std::string& dbname) {
@@ -218,15 +248,19 @@ void HostMonitor::answered(Group& group, router::HostId host, const router::Prob
                            router::TimePoint sent_at) {
   group.tracker.probe_answered(host, answer, sent_at, router_now());
   settle(group);
-  if (group.tracker.table()->primary == host) follow_primary(group);
+  if (group.tracker.table()->primary == host) {
+    follow_primary(group, group.rounds.primary_answered() ? kFollowClosely : kFollow);
+  } else if (group.tracker.table()->host(host).role == router::HostRole::Standby) {
+    group.rounds.standby_answered();
+  }
 }
 
-void HostMonitor::follow_primary(Group& group) {
+void HostMonitor::follow_primary(Group& group, pool::Duration delay) {
   const auto table = group.tracker.table();
   for (std::size_t i = 0; i < group.probers.size(); ++i) {
     const router::HostState& host = table->hosts[i];
     if (host.role == router::HostRole::Standby && host.health == router::HostHealth::Up) {
-      group.probers[i]->follow_within(kFollow);
+      group.probers[i]->follow_within(delay);
     }
   }
 }

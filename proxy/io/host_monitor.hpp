@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "proxy/core/host_group.hpp"
 #include "proxy/core/host_reporter.hpp"
 #include "proxy/core/monitor_plan.hpp"
 #include "proxy/io/catalog_reader.hpp"
@@ -32,7 +33,8 @@ class HostMonitor {
     PatroniClient::Members members;  ///< only for databases that take their hosts from there
   };
 
-  explicit HostMonitor(Outlets outlets);
+  /// `known`: what a process before this one knew.
+  explicit HostMonitor(Outlets outlets, core::KnownClusters known = {});
   HostMonitor(const HostMonitor&) = delete;
   HostMonitor& operator=(const HostMonitor&) = delete;
   /// Nothing is published any more. Whoever may still call witness() must have ended.
@@ -43,6 +45,7 @@ class HostMonitor {
 
   /// Any thread, cheap: see core::Host.
   void witness(const std::string& group, router::HostId host, router::Witness witness);
+  void positions_wanted(const std::string& group);
   void catalog_changed(const std::string& group, const std::string& dbname);
   /// Any thread: a name has other addresses now, as text.
   void addresses_changed(const std::string& name, const std::vector<std::string>& addresses);
@@ -61,18 +64,20 @@ class HostMonitor {
   void change_group(Group& group, const core::MonitoredGroup& what);
   void drop_group(Group& group);
   void take_notes();
+  void begin_round(Group& group);
   void answered(Group& group, router::HostId host, const router::ProbeAnswer& answer, router::TimePoint sent_at);
   void lacks_monitor_role(Group& group, router::HostId host);
   void take_members(const std::vector<core::PatroniMember>& members);
   void tell_unlisted(const core::PatroniMember& member) const;
   void settle(Group& group);
   void hurry(Group& group);
-  void follow_primary(Group& group);
+  void follow_primary(Group& group, pool::Duration delay);
   void publish(Group& group);
   void publish_soon(Group& group);
   [[nodiscard]] HostProber::Timing timing() const { return {plan_.interval, plan_.timeout}; }
 
   Outlets outlets_;
+  const core::KnownClusters known_;
   boost::asio::io_context context_{1};
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   CatalogReader catalogs_;
@@ -81,7 +86,8 @@ class HostMonitor {
   core::MonitorPlan plan_;
   std::map<std::string, std::unique_ptr<Group>> groups_;
   std::mutex mutex_;
-  std::vector<Note> notes_;  // under mutex_: what the workers have seen
+  std::vector<Note> notes_;          // under mutex_: what the workers have seen
+  std::vector<std::string> wanted_;  // under mutex_: groups whose positions they ask for
   std::thread thread_;
 };
 

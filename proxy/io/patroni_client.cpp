@@ -124,7 +124,7 @@ struct PatroniClient::Request : std::enable_shared_from_this<PatroniClient::Requ
       if (self->over(error)) return;
       if (!self->secure) return self->exchange(self->plain);
       self->secure->async_handshake(boost::asio::ssl::stream_base::client, [self](const error_code& failure) {
-        if (!self->over(failure)) self->exchange(*self->secure);
+        if (!self->over(failure, self->certificate_problem())) self->exchange(*self->secure);
       });
     });
   }
@@ -140,9 +140,19 @@ struct PatroniClient::Request : std::enable_shared_from_this<PatroniClient::Requ
     http::async_write(stream, question, [self = shared_from_this(), &stream](const error_code& error, std::size_t) {
       if (self->over(error)) return;
       http::async_read(stream, self->buffer, self->parser, [self](const error_code& failure, std::size_t) {
-        if (!self->over(failure)) self->take_response();
+        const bool cut = failure == boost::asio::ssl::error::stream_truncated && self->ends_with_stream();
+        if (!self->over(cut ? error_code() : failure)) self->take_response();
       });
     });
+  }
+
+  // An answer without a length goes on to the end of the connection, which not every server announces in TLS. Whether
+  // all of it is there the JSON tells.
+  bool ends_with_stream() {
+    if (!parser.is_header_done() || !parser.need_eof()) return false;
+    error_code failure;
+    parser.put_eof(failure);
+    return !failure && parser.is_done();
   }
 
   void take_response() {
@@ -152,10 +162,17 @@ struct PatroniClient::Request : std::enable_shared_from_this<PatroniClient::Requ
     finish({boost::system::in_place_value, std::move(parser.get().body())});
   }
 
-  bool over(const error_code& error) {
+  /// After a handshake; empty if its certificate is as it should be.
+  std::string certificate_problem() {
+    const long verified = ::SSL_get_verify_result(secure->native_handle());
+    return verified == X509_V_OK ? std::string() : std::string(": ") + ::X509_verify_cert_error_string(verified);
+  }
+
+  bool over(const error_code& error, const std::string& details = {}) {
     if (!done) return true;
     if (!error) return false;
-    finish({boost::system::in_place_error, error == beast::error::timeout ? "no answer in time" : error.message()});
+    const std::string text = error == beast::error::timeout ? "no answer in time" : error.message();
+    finish({boost::system::in_place_error, text + details});
     return true;
   }
 

@@ -149,6 +149,7 @@ class Runtime {
   std::unique_ptr<Resolver> resolver_;  // on worker 0, as what follows
   std::unique_ptr<PasswordChecker> pam_, ldap_;
   std::atomic<int> names_asked_{0};
+  core::KnownClusters known_clusters_;  // those of the process before
   std::unique_ptr<HostMonitor> monitor_;
   core::PatroniHosts patroni_hosts_;  // on worker 0
   std::mutex shared_writes_mutex_;

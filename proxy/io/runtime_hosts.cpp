@@ -54,7 +54,7 @@ void Runtime::start_monitor() {
   outlets.members = [this](const std::vector<core::PatroniMember>& members) {
     workers_[0]->post_function([this, members] { take_patroni_hosts(members); });
   };
-  monitor_ = std::make_unique<HostMonitor>(std::move(outlets));
+  monitor_ = std::make_unique<HostMonitor>(std::move(outlets), known_clusters_);
   monitor_->apply(*settings_);
 }
 

@@ -115,7 +115,8 @@ void Runtime::go_on() {
 
 std::vector<core::FdRow> Runtime::listening_sockets() const {
   std::vector<core::FdRow> rows;
-  const std::string state = encode(core::ProcessHandover{keys_.statement_hash, keys_.mock_auth_key});
+  const std::string state =
+      encode(core::ProcessHandover{keys_.statement_hash, keys_.mock_auth_key, workers_[0]->core().known_clusters()});
   for (const auto& listener : listeners_) {
     const ListenSocket& socket = listener->socket();
     core::FdRow row;
@@ -193,6 +194,7 @@ std::vector<ListenSocket> Runtime::take_listeners(const std::vector<core::FdRow>
       if (const auto process = core::decode_process(*row.state)) {
         keys_.statement_hash = process->statement_hash;
         keys_.mock_auth_key = process->mock_auth_key;
+        known_clusters_ = process->clusters;
       }
     }
     const int fd = ::fcntl(*row.descriptor, F_DUPFD_CLOEXEC, 0);

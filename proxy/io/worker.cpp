@@ -266,6 +266,10 @@ void Worker::witness(const std::string& group, router::HostId host, router::Witn
   runtime_.monitor().witness(group, host, witness);
 }
 
+void Worker::positions_wanted(const std::string& group) {
+  runtime_.monitor().positions_wanted(group);
+}
+
 void Worker::catalog_changed(const std::string& group, const std::string& dbname) {
   runtime_.monitor().catalog_changed(group, dbname);
 }

@@ -61,6 +61,7 @@ class Worker final : public core::Host {
   void process_command(const core::ProcessCommand& command) override;
   [[nodiscard]] pool::TimePoint clock() override;
   void witness(const std::string& group, router::HostId host, router::Witness witness) override;
+  void positions_wanted(const std::string& group) override;
   void catalog_changed(const std::string& group, const std::string& dbname) override;
   [[nodiscard]] std::shared_ptr<core::SharedWriteToken> shared_writes(const std::string& database) override;
   void wait_over(std::uint64_t token) override;

@@ -9,13 +9,14 @@
 # shellcheck disable=SC2034
 NODES=(pg1 pg2)
 
+# DEMO_NAME in the environment names another laboratory beside the usual one: that of scripts/test.
 # The user of the servers must be able to enter every folder above the data; a private home is no place for it, nor is a
 # tree that belongs to somebody else.
 choose_directory() {
   if mkdir -p "$VAR" && [ -w "$VAR" ] && as_server_user test -x "$VAR"; then
-    DEMO=$VAR/demo
+    DEMO=$VAR/${DEMO_NAME:-demo}
   else
-    DEMO=/var/tmp/pgweir-demo-$(id -un)
+    DEMO=/var/tmp/pgweir-${DEMO_NAME:-demo}-$(id -un)
   fi
 }
 

@@ -2,13 +2,15 @@
 
 import http.server
 import json
+import ssl
 import threading
 
 
 class FakePatroni:
-    """Answers on a free loopback port until closed. `members` may change at any time."""
+    """Answers on a free loopback port until closed, with `certificate` (a pair of files) by TLS. `members` may change at
+    any time."""
 
-    def __init__(self):
+    def __init__(self, certificate=None):
         self.members = []
         self.asked = 0
         owner = self
@@ -27,7 +29,14 @@ class FakePatroni:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            # The handshake belongs to the thread of the connection, and who breaks it off is not worth a line.
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True,
+                                                      do_handshake_on_connect=False)
+            self._server.handle_error = lambda *_: None
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
 

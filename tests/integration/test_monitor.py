@@ -412,6 +412,58 @@ class TestPatroni:
         wait_until(lambda: not probing(pair.standby), 5, "it is forgotten")
         assert "in the host list of no database" not in pooler.log()
 
+    @pytest.fixture
+    def secure(self, authority):
+        """make(names): a Patroni whose certificate, of the tests' authority, is for these names."""
+        made = []
+
+        def make(names="IP:127.0.0.1", signed_by=authority):
+            made.append(FakePatroni(signed_by.issue(f"patroni{len(made)}", "patroni", names)))
+            return made[-1]
+        yield make
+        for one in made:
+            one.close()
+
+    def test_by_tls(self, make_pooler, pair, secure, authority):
+        patroni = secure()
+        patroni.members = [patroni.member("a", pair.primary.port, "leader")]
+        pooler = watch(make_pooler, pair, settings={"server_tls_ca_file": authority.cert},
+                       pgweir={"patroni_urls": patroni.url})
+        wait_log(pooler, f"Patroni: a at {pair.name(pair.primary)} leads")
+
+    @pytest.mark.parametrize("wrong", ["authority", "name", "self_signed"])
+    def test_a_certificate_that_proves_nothing(self, make_pooler, pair, secure, authority, base, wrong):
+        """What such a one says is not even looked at; the hosts are asked as ever."""
+        trusted = authority
+        if wrong == "name":
+            patroni = secure("DNS:patroni.example,IP:127.0.0.2")
+        else:
+            other = Authority(make_dir(base, "ca"), "another root")
+            # The root itself has no name of a host: that it is not trusted comes first.
+            patroni = FakePatroni((other.cert, other.key)) if wrong == "self_signed" else secure(signed_by=other)
+        try:
+            patroni.members = [patroni.member("a", pair.primary.port, "leader")]
+            pooler = watch(make_pooler, pair, settings={"server_tls_ca_file": trusted.cert},
+                           pgweir={"patroni_urls": patroni.url})
+            wait_log(pooler, f"Patroni at {patroni.url}: ")
+            wait_roles(pooler, pair)
+            said = next(line for line in pooler.log().splitlines() if "Patroni at" in line)
+            expected = {"authority": "unable to get local issuer certificate", "name": "IP address mismatch",
+                        "self_signed": "self-signed certificate"}[wrong]
+            assert expected in said, said
+            assert patroni.asked == 0 and "leads" not in pooler.log()
+        finally:
+            if wrong == "self_signed":
+                patroni.close()
+
+    def test_tls_that_speaks_no_tls(self, make_pooler, pair, patroni, authority):
+        url = patroni.url.replace("http:", "https:")
+        pooler = watch(make_pooler, pair, settings={"server_tls_ca_file": authority.cert},
+                       pgweir={"patroni_urls": url})
+        wait_log(pooler, f"Patroni at {url}: ")
+        wait_roles(pooler, pair)
+        assert patroni.asked == 0
+
     def test_that_nobody_answers_is_told_once(self, make_pooler, pair):
         port = free_port()
         pooler = watch(make_pooler, pair, pgweir={"patroni_urls": f"http://127.0.0.1:{port}"})

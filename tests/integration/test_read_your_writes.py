@@ -11,7 +11,7 @@ import pytest
 import routing
 from harness import PATIENCE, wait_until
 from replicas import Replicas
-from routing import counted, routes, wait_routed
+from routing import counted, hosts, routes, wait_routed
 from wire import SYNC, bind, execute, parse, query
 
 pytestmark = [pytest.mark.pgweir]
@@ -194,6 +194,49 @@ def test_reads_go_to_the_standby_while_it_keeps_up(make_pooler, pair, counters, 
     share = Checker(pooler, mode == "database", time.time_ns()).run(4, 2.0 if mode == "session" else 2.0 * CLIENTS)
     assert share >= 0.9, f"{share:.0%}"
     assert counted(pooler, before)["reads_standby"] > 0
+
+
+@pytest.mark.parametrize("mode", ["session", "database"])
+def test_frequent_writers_read_from_the_standby(make_pooler, pair, counters, mode):
+    """With the default interval of probes: clients that think for a moment between two statements and write with every
+    eleventh. That their writes are replayed is asked for, not waited for."""
+    pooler = wait_routed(make_pooler(**routing.options(pair, interval=routing.DEFAULT_INTERVAL,
+                                                       pgweir={"read_your_writes": mode})), pair)
+    chance = random.Random(5)
+    # In database mode the writes of others count as well.
+    writers = CLIENTS if mode == "session" else 1
+    reads = {"t": 0, "f": 0}
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(pooler.wire(timeout=30)) for _ in range(writers)]
+        for turn in range(16):
+            for number, client in enumerate(clients):
+                assert not client.query(f"UPDATE counters SET value = {turn} WHERE client = {number}").errors
+            for _ in range(10):
+                time.sleep(chance.uniform(0.02, 0.04))
+                for number, client in enumerate(clients):
+                    value, on_standby = client.query("SELECT value, on_standby() FROM counters"
+                                                     f" WHERE client = {number}").rows[0]
+                    assert int(value) == turn
+                    reads[on_standby] += turn > 0  # the first write finds nobody who waits
+    share = reads["t"] / sum(reads.values())
+    print(f"{share:.0%} of the reads on the standby")
+    assert share >= 0.9, reads
+
+
+def test_nobody_waits_nobody_asks(make_pooler, pair, counters):
+    """Probes come at their interval, however much is written or read, unless a read has to be kept on the primary."""
+    pooler = wait_routed(make_pooler(**routing.options(pair, pgweir={"role_check_interval": "60s"})), pair)
+
+    def age():
+        return hosts(pooler)[pair.primary.port]["last_probe_ms"]
+    with pooler.wire() as writer, pooler.wire() as reader:
+        before = age()
+        for value in range(50):
+            writer.query(f"UPDATE counters SET value = {value} WHERE client = 0")
+            assert reader.value("SELECT on_standby()") == "t"
+        assert age() >= before
+        wait_until(lambda: writer.value("SELECT on_standby()") == "t", 5, "the standby is known to have the write")
+        assert age() < before + 5000
 
 
 def test_off_gives_old_answers(make_pooler, pair, counters):

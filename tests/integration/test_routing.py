@@ -358,6 +358,17 @@ class TestLearning:
                                   (["first", "second", "third", "fourth"],)).fetchall()
         assert rows == [("first", 1), ("fourth", 1), ("second", 1), ("third", 1)]
 
+    def test_what_cannot_be_run_again_is_remembered_too(self, make_routed, pair, primary):
+        """A part of the answer has been delivered when the standby refuses."""
+        pooler = make_routed()
+        for text in ("SELECT host_port(); SELECT sneaky('second')",
+                     "SELECT CASE WHEN n > 1000 THEN sneaky('late') ELSE host_port() END"
+                     " FROM generate_series(1, 1001) AS n"):
+            with pooler.wire() as client:
+                assert client.query(text).error["C"] == READ_ONLY
+                result = client.query(text)
+                assert not result.errors and result.rows[-1] == [primary]
+
     def test_prepared(self, make_routed, primary):
         pooler = make_routed()
         before = routes(pooler)

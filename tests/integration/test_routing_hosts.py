@@ -352,6 +352,27 @@ class TestWrongHosts:
                 result = client.query("SELECT 1")
                 assert not result.errors, result.errors
 
+    @pytest.mark.parametrize("lost", ["primary", "standby"])
+    def test_a_firewalled_host_at_start(self, make_replicas, make_pooler, lost):
+        """Connects to it get no answer at all. The other one is used as far as it goes, and both once it is reached."""
+        pair = make_replicas(forwarded=True)
+        host = getattr(pair, lost)
+        host.forwarder.drop()
+        pooler = make_pooler(**routing.options(pair, pgweir={"role_check_timeout": "300ms"}))
+        with pooler.wire(timeout=20) as client:
+            if lost == "standby":
+                assert client.value(WRITE) == client.value("SELECT host_port()") == str(pair.primary.port)
+            else:
+                assert client.value("SELECT host_port()") == str(pair.standby.port)
+                client.send(query(WRITE))
+                assert client.quiet_for(0.3)
+            row = hosts(pooler)[host.address]
+            assert row["state"] != "up" and "no answer within 300ms" in row["reason"], row
+            host.forwarder.passing()
+            if lost == "primary":
+                assert client.collect().rows == [[str(pair.primary.port)]]
+        wait_routed(pooler, pair)
+
     def test_two_primaries_of_one_timeline(self, template, make_pooler):
         """Which of them is meant nobody can tell, so none is."""
         twins = [Host(template) for _ in range(2)]

@@ -7,7 +7,7 @@ import pytest
 import routing
 from harness import wait_until, write_file
 from routing import counted, hosts, pools, routes, wait_routed, where
-from wire import Closed, bind, execute, parse, query, send_cancel
+from wire import SYNC, Closed, bind, describe, execute, parse, query, send_cancel
 
 pytestmark = pytest.mark.pgweir
 
@@ -152,6 +152,40 @@ class TestRestart:
             assert idle.extended(bind("s"), execute()).value() == str(pair.primary.port)
             assert idle.value("SHOW pgweir.route") == "primary"
             wait_until(lambda: where(pooler) == pair.standby.port, 10, "reads are routed again")
+
+    def test_a_read_under_way_is_run_again(self, make_replicas, make_pooler):
+        """Its client has seen nothing of the answer yet, and the host is lost after the change of processes."""
+        pair = make_replicas()
+        pooler = routing.wait_routed(make_pooler(**routing.options(pair)), pair)
+        with pooler.wire(timeout=30) as simple, pooler.wire(timeout=30) as extended:
+            simple.send(query("SELECT hold_on_standby()"))
+            extended.send(parse("s", "SELECT hold_on_standby()"), bind("s"), describe("P"), execute(), SYNC)
+            wait_until(lambda: len(pair.standby.sleepers()) == 2, 5, "they run")
+            pooler.restart_online()
+            pair.standby.kill()
+            for client in (simple, extended):
+                result = client.collect("ZE")
+                assert result.rows == [[str(pair.primary.port)]], result.errors
+            assert extended.extended(bind("s"), execute()).rows == [[str(pair.primary.port)]]
+        assert routes(pooler)["retries"] == 2
+
+    def test_the_past_does_not_come_back(self, make_replicas, make_pooler):
+        """The new primary is silent just when a new process takes over: the old one must not be taken for it."""
+        pair = make_replicas(forwarded=True)
+        old = pair.primary
+        pooler = routing.wait_routed(make_pooler(**routing.options(pair)), pair)
+        pair.promote()
+        with pooler.wire(timeout=30) as client:
+            wait_until(lambda: hosts(pooler)[old.address]["state"] == "fenced", 10, "the old primary is fenced")
+            assert client.value(WRITE) == str(pair.primary.port)
+            pair.primary.forwarder.freeze()
+            pooler.restart_online()
+            wait_until(lambda: hosts(pooler)[old.address]["state"] == "fenced", 10, "it still is")
+            client.send(query(WRITE))
+            wait_until(lambda: hosts(pooler)[pair.primary.address]["reason"], 10, "the new one has been asked in vain")
+            assert client.quiet_for(0.3)
+            pair.primary.forwarder.passing()
+            assert client.collect().rows == [[str(pair.primary.port)]]
 
     def test_writes_of_before_are_seen_after(self, make_routed, pair):
         """The new process takes the age of what was replayed last for the lag, and that may have been long ago."""

@@ -184,6 +184,25 @@ class TestStrangeTexts:
         assert routed.process.poll() is None
 
 
+    def test_texts_that_never_come_again_cost_little_memory(self, make_routed, pair):
+        """What is remembered of statements has a bound; one that many clients use is known all the while."""
+        pooler = make_routed(pgweir={"worker_threads": 1})
+
+        def ask(client, first):
+            texts = [f"SELECT host_port() AS {'a' * 40}{number}" for number in range(first, first + 200)]
+            client.send(*(query(text) for text in texts))
+            for _ in texts:
+                assert client.collect().rows == [[str(pair.standby.port)]]
+        with pooler.wire(timeout=30) as attacker, pooler.wire() as client:
+            for first in range(0, 12000, 200):  # more than are kept
+                ask(attacker, first)
+            before = pooler.memory_kib()
+            for first in range(12000, 24000, 200):
+                ask(attacker, first)
+                assert client.value("SELECT host_port()") == str(pair.standby.port)
+            assert pooler.memory_kib() - before < 4096
+
+
 class TestDrivers:
     def test_psycopg(self, routed, pair):
         with connect(routed, prepare_threshold=0) as connection:

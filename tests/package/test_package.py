@@ -54,7 +54,8 @@ def test_installed_files(installed):
     assert installed.status("/run/postgresql") == "2775 postgres postgres"
     assert installed.run("dpkg --verify pgweir") == ""
     assert installed.run(f"pgweir --check {INI}", "postgres") == "configuration is valid\n"
-    for document in ("copyright", "changelog.gz", "README.md", "compatibility.md", "migrate-from-pgbouncer.md"):
+    for document in ("copyright", "changelog.gz", "README.md", "compatibility.md", "migrate-from-pgbouncer.md",
+                     "routing.md", "examples/postgresql/primary.conf", "examples/postgresql/standby.conf"):
         assert f"/usr/share/doc/pgweir/{document}" in installed.run("dpkg --listfiles pgweir").splitlines()
     # A shared library that is not declared would be missing on another machine.
     assert "not found" not in installed.run("ldd /usr/bin/pgweir")

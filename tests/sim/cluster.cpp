@@ -72,9 +72,9 @@ Cluster::Connect Cluster::connect(int index) const {
   return Connect::Accepted;
 }
 
-void Cluster::proxy_restarted() {
+void Cluster::proxy_restarted(const core::KnownClusters& known) {
   history_.proxy_restarted();
-  prober_->begin_anew();
+  prober_->begin_anew(known);
 }
 
 void Cluster::add_link(int index, const std::shared_ptr<Link>& link) {

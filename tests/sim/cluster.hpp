@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "pool/time.hpp"
+#include "proxy/core/host_group.hpp"
 #include "router/host_tracker.hpp"
 #include "tests/sim/history.hpp"
 #include "tests/sim/register_data.hpp"
@@ -134,7 +135,7 @@ class Cluster {
   [[nodiscard]] router::ProbeAnswer answer(int index) const;
 
   /// Another process probes, and knows nothing yet.
-  void proxy_restarted();
+  void proxy_restarted(const core::KnownClusters& known);
   /// Incidents begin (cluster_incidents.cpp).
   void begin();
   /// Everything comes back, with one primary; the incident that is under way still takes its course.

@@ -65,6 +65,33 @@ void Prober::witness(const std::string& group, router::HostId host, router::Witn
             });
 }
 
+void Prober::positions_wanted(const std::string& group) {
+  check_group(group);
+  world_.at(Duration(world_.rng().between(1, world_.plan().mailbox_max.count())), [this, process = process_] {
+    if (process == process_) begin_round();
+  });
+}
+
+void Prober::begin_round() {
+  const auto table = tracker_.table();
+  if (!table->primary) return;
+  const auto interval =
+      std::chrono::duration_cast<router::Duration>(world_.plan().settings->config->role_check_interval);
+  const auto pause = rounds_.begin(*table, now(), interval);
+  if (!pause) return;
+  world_.trace(fmt::format("positions are asked for in {} us", pause->count()));
+  world_.at(*pause, [this, host = static_cast<int>(*table->primary)] { probe(host); });
+}
+
+void Prober::go_on_with_round(int host) {
+  const auto table = tracker_.table();
+  if (table->primary != static_cast<router::HostId>(host)) return rounds_.standby_answered();
+  if (!rounds_.primary_answered()) return;
+  for (int other = 0; other < cluster_.size(); ++other) {
+    if (other != host) probe(other);
+  }
+}
+
 void Prober::catalog_changed(const std::string& group, const std::string& dbname) {
   check_group(group);
   if (std::find(databases_.begin(), databases_.end(), dbname) == databases_.end())
@@ -83,8 +110,10 @@ void Prober::read_catalog() {
   }
 }
 
-void Prober::begin_anew() {
+void Prober::begin_anew(const core::KnownClusters& known) {
   tracker_ = router::HostTracker(names_of(any_entry(world_)), policy_of(*world_.plan().settings->config));
+  if (const auto own = known.find(group_); own != known.end()) tracker_.remember(own->second);
+  rounds_ = {};
   ++process_;
   for (Probe& probe : probes_) {
     ++probe.number;  // answers to the old process find nobody
@@ -150,6 +179,7 @@ void Prober::answered(int host, std::uint64_t number, const router::ProbeAnswer&
   }
   tracker_.probe_answered(static_cast<router::HostId>(host), answer, probe.sent_at, now());
   ended(host);
+  go_on_with_round(host);
 }
 
 void Prober::failed(int host, std::uint64_t number, router::ProbeFailure failure) {

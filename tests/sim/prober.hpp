@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "proxy/core/host_group.hpp"
+#include "proxy/core/position_demand.hpp"
 #include "router/host_tracker.hpp"
 #include "router/statement_class.hpp"
 
@@ -22,11 +24,12 @@ class Prober {
 
   void begin();
   void witness(const std::string& group, router::HostId host, router::Witness witness);
+  void positions_wanted(const std::string& group);
   void catalog_changed(const std::string& group, const std::string& dbname);
   /// Connections to it are broken.
   void host_stopped(int host);
   /// Of another process.
-  void begin_anew();
+  void begin_anew(const core::KnownClusters& known);
   [[nodiscard]] const std::string& group() const { return group_; }
 
  private:
@@ -41,6 +44,8 @@ class Prober {
   void failed(int host, std::uint64_t number, router::ProbeFailure failure);
   void ended(int host);
   void told_something();
+  void begin_round();
+  void go_on_with_round(int host);
   void read_catalog();
   void check_group(const std::string& group) const;
   [[nodiscard]] router::TimePoint now() const;
@@ -50,6 +55,7 @@ class Prober {
   std::vector<std::string> databases_;
   std::string group_;
   router::HostTracker tracker_;
+  core::ProbeRounds rounds_;
   router::Classifier classifier_;
   std::vector<Probe> probes_;
   std::shared_ptr<const router::CatalogKnowledge> catalog_;

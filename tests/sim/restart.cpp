@@ -75,7 +75,12 @@ void World::accept_pending() {
 // The other process is told; nothing may happen in this one any more, however long it takes to go.
 void World::change_over(std::function<void()> then) {
   auto handed = std::make_shared<Handed>();
-  auto& [links, rows] = *handed;
+  auto& [clusters, links, rows] = *handed;
+  core::ProcessHandover process;
+  process.clusters = cores_[0]->known_clusters();
+  const auto told = core::decode_process(encode(process));
+  if (!told) fail("what a process tells of itself cannot be read");
+  clusters = told->clusters;
   const auto keep = [&](auto& session) {
     const auto& link = static_cast<SimPort&>(session.port()).shared_link();
     links[link->number()] = link;
@@ -98,7 +103,7 @@ void World::check_in_charge(const char* what) const {
 }
 
 void World::take_over(Handed& handed) {
-  auto& [links, rows] = handed;
+  auto& [clusters, links, rows] = handed;
   handed_over_ = false;
   for (const auto& core : cores_) {
     core->forget_changed_over();
@@ -106,7 +111,7 @@ void World::take_over(Handed& handed) {
   }
   trace(fmt::format("another process takes over {} sockets", rows.size()));
   start_process();
-  if (cluster_) cluster_->proxy_restarted();
+  if (cluster_) cluster_->proxy_restarted(clusters);
   for (const auto& core : cores_) core->set_suspending(true);
   pools_->set_adopting(true, now_, cores_[0]->actions());
   std::map<int, core::FdRow*> servers;

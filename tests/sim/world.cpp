@@ -119,6 +119,10 @@ void SimHost::witness(const std::string& group, router::HostId host, router::Wit
   if (world_.cluster_) world_.cluster_->prober().witness(group, host, witness);
 }
 
+void SimHost::positions_wanted(const std::string& group) {
+  if (world_.cluster_) world_.cluster_->prober().positions_wanted(group);
+}
+
 void SimHost::catalog_changed(const std::string& group, const std::string& dbname) {
   if (world_.cluster_) world_.cluster_->prober().catalog_changed(group, dbname);
 }

@@ -154,6 +154,7 @@ class SimHost final : public core::Host {
   [[nodiscard]] std::vector<core::FdRow> listening_sockets() override { return {}; }
   [[nodiscard]] bool tls_available() const override { return false; }
   void witness(const std::string& group, router::HostId host, router::Witness witness) override;
+  void positions_wanted(const std::string& group) override;
   void catalog_changed(const std::string& group, const std::string& dbname) override;
   [[nodiscard]] std::shared_ptr<core::SharedWriteToken> shared_writes(const std::string& database) override;
 
@@ -303,6 +304,7 @@ class World {
   void freeze(TimePoint give_up, std::function<void()> then);
   /// What another process has been told, and the connections.
   struct Handed {
+    core::KnownClusters clusters;
     std::map<int, std::shared_ptr<Link>> links;
     std::vector<core::FdRow> rows;
   };

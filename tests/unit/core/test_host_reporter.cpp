@@ -19,8 +19,9 @@ struct Rig {
   std::vector<HostLine> lines() { return reporter.lines(*tracker.table(), tracker.take_events()); }
   pgweir::router::TimePoint tick() { return pgweir::router::TimePoint(now += 1ms); }
 
-  void answer(HostId host, bool standby, std::uint32_t timeline, std::uint64_t position) {
+  void answer(HostId host, bool standby, std::uint32_t timeline, std::uint64_t position, std::uint64_t system = 0) {
     ProbeAnswer answer;
+    answer.system_identifier = system;
     answer.in_recovery = standby;
     answer.timeline = timeline;
     (standby ? answer.replay_lsn : answer.insert_lsn) = Lsn{position};
@@ -54,6 +55,18 @@ TEST_CASE("the first answers") {
   rig.answer(kFirst, false, 1, 200);
   rig.answer(kSecond, true, 1, 200);
   CHECK(rig.lines().empty());
+}
+
+TEST_CASE("a standby of another cluster is not said to be a primary") {
+  Rig rig;
+  rig.answer(kFirst, false, 1, 100, 7);
+  (void)rig.lines();
+  rig.answer(kSecond, true, 1, 100, 8);
+  CHECK(rig.lines() == Lines{{LogLevel::Log, "app: b:2 is up"},
+                             {LogLevel::Log, "app: primary is a:1 (timeline 1)"},
+                             {LogLevel::Warning,
+                              "app: b:2 is fenced: belongs to another cluster: its system identifier is 8, that of the "
+                              "primary 7"}});
 }
 
 TEST_CASE("a host that never answered says why, once for each reason") {

@@ -152,6 +152,33 @@ TEST_CASE("of two primaries the one on the higher timeline takes writes") {
   }
 }
 
+TEST_CASE("what a process before this one knew keeps the past from coming back") {
+  Rig rig(Rig::Start::Fresh);
+  rig.tracker.remember({2, 7});
+  rig.answer(kA, primary(1, 500));
+  rig.answer(kC, standby(1, 500));
+  rig.fail(kB, ProbeFailure::Timeout);
+  CHECK_FALSE(rig.tracker.table()->primary);
+  CHECK(rig.host(kA).health == HostHealth::Fenced);
+  CHECK(rig.host(kC).refusal == ReadRefusal::Timeline);
+  CHECK(rig.tracker.table()->cluster == KnownCluster{2, 7});
+  rig.answer(kB, primary(2, 400));
+  CHECK(rig.tracker.table()->primary == kB);
+}
+
+TEST_CASE("of what is remembered no lag follows") {
+  Rig rig(Rig::Start::Fresh);
+  rig.tracker.remember({1, 0});
+  rig.answer(kB, standby(1, 500));
+  CHECK(rig.host(kB).refusal == ReadRefusal::LagUnknown);
+  rig.answer(kA, primary(1, 500));
+  CHECK_FALSE(rig.tracker.table()->primary);  // another one might answer, too
+  rig.fail(kC);
+  CHECK(rig.tracker.table()->primary == kA);
+  rig.answer(kB, standby(1, 500));
+  CHECK(rig.host(kB).takes_reads());
+}
+
 TEST_CASE("of two primaries on one timeline who was it stays it") {
   Rig rig;
   rig.answer(kA, primary(3, 900));
@@ -302,6 +329,23 @@ TEST_CASE("lag in time is that of the primary's position, on one clock") {
   rig.answer(kB, standby(1, 300));
   CHECK(rig.host(kB).lag == 0s);
   CHECK(rig.host(kB).takes_reads());
+}
+
+TEST_CASE("samples that come often still reach back") {
+  Rig rig;
+  for (std::uint64_t lsn = 1; lsn <= 3000; ++lsn) {  // a minute
+    rig.now += 19ms;
+    rig.answer(kA, primary(1, lsn));
+  }
+  rig.answer(kB, standby(1, 3000));
+  CHECK(rig.host(kB).lag == 0s);
+  rig.answer(kB, standby(1, 2900));
+  CHECK(rig.host(kB).lag >= 2s);
+  CHECK(rig.host(kB).lag < 2100ms);
+  rig.answer(kB, standby(1, 1500));
+  CHECK(rig.host(kB).lag >= 30s);
+  CHECK(rig.host(kB).lag < 35s);
+  CHECK(rig.host(kB).caught_up_to > at(24s));
 }
 
 TEST_CASE("on an idle primary nothing is late") {

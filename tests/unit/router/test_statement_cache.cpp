@@ -88,6 +88,20 @@ TEST_CASE("neither entries nor bytes exceed their limits") {
   CHECK(none.stats().bytes == 0);
 }
 
+TEST_CASE("texts that come once do not push out one that comes again and again") {
+  const auto knowledge = test::corpus_knowledge();
+  StatementCache cache({.entries = 100, .bytes = 30000, .learned_max = 20}, 9);
+  std::uint64_t hits = 0;
+  for (int i = 0; i < 5000; ++i) {
+    (void)cache.classify("SELECT 1 AS a" + std::to_string(i), knowledge.get());
+    if (i % 20 != 0) continue;
+    const std::uint64_t before = cache.stats().hits;
+    CHECK(cache.classify("SELECT stable_count() + 3", knowledge.get()).cls == StatementClass::Read);
+    hits += cache.stats().hits - before;
+  }
+  CHECK(hits == 249);  // all but the first
+}
+
 TEST_CASE("what is refused by its text alone is not kept") {
   const auto knowledge = test::corpus_knowledge();
   StatementCache cache({}, 7);
