@@ -63,10 +63,10 @@ TEST_CASE("a standby of another cluster is not said to be a primary") {
   (void)rig.lines();
   rig.answer(kSecond, true, 1, 100, 8);
   CHECK(rig.lines() == Lines{{LogLevel::Log, "app: b:2 is up"},
-                             {LogLevel::Log, "app: primary is a:1 (timeline 1)"},
                              {LogLevel::Warning,
                               "app: b:2 is fenced: belongs to another cluster: its system identifier is 8, that of the "
-                              "primary 7"}});
+                              "primary 7"},
+                             {LogLevel::Log, "app: primary is a:1 (timeline 1)"}});
 }
 
 TEST_CASE("a host that never answered says why, once for each reason") {
