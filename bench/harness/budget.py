@@ -93,9 +93,10 @@ class Bench:
         self.figures[f"{what}.{case.name}"] = case.divide(total)
 
 
-def await_routing(lab, proxy, seconds=60):
-    """Which operators there are is read once, soon after the start, and is no part of any transaction: from then on a
-    proven read is sent to the standby."""
+def await_routing(lab, proxy, seconds=150):
+    """Which operators there are is read once, soon after the start (half a billion instructions, which take callgrind a
+    while), and is no part of any transaction: from then on a proven read is sent to the standby. Asked seldom, since
+    these questions count too."""
     def ask(database, sql):
         return lab.processes.call(lab.bin / "psql", "-X", "-A", "-t", "-h", "127.0.0.1", "-p", proxy.port, "-U",
                                   "postgres", "-d", database, "-c", sql).strip()
@@ -108,8 +109,9 @@ def await_routing(lab, proxy, seconds=60):
             return
         if time.monotonic() > deadline:
             proxies.stop(lab, proxy)
-            raise Trouble(f"reads do not go to the standby within {seconds} s: {routes}")
-        time.sleep(0.1)
+            raise Trouble(f"reads do not go to the standby within {seconds} s: {routes}\n"
+                          f"{lab.processes.last_words(proxy.instance)}")
+        time.sleep(1)
 
 
 def prepare(lab):
