@@ -381,7 +381,8 @@ std::uint32_t count_raw_tokens(std::string_view text) {
 
 }  // namespace
 
-void read_text_form(std::string_view text, TextForm& form) {
+// Flattened, so that the reader lives in registers: its bytes of output could else be its own members.
+[[gnu::flatten]] void read_text_form(std::string_view text, TextForm& form) {
   form.tokens = 0;
   form.empty = false;
   form.modifies = false;
