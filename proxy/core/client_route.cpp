@@ -523,7 +523,15 @@ ClientSession::Step ClientSession::answer_route_command(const protocol::FrameHea
   if (!command || waiting_) return Step::NeedMore;
   char status = 'I';
   if (server_ != nullptr) {
-    if (!server_->ledger().idle()) return Step::Hold;
+    const protocol::ReplyLedger& ledger = server_->ledger();
+    if (ledger.skipping()) return Step::NeedMore;
+    if (!ledger.idle() && ledger.unsynced()) {
+      // A query ends what the client has begun without a Sync, so the server has to get it; the replies would never
+      // come.
+      take_route_command(*command);
+      return Step::NeedMore;
+    }
+    if (!ledger.idle()) return Step::Hold;
     status = server_->transaction_status();
     if (status == 'E') return Step::NeedMore;
   }
