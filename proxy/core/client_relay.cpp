@@ -94,7 +94,7 @@ std::size_t ClientSession::relay(ByteView in) {
       pos += message.size();
       continue;
     }
-    if (server_ == nullptr && is_copy_type(header.type)) {
+    if (server_ == nullptr && is_copy_type(header.type) && !PGWEIR_MUTANT(28)) {
       context_->stats.client_bytes += header.total();
       stream_forward_ = false;  // late data of a COPY that has ended
       stream_left_ = header.total() - message.size();
@@ -328,7 +328,8 @@ ClientSession::Step ClientSession::take_message(const protocol::FrameHeader& hea
       break;
     case frontend::CopyDone:
     case frontend::CopyFail:
-      server_->ledger().push(ReplyKind::CopyEnd);
+      // Where nothing is owed there is no COPY to end, the server passes over it, and nothing behind it has to wait.
+      if (!server_->ledger().empty() || PGWEIR_MUTANT(29)) server_->ledger().push(ReplyKind::CopyEnd);
       break;
     default:  // CopyData and Flush have no reply
       break;

@@ -89,6 +89,7 @@ router::RouteRequest ClientSession::look_at(std::string_view sql) const {
   router::RouteRequest request;
   request.hint = router::find_hint(sql).value_or(router::RouteWish::Auto);
   request.verdict = catalog.statements.classify(sql, catalog.knowledge.get(), text_rules());
+  if (PGWEIR_MUTANT(33) && !catalog.knowledge && sql.starts_with("SELECT")) request.verdict.cls = StatementClass::Read;
   return request;
 }
 
@@ -384,9 +385,11 @@ bool ClientSession::accepts_role(ServerSession& server) {
   return false;
 }
 
-// What was known of the host when it was chosen may be over by the time the server is ready for the first message.
+// What was known of the host when it was chosen may be over by the time the server is ready for the first message, and
+// the server may have said so itself when it was tested.
 bool ClientSession::still_chosen() {
-  if (!context_->routed() || may_still_serve(route_->decision) || PGWEIR_MUTANT(25)) return true;
+  if (!context_->routed()) return true;
+  if (may_still_serve(route_->decision) || PGWEIR_MUTANT(25)) return accepts_role(*server_);
   give_up_server(*server_);
   return false;
 }
@@ -510,7 +513,10 @@ void ClientSession::send_again() {
 
 void ClientSession::note_write_end() {
   if (!route_ || context_->group == nullptr) return;
-  if (!router::counts_as_write(route_->decision.role, route_->request.verdict)) return;
+  // A standby that has been promoted meanwhile takes writes, and has said so before its ReadyForQuery.
+  const bool promoted = server_ != nullptr && server_->role() == HostRole::Primary && !PGWEIR_MUTANT(30);
+  const HostRole role = promoted ? HostRole::Primary : route_->decision.role;
+  if (!router::counts_as_write(role, route_->request.verdict)) return;
   const router::TimePoint now = router_time(core_->host().clock());
   if (!PGWEIR_MUTANT(12)) route_->session.own_writes.write_acknowledged(now);
   if (!PGWEIR_MUTANT(13)) context_->writes->write_acknowledged(now);
@@ -535,7 +541,15 @@ ClientSession::Step ClientSession::answer_route_command(const protocol::FrameHea
   if (!command || waiting_) return Step::NeedMore;
   char status = 'I';
   if (server_ != nullptr) {
-    if (!server_->ledger().idle()) return Step::Hold;
+    const protocol::ReplyLedger& ledger = server_->ledger();
+    if (ledger.skipping()) return Step::NeedMore;
+    if (!ledger.idle() && ledger.unsynced()) {
+      // A query ends what the client has begun without a Sync, so the server has to get it; the replies would never
+      // come.
+      take_route_command(*command);
+      return Step::NeedMore;
+    }
+    if (!ledger.idle()) return Step::Hold;
     status = server_->transaction_status();
     if (status == 'E') return Step::NeedMore;
   }

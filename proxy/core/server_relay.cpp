@@ -362,7 +362,7 @@ ServerSession::Step ServerSession::take_command_complete(ByteView body) {
   if (ledger_.front().kind == ReplyKind::Execute) ledger_.drop_front();
   // Only a few tags concern us, and all begin with one of these letters.
   const char first = body.empty() ? '\0' : body[0];
-  if (context_->catalog != nullptr) {
+  if (context_->catalog != nullptr && !PGWEIR_MUTANT(32)) {
     catalog_seen_ =
         catalog_seen_ || body.starts_with("CREATE ") || body.starts_with("ALTER ") || body.starts_with("DROP ");
   }
@@ -464,7 +464,10 @@ bool ServerSession::take_hidden_parameter(ByteView body) {
   const auto parameter = protocol::parse_parameter_status(body);
   if (!parameter) return false;
   const auto index = core_->settings()->tracked->find(parameter->name);
-  if (!index || *index >= parameters_.tracked->values.size()) return true;
+  if (!index || *index >= parameters_.tracked->values.size()) {
+    if (parameter->name == kHotStandby && !PGWEIR_MUTANT(31)) set_role(role_of(parameter->value));
+    return true;
+  }
   parameters_.tracked = with_value(parameters_.tracked, *index, parameter->value);
   return true;
 }

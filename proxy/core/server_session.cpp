@@ -190,7 +190,7 @@ void ServerSession::take_back() {
 }
 
 void ServerSession::on_woken() {
-  if (client_ != nullptr) {
+  if (client_ != nullptr && !PGWEIR_MUTANT(27)) {
     // In a process that has taken over: what the old one held back because it might have sent the request again.
     OutBatch& out = core_->batch();
     answer_local(out);

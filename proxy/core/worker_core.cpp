@@ -496,7 +496,7 @@ void WorkerCore::server_connected(pool::ServerId server, std::unique_ptr<Port> p
   }
   result.start_login(started);
   // Like a client that was on its way here when all stopped: it must not log in and serve beside another process.
-  if (frozen_ && !result.closed()) host_.detach(result.port());
+  if (frozen_ && !result.closed() && !PGWEIR_MUTANT(26)) host_.detach(result.port());
 }
 
 void WorkerCore::server_connect_failed(pool::ServerId server, const std::string& text, const std::string& detail) {

@@ -211,6 +211,19 @@ class TestCopy:
         with pair.primary.connect() as direct:
             assert direct.execute("SELECT count(*) FROM notes WHERE note = 'copied'").fetchone() == (3,)
 
+    def test_the_end_of_one_that_a_standby_has_refused(self, client):
+        """What comes behind it at once is not held up by it."""
+        client.query("BEGIN READ ONLY")
+        client.send(query("COPY notes FROM STDIN"))
+        assert client.collect().error["C"] == READ_ONLY
+        client.send(copy_data(b"1\tlate\n"), COPY_DONE, query("COMMIT"))
+        assert client.collect().tags == ["ROLLBACK"]
+
+    def test_pgweir_route_behind_a_message_without_sync(self, client):
+        client.send(parse("", "SELECT 1"), query("SET pgweir.route = 'primary'"))
+        assert client.collect().tags == ["SET"]
+        client.query("SET pgweir.route = 'auto'")
+
 
 class TestWishes:
     def test_hints(self, client, primary, standby):
