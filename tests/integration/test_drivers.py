@@ -20,18 +20,24 @@ import psycopg2.extensions
 import psycopg2.extras
 import pytest
 
+import routing
 from harness import ROOT, VAR
 
 DRIVERS = ROOT / "tests/integration/drivers"
 ZONES = ("Europe/Prague", "Asia/Tokyo", "America/Lima")
 
 
-@pytest.fixture(params=["postgresql", pytest.param("pooler", marks=pytest.mark.pgweir)])
+@pytest.fixture(params=["postgresql", *(pytest.param(name, marks=pytest.mark.pgweir) for name in ("pooler", "routed"))])
 def port(request, cluster, make_pooler):
-    """The port of PostgreSQL itself, then that of a pooler with only four server connections."""
+    """The port of PostgreSQL itself, then that of a pooler with only four server connections, and of one that divides reads
+    and writes between a primary and its standby, with four to each."""
+    settings = {"default_pool_size": 4, "max_client_conn": 200}
     if request.param == "postgresql":
         return cluster.port
-    return make_pooler(settings={"default_pool_size": 4, "max_client_conn": 200}).port
+    if request.param == "pooler":
+        return make_pooler(settings=settings).port
+    pair = request.getfixturevalue("pair")
+    return routing.wait_routed(make_pooler(**routing.options(pair, settings=settings)), pair).port
 
 
 def dsn(port, **options):

@@ -180,7 +180,7 @@ class TestRestart:
             assert client.value(WRITE) == str(pair.primary.port)
             pair.primary.forwarder.freeze()
             pooler.restart_online()
-            wait_until(lambda: hosts(pooler)[old.address]["state"] == "fenced", 10, "it still is")
+            wait_until(lambda: hosts(pooler).get(old.address, {}).get("state") == "fenced", 10, "it still is")
             client.send(query(WRITE))
             wait_until(lambda: hosts(pooler)[pair.primary.address]["reason"], 10, "the new one has been asked in vain")
             assert client.quiet_for(0.3)
