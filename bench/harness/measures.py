@@ -218,7 +218,7 @@ def hostile(lab, subject, work, seconds, number):
         meter.stop()
         figures.update(meter.figures(outcome.count), **percentiles(outcome), rate=outcome.tps, count=outcome.count,
                        growth=max(0, peak_resident_bytes(subject.proxy.process) - before),
-                       hostile_rate=done["count"] / (seconds + 0.5), hostile_mb=done["bytes"] / 1e6 / (seconds + 0.5))
+                       hostile_rate=done["count"] / done["seconds"], hostile_mb=done["bytes"] / 1e6 / done["seconds"])
     figures.update(p99_ratio=figures["p99"] / figures["p99_quiet"],
                    p99_ratio_apart=figures["p99"] / figures["p99_apart"])
     return figures
