@@ -256,6 +256,19 @@ void PoolManager::Impl::reject(const ClientSlot& client, const PoolState& pool, 
                  .reason = std::string(reason)});
 }
 
+/// Those that have not come to the end of their own login.
+void PoolManager::Impl::reject_logins(PoolState& pool, std::string_view reason, Actions& out) {
+  std::vector<ClientSlot*> logins;
+  pool.queue.each([&](ClientSlot& client) {
+    if (client.attached == nullptr) logins.push_back(&client);
+  });
+  for (ClientSlot* client : logins) {
+    note_use(pool, last_now);
+    dequeue(*client);
+    reject(*client, pool, reason, out);
+  }
+}
+
 void PoolManager::Impl::reject_waiters(PoolState& pool, WaiterQueue& queue, std::string_view reason, Actions& out) {
   while (!queue.empty()) {
     ClientSlot& client = queue.front();

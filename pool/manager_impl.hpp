@@ -130,6 +130,7 @@ struct PoolManager::Impl {
   [[nodiscard]] bool fails_fast(const ClientSlot& client, const PoolState& pool, TimePoint now) const;
   /// Takes the client out of its queue, or takes back a grant that it has not used.
   void withdraw(ClientSlot& client, TimePoint now, Actions& out);
+  void reject_logins(PoolState& pool, std::string_view reason, Actions& out);
   void reject_waiters(PoolState& pool, WaiterQueue& queue, std::string_view reason, Actions& out);
   void reject(const ClientSlot& client, const PoolState& pool, std::string_view reason, Actions& out);
 

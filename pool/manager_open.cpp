@@ -41,6 +41,7 @@ void PoolManager::Impl::open(PoolState& pool, WorkerId worker, ClientSlot* own, 
                   pool.servers.total - limits.pool_size < limits.reserve_pool_size);
   const std::string_view notice = pool.uses_reserve() ? kReserveNotice : std::string_view{};
   ServerSlot& server = add_server(pool, worker, now);
+  server.address_turn = pool.settings.one_address ? pool.address_turn : pool.address_turn++;
   if (own != nullptr) {
     server.dedicated = true;
     --pool.logins;
@@ -53,6 +54,7 @@ void PoolManager::Impl::open(PoolState& pool, WorkerId worker, ClientSlot* own, 
                  .server = server.id,
                  .client = own != nullptr ? own->id : ClientId{},
                  .pool = pool.id,
+                 .token = server.address_turn,
                  .reason = std::string(notice)});
 }
 

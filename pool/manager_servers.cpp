@@ -1,9 +1,20 @@
 // The life of server connections: every change of state, handing a free server on, and what their end means for the
 // pool.
+#include <algorithm>
+
 #include "pool/manager_impl.hpp"
 #include "pool/mutation.hpp"
 
 namespace pgweir::pool {
+
+namespace {
+
+/// Once it has logged in, or its present client is done with it.
+bool may_serve_others(const ServerSlot& server) {
+  return !server.close_needed && !server.dedicated && server.state != ServerState::Closing;
+}
+
+}  // namespace
 
 void PoolManager::Impl::set_state(ServerSlot& server, ServerState next) {
   const ServerState last = server.state;
@@ -184,7 +195,13 @@ void PoolManager::Impl::login_failed(PoolState& pool, CloseKind kind, std::strin
   pool.last_error = message;
   pool.failed_at = now;
   pool.retry_at = now + pool.settings.server_login_retry;
-  if (kind == CloseKind::LoginRejected && pool.servers.usable() == 0) reject_waiters(pool, pool.queue, message, out);
+  if (kind != CloseKind::LoginRejected) return;
+  if (pool.servers.usable() == 0) {
+    reject_waiters(pool, pool.queue, message, out);
+  } else if (std::none_of(pool.all_servers.begin(), pool.all_servers.end(), may_serve_others)) {
+    // What somebody who logs in waits for is the login that has just failed.
+    reject_logins(pool, message, out);
+  }
 }
 
 void PoolManager::Impl::free_server(ServerSlot& server) {
@@ -350,6 +367,9 @@ void PoolManager::server_closed(ServerId server, CloseKind kind, std::string_vie
   // A login that we have given up ourselves says nothing about the server.
   const bool failed = s->login_open && kind != CloseKind::Normal;
   const bool own = s->dedicated;
+  // Of several logins that fail at the same address the first moves on to the next one.
+  const bool moves_on = failed && kind != CloseKind::LoginRejected && pool.settings.one_address;
+  if (moves_on && s->address_turn == pool.address_turn) ++pool.address_turn;
   if (failed && own && s->client != nullptr) {
     m.reject(*m.unlink(*s, out), pool, message, out);
   } else {

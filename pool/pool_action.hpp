@@ -37,7 +37,7 @@ struct Action {
   ClientId client{};
   PoolId pool{};
   CancelId cancel{};
-  std::uint64_t token = 0;  ///< WaitOver
+  std::uint64_t token = 0;  ///< WaitOver; OpenServer: the address whose turn it is, counted around
   std::string reason{};     ///< PgBouncer's text; SSO or empty on the hot path
 };
 

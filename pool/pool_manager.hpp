@@ -50,6 +50,7 @@ struct PoolSettings {
   bool server_check = true;         ///< a check query is configured
   bool server_round_robin = false;  ///< reuse the longest idle first instead of the newest
   bool forced_user = false;         ///< min_pool_size holds without clients too
+  bool one_address = false;         ///< of several addresses the one in use is kept until a connection to it fails
   bool held = false;     ///< whoever queues here waits until the caller sends it to a pool of one host: none is opened
   bool patient = false;  ///< a server that cannot be reached fails nobody: its clients wait, or go elsewhere
 };

@@ -81,8 +81,9 @@ struct PoolState : DeadlineEntry {
   bool last_login_failed = false;
   bool last_login_rejected = false;  ///< by the server, in words
   std::string last_error;
-  TimePoint failed_at{};  ///< of the last login that failed
-  TimePoint retry_at{};   ///< end of the pause after a failed login
+  std::uint64_t address_turn = 0;  ///< of the next server connection
+  TimePoint failed_at{};           ///< of the last login that failed
+  TimePoint retry_at{};            ///< end of the pause after a failed login
 
   bool closed_for_lifetime = false;  ///< last_lifetime_close is set
   TimePoint last_lifetime_close{};

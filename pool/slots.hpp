@@ -75,6 +75,7 @@ struct ServerSlot {
   bool dedicated = false;  ///< opened for one client: never idle, closed when that leaves it
   bool login_open = true;  ///< how the login ended is not known yet: neither ready nor closed nor given up by us
   bool used = false;       ///< a client has had it
+  std::uint64_t address_turn = 0;  ///< which of the addresses it was opened to
   TimePoint created{};
   TimePoint idle_since{};
   TimePoint last_active{};  ///< last proof of life: login or release; decides about the check query

@@ -27,6 +27,11 @@ class WaiterQueue {
   [[nodiscard]] std::uint32_t size() const { return static_cast<std::uint32_t>(all_.size()); }
   [[nodiscard]] ClientSlot& front() { return all_.front(); }
   [[nodiscard]] const ClientSlot& front() const { return all_.front(); }
+  /// Calls `f` with each waiter in turn; the queue stays as it is meanwhile.
+  template <class Function>
+  void each(Function f) {
+    for (ClientSlot& client : all_) f(client);
+  }
   /// The waiter behind `skip` others; nullptr if there are not so many. O(skip).
   [[nodiscard]] const ClientSlot* at(std::uint32_t skip) const;
   /// Who gets a server that is free on `worker`: the oldest waiter of all, or the oldest one on that worker if it

@@ -376,6 +376,59 @@ TEST_CASE("a rejected login rejects the waiters if no server is usable", "[login
     CHECK(r.m.totals().waiting_clients == 1);
     CHECK_FALSE(r.m.last_login_ok(p));
   }
+  SECTION("the usable one will not come back, and somebody logs in") {
+    r.linked(p);
+    r.m.reconnect("db", r.now, r.out);
+    REQUIRE(r.out.empty());
+    r.waiting(p);
+    const ServerId sv = r.only(ActionKind::OpenServer).server;
+    const ClientId login = r.bound(p);
+    REQUIRE(r.acquire(login, p).status == AcquireStatus::Queued);
+    r.out.clear();
+    r.closed(sv, CloseKind::LoginRejected, "password authentication failed");
+    CHECK(r.only(ActionKind::RejectClient).client == login);
+    CHECK(r.m.totals().waiting_clients == 1);
+  }
+}
+
+TEST_CASE("addresses take turns over all workers, or one is kept until it fails", "[login]") {
+  Rig r(2);
+  PoolSettings s = Rig::size(5);
+  s.one_address = GENERATE(false, true);
+  const PoolId p = r.pool("db", "u", s);
+  std::vector<std::uint64_t> turns;
+  for (WorkerId worker : {WorkerId{0}, WorkerId{1}, WorkerId{0}}) {
+    r.waiting(p, worker);
+    const Action open = r.next(ActionKind::OpenServer);
+    turns.push_back(open.token);
+    r.ready(open.server);
+    r.out.clear();
+  }
+  CHECK(turns == (s.one_address ? std::vector<std::uint64_t>{0, 0, 0} : std::vector<std::uint64_t>{0, 1, 2}));
+  r.waiting(p);
+  r.closed(r.only(ActionKind::OpenServer).server, CloseKind::LoginFailed, "no route");
+  r.pass(s.server_login_retry);
+  const Action again = r.only(ActionKind::OpenServer);
+  CHECK(again.token == (s.one_address ? 1u : 4u));
+  r.closed(again.server, CloseKind::LoginFailed, "no route");
+  r.pass(s.server_login_retry);
+  CHECK(r.only(ActionKind::OpenServer).token == (s.one_address ? 2u : 5u));
+}
+
+TEST_CASE("several logins that fail at one address move on to the next one once", "[login]") {
+  Rig r;
+  PoolSettings s = Rig::size(5);
+  s.one_address = true;
+  const PoolId p = r.pool("db", "u", s);
+  r.waiting(p);
+  const ServerId first = r.only(ActionKind::OpenServer).server;
+  r.waiting(p);
+  const ServerId second = r.only(ActionKind::OpenServer).server;
+  r.closed(first, CloseKind::LoginFailed, "no route");
+  r.closed(second, CloseKind::LoginFailed, "no route");
+  r.out.clear();
+  r.pass(s.server_login_retry);
+  CHECK(r.only(ActionKind::OpenServer).token == 1);
 }
 
 TEST_CASE("fast failure only for attached clients of a pool that worked before", "[login]") {
