@@ -83,12 +83,13 @@ struct AdminCommand {
 struct FakeSetting {
   std::string_view name, value;
 };
-inline constexpr std::array<FakeSetting, 5> kFakeSettings{{
+inline constexpr std::array<FakeSetting, 6> kFakeSettings{{
     {"client_encoding", "UTF-8"},
     {"default_transaction_isolation", "read committed"},
     {"standard_conforming_strings", "on"},
     {"datestyle", "ISO"},
     {"timezone", "GMT"},
+    {"extra_float_digits", "1"},  // of JDBC
 }};
 
 /// `sql` is the text of one Query message. Takes time linear in its length; `error` stays below 490 bytes and is cut

@@ -12,7 +12,7 @@ CancelConnection::CancelConnection(WorkerCore& core, std::uint64_t token, Job jo
     : Connection(core, nullptr),
       token_(token),
       job_(std::move(job)),
-      number_(core.next_number()),
+      number_(core.host().next_number()),
       connect_wall_us_(core.host().wall_clock_us()) {}
 
 void CancelConnection::connecting() {

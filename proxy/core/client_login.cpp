@@ -130,21 +130,30 @@ void ClientLogin::find_secret() {
   const DatabaseConfig* entry = console_login() ? nullptr : find_database(config, client_.database_);
   const auto& users = *core.settings()->users;
   const auto it = users.find(client_.user_);
-  const bool listed = it != users.end();
-  if (listed && !it->second.empty()) {
+  // Whoever runs auth_query is known, if only by name: nobody looks them up.
+  const std::string auth_user(entry != nullptr ? effective_auth_user(config, *entry) : config.auth_user.value_or(""));
+  const bool in_file = it != users.end();
+  const bool listed = in_file || (!auth_user.empty() && auth_user == client_.user_);
+  if (in_file && !it->second.empty()) {
     secret_ = it->second;
     return start_authentication();
   }
   if (listed && method_ == AuthType::Trust) return start_authentication();
-  if (entry != nullptr || (console_login() && config.auth_dbname)) {
-    const std::string auth_user(entry != nullptr ? effective_auth_user(config, *entry) : config.auth_user.value_or(""));
+  if (entry != nullptr || console_login()) {
     const std::string auth_db(entry != nullptr ? effective_auth_dbname(config, *entry)
-                                               : std::string_view(*config.auth_dbname));
+                                               : std::string_view(config.auth_dbname.value_or("")));
     const std::string lookup_db = auth_db.empty() ? client_.database_ : auth_db;
     if (!auth_user.empty() && auth_user != client_.user_) {
       core.register_database(lookup_db, client_.log_name());
-      PoolContext* pool = lookup_db == kConsoleDatabase ? nullptr : core.context_for(lookup_db, auth_user);
-      if (pool == nullptr) return fail("bouncer config error", "28000");
+      const bool reserved = lookup_db == kConsoleDatabase;
+      PoolContext* pool = reserved ? nullptr : core.context_for(lookup_db, auth_user);
+      if (pool == nullptr) {
+        core.log(LogLevel::Error,
+                 client_.log_name() +
+                     (reserved ? std::string(kReservedAuthDatabase)
+                               : fmt::format("authentication database \"{}\" is not configured", lookup_db)));
+        return fail("bouncer config error", "28000");
+      }
       bool disabled;
       {
         PoolLock pools(core.host());
@@ -170,6 +179,10 @@ void ClientLogin::request_server(PoolContext& pool) {
   client_.wait_start_ = core.now();
   client_.wait_timeout_ = effective_query_wait_timeout(core.config(), *pool.entry, client_.user_);
   (void)client_.ask_pool(pool_to_ask(), false);
+}
+
+bool ClientLogin::keeps_server() const {
+  return client_.replication_ || step_ == Step::Lookup;
 }
 
 void ClientLogin::granted(ServerSession& server) {
@@ -433,6 +446,7 @@ void ClientLogin::start_console() {
   client_.state_ = ClientSession::State::Console;
   client_.parameters_.tracked = client_.core_->console_parameters(tracked_);
   client_.console_->welcome(client_.core_->new_cancel_key(client_.id_, true));
+  ++client_.core_->console_stats().client_login_count;
   client_.core_->wake(client_);
 }
 
@@ -451,6 +465,7 @@ bool ClientLogin::parameters_known() const {
 // client's start-up parameters.
 void ClientLogin::prepare_welcome() {
   step_ = Step::Welcome;
+  if (wanted_->report) sort_parameters(*wanted_->report);
   if (wanted_->report && parameters_known()) {
     welcome();
     return;
@@ -459,13 +474,30 @@ void ClientLogin::prepare_welcome() {
 }
 
 void ClientLogin::retry_welcome(const PoolContext& pool) {
-  if (step_ != Step::Welcome || client_.replication_ || wanted_ != &pool) return;
-  if (!pool.report || !parameters_known()) return;
+  if (step_ != Step::Welcome || client_.replication_ || wanted_ != &pool || !pool.report) return;
+  sort_parameters(*pool.report);
+  if (!parameters_known()) return;
   client_.stop_waiting();
   welcome();
 }
 
+/// What track_extra_parameters lists and the server does not report cannot be followed by its reports: it is kept as
+/// any other parameter is.
+void ClientLogin::sort_parameters(const ServerReport& report) {
+  const auto& names = *client_.core_->settings()->tracked;
+  const auto moved = std::erase_if(tracked_, [&](const auto& entry) {
+    const auto& [index, value] = entry;
+    const auto& values = report.tracked->values;
+    if (index <= protocol::TrackedNames::kApplicationName || index >= values.size() || values[index]) return false;
+    extras_[protocol::to_lower(names.name(index))] = value;
+    return true;
+  });
+  if (moved == 0) return;
+  client_.parameters_.extras = std::make_shared<const protocol::ExtraParameters>(extras_.begin(), extras_.end());
+}
+
 void ClientLogin::align(ServerSession& server) {
+  sort_parameters(*server.report());
   const auto& names = *client_.core_->settings()->tracked;
   protocol::ParameterSetPtr desired = server.report()->tracked;
   for (const auto& [index, value] : tracked_) desired = with_value(desired, index, value);

@@ -42,6 +42,8 @@ class ClientLogin {
   void server_released();
   /// The pool gave up. True if the login has answered it itself.
   bool rejected();
+  /// A server granted now stays with the client, or runs auth_query for it; it is not only asked about parameters.
+  [[nodiscard]] bool keeps_server() const;
   /// The pool that the step under way wants a server of.
   [[nodiscard]] PoolContext* wanted_pool() const { return wanted_; }
   /// Where a server for the login may come from now: of a routed database, from any host that serves.
@@ -128,6 +130,7 @@ class ClientLogin {
   void request_own_server();
   void welcome_to(ServerSession& server);
   [[nodiscard]] bool parameters_known() const;
+  void sort_parameters(const ServerReport& report);
   void align(ServerSession& server);
   void aligned(ServerSession& server);
   void welcome();

@@ -105,6 +105,9 @@ bool ClientLogin::take_rule(const HbaRule& rule) {
       unknown_user_text_ = kPeerRefusal;
       const std::string owner = address.is_unix ? core.host().user_name(address.uid) : std::string();
       if (!owner.empty() && map_allows(core.settings()->hba->maps, rule.map, owner, client_.user_)) break;
+      if (!owner.empty() && !rule.map.empty()) {
+        core.log(LogLevel::Error, client_.log_name() + fmt::format("ident map {} cannot be matched", rule.map));
+      }
       fail(kPeerRefusal, "28000");
       return false;
     }
@@ -258,6 +261,10 @@ bool ClientLogin::check_certificate_name() {
     return map_allows(maps, certificate_map_, name, client_.user_);
   });
   if (allowed) return true;
+  if (!certificate_map_.empty()) {
+    core.log(LogLevel::Error,
+             client_.log_name() + fmt::format("ident map: {} does not have a match", certificate_map_));
+  }
   core.log(LogLevel::Error,
            client_.log_name() +
                (names.empty() ? std::string("TLS certificate name mismatch: it has no name that counts")

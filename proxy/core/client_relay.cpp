@@ -263,6 +263,11 @@ bool ClientSession::acquired(const pool::AcquireResult& result, const std::strin
     }
     case pool::AcquireStatus::Queued:
       waiting_ = true;
+      if (core_->shutdown() == ShutdownMode::WaitForServers) {
+        stop_waiting();
+        fatal(kServerShutdown, core_->sqlstate("57P01"));
+        return false;
+      }
       if (waits_for_host_ || (route_ && route_->pool != nullptr) || state_ == State::Login)
         core_->note_routed_waiter(*this);
       if (core_->debugs()) core_->log(LogLevel::Debug, log_name() + "pause_client");

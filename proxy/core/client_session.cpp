@@ -33,7 +33,7 @@ ClientSession::ClientSession(WorkerCore& core, std::unique_ptr<Port> port, pool:
       connected_at_(core.now()),
       last_request_(core.now()),
       connect_wall_us_(core.host().wall_clock_us()),
-      number_(core.next_number()) {
+      number_(core.host().next_number()) {
   core.schedule(*this, next_deadline());
 }
 
@@ -46,9 +46,7 @@ std::string ClientSession::log_name() const {
     return fmt::format("C-{:#x}: {}/{}@unix({}):{} ", number_, database, user, address_.pid,
                        core_->config().listen_port);
   }
-  const bool v6 = address_.host.find(':') != std::string::npos;
-  return fmt::format("C-{:#x}: {}/{}@{}{}{}:{} ", number_, database, user, v6 ? "[" : "", address_.host, v6 ? "]" : "",
-                     address_.port);
+  return fmt::format("C-{:#x}: {}/{}@{}:{} ", number_, database, user, bracketed(address_.host), address_.port);
 }
 
 std::optional<pool::CancelId> ClientSession::cancel_request() const {
@@ -146,7 +144,8 @@ bool ClientSession::on_granted(ServerSession& server, bool needs_check) {
   server_ = &server;
   sent_to_server_ = false;
   PoolContext& context = server.context();
-  ++context.stats.server_assignment_count;
+  // A server that is only asked whether it takes the client's start-up parameters has not been given to the client.
+  if (state_ != State::Login || login_->keeps_server()) ++context.stats.server_assignment_count;
   context.stats.wait_time += static_cast<std::uint64_t>((core_->now() - wait_start_).count());
   if (server.latencies() != nullptr) server.latencies()->wait.add(core_->now() - wait_start_);
   if (!accepts_role(server)) return false;
@@ -414,13 +413,20 @@ TimePoint ClientSession::transaction_deadline() const {
   return counts ? after(transaction_start_, context_->transaction_timeout) : pool::kNever;
 }
 
+/// A login that waits for a server is under the same limit as a query that does.
+TimePoint ClientSession::login_query_deadline() const {
+  const PoolContext* wanted = login_->wanted_pool();
+  return waiting_ && wanted != nullptr ? after(wait_start_, wanted->query_timeout) : pool::kNever;
+}
+
 TimePoint ClientSession::next_deadline() const {
   const Config& config = core_->config();
   if (state_ == State::Closing) return closing_at_ + kLinger;
   if (state_ == State::Console) return console_->deadline();
   TimePoint at = wait_deadline();
   if (state_ == State::Login) {
-    return login_->is_cancel() ? pool::kNever : std::min(at, after(connected_at_, config.client_login_timeout));
+    if (login_->is_cancel()) return pool::kNever;
+    return std::min({at, login_query_deadline(), after(connected_at_, config.client_login_timeout)});
   }
   if (waiting_) {
     if (!notified_) at = std::min(at, after(wait_start_, config.query_wait_notify));
@@ -454,6 +460,7 @@ void ClientSession::on_timer(TimePoint now) {
       fatal(waiting_ ? "client_login_timeout (server down)" : "client_login_timeout", core_->sqlstate("08006"));
       return;
     }
+    if (now >= login_query_deadline()) return fatal("query_timeout", core_->sqlstate("57014"));
     if (!check_wait_timeout(now)) return;
   } else if (state_ == State::Ready && (!check_wait_limits(now) || !check_query_limits(now))) {
     return;

@@ -254,6 +254,7 @@ class ClientSession final : public Connection {
   [[nodiscard]] TimePoint next_deadline() const;
   [[nodiscard]] TimePoint wait_deadline() const;
   [[nodiscard]] TimePoint query_deadline() const;
+  [[nodiscard]] TimePoint login_query_deadline() const;
   [[nodiscard]] TimePoint transaction_deadline() const;
   bool check_wait_timeout(TimePoint now);
   bool check_wait_limits(TimePoint now);

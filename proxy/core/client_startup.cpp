@@ -226,8 +226,10 @@ bool ClientLogin::take_options(std::string_view options) {
     fail("unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed", "0A000");
     return false;
   }
+  const bool known_only = config.ignore_startup_parameters.contains("options");
   for (const auto& [name, value] : parsed) {
     if (config.ignore_startup_parameters.contains(name)) continue;
+    if (known_only && !client_.core_->settings()->tracked->find(name)) continue;
     if (!keep_parameter(name, value, "unsupported startup parameter in options: {}")) return false;
   }
   return true;

@@ -106,8 +106,6 @@ void ClientSession::take_unnamed_parse(const protocol::ParseView* view) {
   entry.unnamed_serial = statement.serial;
   server_->unnamed = {id_, statement.serial};
   unnamed_.push_back(std::move(statement));
-  ++context_->stats.client_parse_count;
-  ++context_->stats.server_parse_count;
   push_entry(std::move(entry));
 }
 
@@ -183,13 +181,13 @@ ClientSession::Step ClientSession::take_bind(const protocol::FrameHeader& header
     return Step::Hold;
   }
   const auto& [portal, name] = *names;
-  ++context_->stats.bind_count;
   if (name.empty()) return take_unnamed_use(ReplyKind::Bind, message, out);
   if (!tracks_) {
     server_->ledger().push(ReplyKind::Bind);
     pass(message, out);
     return Step::Done;
   }
+  ++context_->stats.bind_count;
   if (!names_settled()) return Step::Hold;
   const auto* known = statements_->find(name);
   if (known == nullptr) {
@@ -239,7 +237,6 @@ ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView mes
     entry.kind = ReplyKind::HiddenParse;
     entry.unnamed_serial = mine.serial;
     server_->unnamed = mine;
-    ++context_->stats.server_parse_count;
     push_entry(std::move(entry));
   }
   ReplyEntry entry;

@@ -40,6 +40,9 @@ struct Problem {
 
 /// The console is a database of this name, with a user of this name; no entry may have it.
 inline constexpr std::string_view kConsoleDatabase = "pgbouncer";
+/// Why auth_query cannot run there.
+inline constexpr std::string_view kReservedAuthDatabase =
+    "cannot use the reserved \"pgbouncer\" database as an auth_dbname";
 /// In bytes, PostgreSQL's NAMEDATALEN less the final zero.
 inline constexpr std::size_t kMaxDatabaseName = 63;
 

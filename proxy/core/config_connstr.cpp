@@ -143,7 +143,6 @@ Reason set_read_write_split(DatabaseEntry& entry, std::string_view value) {
 }
 
 Reason set_auth_dbname(DatabaseEntry& entry, std::string_view value) {
-  if (value == kConsoleDatabase) return "expected a real database; \"pgbouncer\" is the console";
   entry.config.auth_dbname = std::string(value);
   return std::nullopt;
 }

@@ -311,7 +311,7 @@ const Setting* find_setting(Section section, std::string_view name) {
 
 std::optional<std::string> assign_setting(Config& config, const Setting& setting, std::string_view text) {
   if (setting.name == "auth_dbname" && text == kConsoleDatabase) {
-    return "expected a real database; \"pgbouncer\" is the console";
+    return std::string(kReservedAuthDatabase);
   }
   if (setting.name == "auth_ldap_options" && !text.empty()) {
     auto parsed = parse_ldap_options(text);

@@ -9,6 +9,7 @@
 #include "protocol/message_type.hpp"
 #include "proxy/core/admin_format.hpp"
 #include "proxy/core/client_session.hpp"
+#include "proxy/core/gather.hpp"
 #include "proxy/core/worker_core.hpp"
 
 namespace pgweir::core {
@@ -169,6 +170,8 @@ void Console::extended(char type, ByteView body) {
 
 void Console::run(std::string_view sql) {
   if (client_.core().debugs()) client_.core().log(LogLevel::Debug, fmt::format("got admin query: {}", sql));
+  ++client_.core().console_stats().xact_count;
+  ++client_.core().console_stats().query_count;
   const AdminCommand command = parse_admin_command(sql);
   if (needs_admin(command) && !admin_) return error("admin access needed");
   if (!command.error.empty()) return error(command.error);
@@ -247,8 +250,13 @@ void Console::hold(const AdminCommand& command) {
   held_tag_ = command_tag(command);
 }
 
-void Console::process_command_done(const std::string& text) {
+void Console::process_command_done(const std::string& text, const std::string& notice) {
   if (!busy_) return;
+  if (!notice.empty()) {
+    std::string out;
+    append_console_notice(out, notice);
+    answer(out);
+  }
   if (text.empty()) return done(held_tag_);
   if (held_tag_ == "SUSPEND") suspended_ = false;
   error(text, held_tag_ == "RELOAD" ? "F0000" : "08P01");
@@ -324,7 +332,7 @@ void Console::pause(const AdminCommand& command) {
   if (result == pool::PoolManager::DatabaseResult::Already) return error("already suspended/paused");
   hold(command);
   pausing_ = command.argument.empty();
-  token_ = core.next_number();
+  token_ = core.next_token();
   PoolLock pools(core.host());
   pools->wait_for(pool::PoolManager::WaitFor::NoActiveServers, command.argument, core.id(), token_, core.now(),
                   core.actions());
@@ -392,13 +400,12 @@ void Console::kill(const AdminCommand& command) {
 void Console::kill_client(const AdminCommand& command) {
   WorkerCore& core = client_.core();
   hold(command);
-  const auto worker = static_cast<pool::WorkerId>(command.client_id % core.host().worker_count());
-  core.host().post(worker, [number = command.client_id, origin = core.id(), asker = client_.id()](WorkerCore& there) {
-    const bool found = there.kill_client(number);
-    there.host().post(origin, [found, asker](WorkerCore& here) {
-      here.process_command_done(asker, found ? "" : "client not found");
-    });
-  });
+  gather<int>(
+      core, [number = command.client_id](WorkerCore& there) { return there.kill_client(number) ? 1 : 0; },
+      [asker = client_.id()](WorkerCore& here, const std::vector<int>& found) {
+        const bool any = std::find(found.begin(), found.end(), 1) != found.end();
+        here.process_command_done(asker, any ? "" : "client not found");
+      });
 }
 
 void Console::reconnect(const AdminCommand& command) {
@@ -438,7 +445,7 @@ void Console::wait_close(const AdminCommand& command) {
   }
   if (!command.argument.empty() && !check_database(command, "wait in")) return;
   hold(command);
-  token_ = core.next_number();
+  token_ = core.next_token();
   PoolLock pools(core.host());
   pools->wait_for(pool::PoolManager::WaitFor::NoCloseNeeded, command.argument, core.id(), token_, core.now(),
                   core.actions());

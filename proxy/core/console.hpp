@@ -29,7 +29,7 @@ class Console {
   void interrupt();
   /// A wait of PoolManager::wait_for is over; false if it is not this console's.
   bool wait_over(std::uint64_t token);
-  void process_command_done(const std::string& error);
+  void process_command_done(const std::string& error, const std::string& notice);
   // ---- SWITCHOVER (console_switchover.cpp) ----
   /// A worker holds what needs the primary of `group`.
   void writes_are_held(const std::string& group);

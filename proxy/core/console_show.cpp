@@ -125,11 +125,10 @@ void Console::show(const AdminCommand& command) {
 void Console::show_collected(ShowWhat what, const WorkerReport& report) {
   std::vector<StatsRow> stats;
   for (const auto& [database, row] : report.stats) {
-    if (find_database(client_.core().config(), database) != nullptr) stats.push_back(row);
+    if (database == kConsoleDatabase || find_database(client_.core().config(), database) != nullptr) {
+      stats.push_back(row);
+    }
   }
-  StatsRow console;
-  console.database = std::string(kConsoleDatabase);
-  stats.push_back(console);
   std::sort(stats.begin(), stats.end(), [](const StatsRow& a, const StatsRow& b) { return a.database < b.database; });
   std::vector<SocketRow> sockets = report.sockets;
   std::sort(sockets.begin(), sockets.end(), [](const SocketRow& a, const SocketRow& b) { return a.id < b.id; });

@@ -77,7 +77,7 @@ void Console::drain_next() {
   }
   const std::string database = std::move(switchover_->to_drain.back());
   switchover_->to_drain.pop_back();
-  token_ = core.next_number();
+  token_ = core.next_token();
   PoolLock pools(core.host());
   pools->wait_for(pool::PoolManager::WaitFor::NoActiveServers, database, core.id(), token_, core.now(), core.actions(),
                   switchover_->primary_name);

@@ -47,6 +47,7 @@ pool::PoolSettings pool_settings(const Config& config, const DatabaseConfig& ent
   result.forced_user = entry.user.has_value();
   result.pool_idle_timeout = config.pool_idle_timeout;
   result.server_fast_close = config.server_fast_close;
+  result.one_address = entry.load_balance_hosts == LoadBalanceHosts::Disable;
   result.held = host.empty() && is_routed(entry);
   result.patient = !host.empty();
   return result;

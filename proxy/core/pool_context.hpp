@@ -79,7 +79,6 @@ struct PoolContext {
 
   Credentials credentials;
   std::shared_ptr<const ServerReport> report;  ///< null until a server of this pool was seen here
-  std::size_t next_host = 0;                   ///< for load_balance_hosts
   PoolStats stats;
   StatsPeriod period;      ///< the last one that is over
   LatencyTable latencies;  ///< of this pool; server sessions point into it

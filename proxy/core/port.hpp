@@ -38,6 +38,11 @@ struct PeerAddress {
   std::int64_t uid = -1;  ///< of that process, if known
 };
 
+/// A numeric address as it is written before a port: IPv6 in brackets.
+[[nodiscard]] inline std::string bracketed(const std::string& host) {
+  return host.find(':') == std::string::npos ? host : "[" + host + "]";
+}
+
 /// A server to connect to and how.
 struct ServerTarget {
   HostPort host;
@@ -149,6 +154,8 @@ class Host {
   /// Runs `task` on worker `to` (also on the own one: later). Tasks from one worker to another keep their order.
   virtual void post(pool::WorkerId to, Task task) = 0;
   [[nodiscard]] virtual pool::WorkerId worker_count() const = 0;
+  /// The next of one sequence for all connections of the process, 1 for the first: what SHOW and the log call them.
+  [[nodiscard]] virtual std::uint64_t next_number() = 0;
   /// Carries out what the console asked for; see console.hpp. Process-wide.
   virtual void process_command(const ProcessCommand& command) = 0;
 

@@ -180,6 +180,8 @@ MemoryUse memory_use(const WorkerCore& core) {
 
 WorkerReport make_report(WorkerCore& core, ReportExtra extra) {
   WorkerReport report;
+  const std::string console(kConsoleDatabase);
+  report.stats[console] = {console, core.console_stats(), core.console_period()};
   for (const auto& [id, context] : core.contexts()) {
     StatsRow& row = report.stats[context->database];
     row.database = context->database;

@@ -263,13 +263,16 @@ void ServerLogin::take_error(ByteView body) {
   const bool not_there = error->sqlstate == "57P03" || (shuts_down && !server_.context_->host_name.empty());
   if (not_there) server_.core_->witness(*server_.context_, router::Witness::CannotConnect);
   const auto kind = not_there ? pool::CloseKind::ServerNotReadyYet : pool::CloseKind::LoginRejected;
-  failed(error->message.empty() ? ByteView("login failed") : error->message, kind, error->sqlstate);
+  const ByteView text = error->message.empty() ? ByteView("login failed") : error->message;
+  failed(text, kind, error->sqlstate, error->severity);
 }
 
-void ServerLogin::failed(std::string_view text, pool::CloseKind kind, std::string_view sqlstate) {
+void ServerLogin::failed(std::string_view text, pool::CloseKind kind, std::string_view sqlstate,
+                         std::string_view severity) {
   if (state_ == State::Failed) return;
   state_ = State::Failed;
-  server_.core_->log(LogLevel::Warning, server_.log_name() + "server login failed: " + std::string(text));
+  server_.core_->log(LogLevel::Warning, server_.log_name() + fmt::format("server login failed: {}{}{}", severity,
+                                                                         severity.empty() ? "" : " ", text));
   server_.close(text, kind, encode_login_error(sqlstate, text));
 }
 

@@ -30,7 +30,9 @@ class ServerLogin {
   /// Bytes of `in` used.
   std::size_t consume(ByteView in);
   void hung_up(const std::string& reason);
-  void failed(std::string_view text, pool::CloseKind kind, std::string_view sqlstate = "08P01");
+  /// `severity`: what the server called it, for the log alone.
+  void failed(std::string_view text, pool::CloseKind kind, std::string_view sqlstate = "08P01",
+              std::string_view severity = {});
   void connect_query_done(const HiddenResult& result);
   /// connect_query runs: messages are the relay's.
   [[nodiscard]] bool relaying() const { return state_ == State::ConnectQuery; }

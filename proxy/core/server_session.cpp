@@ -28,7 +28,7 @@ ServerSession::ServerSession(WorkerCore& core, std::unique_ptr<Port> port, pool:
       connected_at_(core.now()),
       last_packet_(core.now()),
       connect_wall_us_(core.host().wall_clock_us()),
-      number_(core.next_number()) {
+      number_(core.host().next_number()) {
   parameters_.tracked = std::make_shared<protocol::ParameterSet>(
       protocol::ParameterSet{std::vector<std::optional<std::string>>(core.settings()->tracked->size())});
 }
@@ -36,7 +36,7 @@ ServerSession::ServerSession(WorkerCore& core, std::unique_ptr<Port> port, pool:
 ServerSession::~ServerSession() = default;
 
 std::string ServerSession::log_name() const {
-  return fmt::format("S-{:#x}: {}/{}@{}:{} ", number_, context_->database, context_->user, address_.host,
+  return fmt::format("S-{:#x}: {}/{}@{}:{} ", number_, context_->database, context_->user, bracketed(address_.host),
                      address_.port);
 }
 

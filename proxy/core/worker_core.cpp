@@ -21,8 +21,7 @@ WorkerCore::WorkerCore(pool::WorkerId id, Host& host, std::shared_ptr<const Sett
       settings_(std::move(settings)),
       keys_(keys),
       verbose_(config().verbose),
-      statement_table_(keys.statement_hash),
-      number_(id) {}
+      statement_table_(keys.statement_hash) {}
 
 WorkerCore::~WorkerCore() = default;
 
@@ -206,10 +205,19 @@ bool WorkerCore::kill_client(std::uint64_t number) {
   return false;
 }
 
+void WorkerCore::set_shutdown(ShutdownMode mode) {
+  shutdown_ = mode;
+  if (mode != ShutdownMode::WaitForServers) return;
+  // Whoever asks for a server from now on is refused by the session; these came before.
+  PoolLock pools(host_);
+  pools->reject_waiting(kServerShutdown, now_, actions_);
+}
+
 void WorkerCore::end_stats_period(Duration length) {
   for (const auto& [id, context] : contexts_) {
     context->period = {context->period.end, context->stats, static_cast<std::uint64_t>(length.count())};
   }
+  console_period_ = {console_period_.end, console_stats_, static_cast<std::uint64_t>(length.count())};
 }
 
 // ---- pools ----
@@ -460,9 +468,7 @@ void WorkerCore::open_server(const pool::Action& action) {
   }
   if (!action.reason.empty())
     log(LogLevel::Warning, fmt::format("{}/{}: {}", context->database, context->user, action.reason));
-  const std::size_t place = host_for_server(*context);
-  const ServerTarget target = server_target(*context, place);
-  if (context->entry->load_balance_hosts == LoadBalanceHosts::RoundRobin) ++context->next_host;
+  const ServerTarget target = server_target(*context, host_for_server(*context, action.token));
   connecting_[action.server] = {action.pool, target, now_, std::move(replication)};
   if (const Duration limit = config().server_connect_timeout; limit > Duration::zero()) {
     timers_.push({now_ + limit, Timer::Kind::Server, action.server.index, action.server.generation, 0});
@@ -491,8 +497,9 @@ void WorkerCore::server_connected(pool::ServerId server, std::unique_ptr<Port> p
   result.dedicate(std::move(replication));
   servers_.emplace(server, std::move(session));
   if (config().log_connections) {
-    log(LogLevel::Log, result.log_name() + fmt::format("new connection to server (from {}:{})",
-                                                       result.address().local_host, result.address().local_port));
+    log(LogLevel::Log,
+        result.log_name() + fmt::format("new connection to server (from {}:{})", bracketed(result.address().local_host),
+                                        result.address().local_port));
   }
   result.start_login(started);
   // Like a client that was on its way here when all stopped: it must not log in and serve beside another process.
@@ -508,8 +515,6 @@ void WorkerCore::server_connect_failed(pool::ServerId server, const std::string&
                                        it->second.target.host.host, it->second.target.host.port, text,
                                        detail.empty() ? "" : ": " + detail));
     witness(*context, router::Witness::CannotConnect);
-    if (context->entry != nullptr && context->entry->load_balance_hosts == LoadBalanceHosts::Disable)
-      ++context->next_host;
   }
   connecting_.erase(it);
   PoolLock pools(host_);
@@ -547,9 +552,9 @@ void WorkerCore::adopt_server(std::unique_ptr<ServerSession> server, pool::Serve
   pools->server_arrived(id, now_, actions_);
 }
 
-void WorkerCore::process_command_done(pool::ClientId client, const std::string& error) {
+void WorkerCore::process_command_done(pool::ClientId client, const std::string& error, const std::string& notice) {
   ClientSession* session = find_client(client);
-  if (session != nullptr && session->console() != nullptr) session->console()->process_command_done(error);
+  if (session != nullptr && session->console() != nullptr) session->console()->process_command_done(error, notice);
 }
 
 }  // namespace pgweir::core

@@ -29,6 +29,8 @@ struct ProcessKeys {
 
 /// Numbers for SHOW: counted in one place for the whole process by handing out ranges.
 enum class ShutdownMode : std::uint8_t { None, WaitForServers, WaitForClients };
+/// What clients are told that need a server while the process waits for its servers to be free.
+inline constexpr std::string_view kServerShutdown = "server shutting down";
 
 class WorkerCore {
  public:
@@ -59,7 +61,7 @@ class WorkerCore {
   [[nodiscard]] TimePoint next_deadline() const;
   void on_time(TimePoint now);
   void set_settings(std::shared_ptr<const Settings> settings);
-  void set_shutdown(ShutdownMode mode) { shutdown_ = mode; }
+  void set_shutdown(ShutdownMode mode);
 
   // ---- from other workers, through Host::post ----
   void perform(const pool::Action& action);
@@ -71,7 +73,7 @@ class WorkerCore {
   void cancel_finished(pool::ClientId requester);
   void learn_credentials(const std::string& database, const std::string& user, const Credentials& what);
   /// The outcome of Host::process_command for the console `client`; `error` is empty on success.
-  void process_command_done(pool::ClientId client, const std::string& error);
+  void process_command_done(pool::ClientId client, const std::string& error, const std::string& notice = {});
   /// Closes the client with this SHOW CLIENTS id. False if there is none.
   bool kill_client(std::uint64_t number);
   /// A new snapshot of the hosts of a group (host_group_name): sessions that wait are decided on again. A group that is
@@ -184,7 +186,10 @@ class WorkerCore {
   /// Lines of these levels are put together only for somebody who wants them; cheap enough for every message.
   [[nodiscard]] bool debugs() const { return verbose_ >= 1; }
   [[nodiscard]] bool noisy() const { return verbose_ >= 2; }
-  [[nodiscard]] std::uint64_t next_number() { return number_ += host_.worker_count(); }
+  [[nodiscard]] PoolStats& console_stats() { return console_stats_; }
+  [[nodiscard]] const StatsPeriod& console_period() const { return console_period_; }
+  /// Names something of this worker that is waited for.
+  [[nodiscard]] std::uint64_t next_token() { return ++token_; }
   /// SQLSTATE for an error of our own: 08P01 as PgBouncer, or the proper one with native_sqlstate.
   [[nodiscard]] std::string_view sqlstate(std::string_view native) const {
     return config().native_sqlstate ? native : std::string_view("08P01");
@@ -243,7 +248,8 @@ class WorkerCore {
   void end_login_pauses(const HostGroup& group);
   void route_again(const HostGroup* group);
   /// Which of the database's hosts the next server of this context is opened on: an index, to be taken modulo.
-  [[nodiscard]] std::size_t host_for_server(PoolContext& context);
+  /// `turn`: of the addresses of an entry that is not routed, as the pools count them.
+  [[nodiscard]] std::size_t host_for_server(PoolContext& context, std::uint64_t turn);
 
   pool::WorkerId id_;
   Host& host_;
@@ -260,7 +266,9 @@ class WorkerCore {
   pool::Actions actions_, performing_;
   std::vector<pool::PoolId> offers_, offering_;  ///< OfferIdle, answered at the end of the batch
   std::vector<Connection*> woken_, waking_;
-  std::uint64_t number_;
+  PoolStats console_stats_;  ///< of its clients on this worker
+  StatsPeriod console_period_;
+  std::uint64_t token_ = 0;
   std::uint64_t random_ = 0;
   std::vector<pool::ClientId> routed_waiters_;  ///< of routed databases; some of them have gone on meanwhile
   std::vector<pool::ClientId> watching_hosts_;  ///< consoles; some of them no longer do

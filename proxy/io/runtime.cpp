@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <fstream>
 #include <thread>
 
 #include "pgweir_version.hpp"
@@ -23,6 +24,15 @@ namespace {
 /// Marks the waits of a shutdown among those of consoles, whose tokens are small numbers.
 constexpr std::uint64_t kShutdownToken = ~std::uint64_t{0};
 const std::vector<int> kSignals = {SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2};
+
+bool is_tls_setting(std::string_view key) {
+  return key.find("_tls_") != std::string_view::npos;
+}
+
+/// A certificate, or its key.
+bool is_half_of_pair(std::string_view key) {
+  return is_tls_setting(key) && (key.ends_with("_cert_file") || key.ends_with("_key_file"));
+}
 
 pool::WorkerId count_workers(const core::Config& config) {
   if (config.worker_threads > 0) return static_cast<pool::WorkerId>(config.worker_threads);
@@ -270,8 +280,10 @@ void Runtime::process_command(const core::ProcessCommand& command) {
   switch (command.kind) {
     case Kind::Reload:
       return answer(command, reload());
-    case Kind::Set:
-      return answer(command, set(command.key, command.value));
+    case Kind::Set: {
+      const SetResult result = set(command.key, command.value);
+      return answer(command, result.error, result.notice);
+    }
     case Kind::Suspend:
       return suspend(command);
     case Kind::Resume:
@@ -294,9 +306,9 @@ void Runtime::process_command(const core::ProcessCommand& command) {
   }
 }
 
-void Runtime::answer(const core::ProcessCommand& command, const std::string& error) {
-  workers_[0]->post(command.worker, [client = command.client, error](core::WorkerCore& there) {
-    there.process_command_done(client, error);
+void Runtime::answer(const core::ProcessCommand& command, const std::string& error, const std::string& notice) {
+  workers_[0]->post(command.worker, [client = command.client, error, notice](core::WorkerCore& there) {
+    there.process_command_done(client, error, notice);
   });
 }
 
@@ -313,6 +325,7 @@ std::string Runtime::reload() {
 
 std::string Runtime::reload_files() {
   const std::string path = config().conffile.value_or(options_.config_file);
+  held_tls_.clear();
   patroni_hosts_.forget();
   if (!take_over(load_settings(path, settings_.get()), true)) {
     log().warning("config file loading failed, the running configuration stays in force");
@@ -424,18 +437,41 @@ void Runtime::apply_to_pools(const core::Config& before, const core::Config& now
   }
 }
 
-std::string Runtime::set(const std::string& key, const std::string& value) {
-  auto result = core::with_setting(config(), key, value);
-  if (const auto* reason = std::get_if<std::string>(&result)) {
-    log().error("SET {} failed: {}", key, *reason);
-    return "SET failed";
+// A certificate and its key are set by two commands: after the first they do not fit each other, so that it waits for
+// the second.
+Runtime::SetResult Runtime::set(const std::string& key, const std::string& value) {
+  std::map<std::string, std::string> values{{key, value}};
+  if (is_tls_setting(key) && !held_tls_.empty()) {
+    values.insert(held_tls_.begin(), held_tls_.end());
+    if (set_all(values)) {
+      held_tls_.clear();
+      return {};
+    }
   }
-  auto changed = std::get<std::shared_ptr<const core::Config>>(std::move(result));
-  if (!take_over(change_settings(std::move(changed), *settings_, client_tls_), false)) {
-    log().error("SET {} failed, the running configuration stays in force", key);
-    return "SET failed";
+  if (set_all({{key, value}})) {
+    held_tls_.erase(key);
+    return {};
   }
-  return {};
+  if (is_half_of_pair(key) && std::ifstream(value).good()) {
+    held_tls_[key] = value;
+    log().warning("SET {} waits for the setting that goes with it, the TLS settings in force stay", key);
+    return {{}, fmt::format("{} does not fit the other TLS settings yet, those in force stay", key)};
+  }
+  log().error("SET {} failed, the running configuration stays in force", key);
+  return {"SET failed", {}};
+}
+
+bool Runtime::set_all(const std::map<std::string, std::string>& values) {
+  auto changed = std::make_shared<const core::Config>(config());
+  for (const auto& [key, value] : values) {
+    auto result = core::with_setting(*changed, key, value);
+    if (const auto* reason = std::get_if<std::string>(&result)) {
+      log().error("SET {} failed: {}", key, *reason);
+      return false;
+    }
+    changed = std::get<std::shared_ptr<const core::Config>>(std::move(result));
+  }
+  return take_over(change_settings(std::move(changed), *settings_, client_tls_), false);
 }
 
 // ---- shutdown ----
@@ -460,7 +496,7 @@ void Runtime::shut_down(core::ShutdownMode mode) {
     pools->stop_wait(kShutdownToken);
     if (servers) {
       (void)pools->pause_all(core.now(), core.actions());
-      pools->reject_waiting("server shutting down", core.now(), core.actions());
+      pools->reject_waiting(core::kServerShutdown, core.now(), core.actions());
     }
     pools->wait_for(servers ? pool::PoolManager::WaitFor::NoServers : pool::PoolManager::WaitFor::NoClients, "", 0,
                     kShutdownToken, core.now(), core.actions());

@@ -70,6 +70,7 @@ class Runtime {
   [[nodiscard]] SharedPools& pools() { return pools_; }
   [[nodiscard]] Worker& worker(pool::WorkerId id) { return *workers_[id]; }
   [[nodiscard]] pool::WorkerId worker_count() const { return worker_count_; }
+  [[nodiscard]] std::uint64_t next_number() { return numbers_.fetch_add(1, std::memory_order_relaxed) + 1; }
   [[nodiscard]] const TlsContext& client_tls() const { return client_tls_; }
   void pools_deadline_moved();
   void wait_over(std::uint64_t token);
@@ -117,8 +118,13 @@ class Runtime {
   void apply(LoadedConfig loaded);
   void make_forced_pools(const core::Config& config);
   void apply_to_pools(const core::Config& before, const core::Config& now);
-  [[nodiscard]] std::string set(const std::string& key, const std::string& value);
-  void answer(const core::ProcessCommand& command, const std::string& error);
+  struct SetResult {
+    std::string error, notice;  ///< for the console; empty: none
+  };
+  [[nodiscard]] SetResult set(const std::string& key, const std::string& value);
+  /// All of them, or none: false with the reasons in the log.
+  [[nodiscard]] bool set_all(const std::map<std::string, std::string>& values);
+  void answer(const core::ProcessCommand& command, const std::string& error, const std::string& notice = {});
   // runtime_restart.cpp
   void ask_workers(std::function<bool(core::WorkerCore&)> question, std::function<void(bool)> done);
   void suspend(const core::ProcessCommand& command);
@@ -150,6 +156,8 @@ class Runtime {
   std::unique_ptr<PasswordChecker> pam_, ldap_;
   std::atomic<int> names_asked_{0};
   core::KnownClusters known_clusters_;  // those of the process before
+  std::map<std::string, std::string> held_tls_;  ///< set by SET, in force with those that go with them
+  std::atomic<std::uint64_t> numbers_{0};        ///< of connections, given so far
   std::unique_ptr<HostMonitor> monitor_;
   core::PatroniHosts patroni_hosts_;  // on worker 0
   std::mutex shared_writes_mutex_;

@@ -254,6 +254,10 @@ pool::WorkerId Worker::worker_count() const {
   return runtime_.worker_count();
 }
 
+std::uint64_t Worker::next_number() {
+  return runtime_.next_number();
+}
+
 void Worker::process_command(const core::ProcessCommand& command) {
   runtime_.worker(0).post_function([this, command] { runtime_.process_command(command); });
 }

@@ -58,6 +58,7 @@ class Worker final : public core::Host {
   void attach(core::Port& port) override;
   void post(pool::WorkerId to, core::Task task) override;
   [[nodiscard]] pool::WorkerId worker_count() const override;
+  [[nodiscard]] std::uint64_t next_number() override;
   void process_command(const core::ProcessCommand& command) override;
   [[nodiscard]] pool::TimePoint clock() override;
   void witness(const std::string& group, router::HostId host, router::Witness witness) override;

@@ -80,6 +80,7 @@ class RelayHost final : public core::Host {
   void attach(core::Port&) override;
   void post(pool::WorkerId to, core::Task task) override;
   [[nodiscard]] pool::WorkerId worker_count() const override { return 1; }
+  [[nodiscard]] std::uint64_t next_number() override { return ++numbers_; }
   void process_command(const core::ProcessCommand& command) override;
   [[nodiscard]] pool::TimePoint clock() override { return {}; }
   void log(core::LogLevel, std::string) override {}
@@ -102,6 +103,7 @@ class RelayHost final : public core::Host {
   pool::PoolManager pools_;
   test::FakeCrypto crypto_;
   bool locked_ = false;
+  std::uint64_t numbers_ = 0;
 };
 
 class RelayWorld {

@@ -260,6 +260,30 @@ class TestAuthQuery:
         assert pooler.wire("bob", password="from a table").value("SELECT current_user") == "bob"
 
     @pytest.mark.pgweir
+    @pytest.mark.parametrize("where,line", [
+        ("pgbouncer", 'cannot use the reserved "pgbouncer" database as an auth_dbname'),
+        ("nowhere", 'authentication database "nowhere" is not configured')])
+    def test_auth_dbname_that_can_not_be_asked(self, make_pooler, where, line):
+        pooler = make_pooler(settings=self.SETTINGS, databases={"app": f"dbname=app auth_dbname={where}"},
+                             userlist=self.USERS | {"bob": PASSWORD})
+        assert pooler.wire("bob", password=PASSWORD).value("SELECT 1") == "1"
+        refused(lambda: pooler.wire("scram_user", password="scram secret"), "bouncer config error")
+        assert line in pooler.log()
+
+    @pytest.mark.pgweir
+    def test_console_can_not_be_its_own_auth_dbname(self, make_pooler):
+        pooler = make_pooler(settings=self.SETTINGS | {"stats_users": "scram_user"}, userlist=self.USERS)
+        refused(lambda: pooler.wire("scram_user", "pgbouncer", "scram secret"), "bouncer config error")
+
+    @pytest.mark.pgweir
+    def test_auth_user_is_known_without_a_line_in_auth_file(self, make_pooler):
+        databases = {"app": "dbname=app user=postgres"}
+        pooler = make_pooler(settings={"auth_type": "trust", "auth_user": "whoever"}, databases=databases)
+        assert pooler.wire("whoever").value("SELECT 1") == "1"
+        pooler = make_pooler(settings={"auth_user": "whoever", "auth_type": "md5"}, databases=databases)
+        refused(lambda: pooler.wire("whoever", password=""), "password authentication failed")
+
+    @pytest.mark.pgweir
     def test_name_that_the_query_returns_becomes_the_login_name(self, make_pooler):
         pooler = make_pooler(settings=self.SETTINGS | {"auth_type": "plain",
                                                        "auth_query": "SELECT 'bob'::text, 'x'::text WHERE $1 <> ''"},

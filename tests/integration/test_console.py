@@ -377,6 +377,25 @@ class TestActions:
         assert failure(console, f"KILL_CLIENT {row['id']}") == "client not found"
         assert failure(console, "KILL_CLIENT nonsense") == "invalid client pointer supplied"
 
+    @pytest.mark.pgweir
+    def test_console_is_a_database_of_its_own_in_the_statistics(self, pooler):
+        def counts():
+            (row,) = [row for row in pooler.admin("SHOW STATS_TOTALS") if row["database"] == "pgbouncer"]
+            return [int(row[key]) for key in ("client_login_count", "xact_count", "query_count")]
+
+        before = counts()
+        assert [now - then for now, then in zip(counts(), before)] == [1, 1, 1]
+
+    @pytest.mark.pgweir
+    def test_ids_are_one_sequence_over_all_threads(self, make_pooler):
+        pooler = make_pooler(settings={}, pgweir={"worker_threads": 2})
+        console, clients = pooler.console(), [pooler.wire() for _ in range(4)]
+        for client in clients:
+            client.query("BEGIN")
+        ids = sorted(int(row["id"]) for row in console.rows("SHOW SOCKETS"))
+        assert ids == list(range(ids[0], ids[0] + len(ids)))
+        assert console.query(f"KILL_CLIENT {ids[1]}").tags == ["KILL_CLIENT"]
+
     @pytest.mark.smoke
     def test_reconnect_replaces_servers_without_hurting_clients(self, pooler, console):
         client, busy = pooler.wire(), pooler.wire()
@@ -451,6 +470,32 @@ class TestActions:
             assert console.query(f"SET client_tls_key_file = '{key}'").errors == []
             assert console.query(f"SET client_tls_cert_file = '{cert}'").errors == []
             assert console.query("SET client_tls_sslmode = allow").errors == []
+        client = Wire(pooler.port).start_tls(ssl.create_default_context(cafile=str(authority.cert)))
+        client.login("postgres", "app")
+        assert client.value("SELECT 1") == "1"
+
+    @pytest.mark.pgweir
+    def test_certificate_and_key_are_replaced_by_two_commands(self, make_pooler, authority):
+        files = [authority.issue(name, "localhost") for name in ("old", "new", "other")]
+        pooler = make_pooler(settings={"client_tls_sslmode": "allow", "client_tls_cert_file": files[0][0],
+                                       "client_tls_key_file": files[0][1]})
+
+        def shown():
+            config = {row["key"]: row["value"] for row in pooler.admin("SHOW CONFIG")}
+            return config["client_tls_cert_file"], config["client_tls_key_file"]
+
+        with pooler.console() as console:
+            for (cert, key), key_first in ((files[1], True), (files[2], False)):
+                halves = [f"SET client_tls_key_file = '{key}'", f"SET client_tls_cert_file = '{cert}'"]
+                before = shown()
+                first = console.query(halves.pop(0 if key_first else 1))
+                assert (first.errors, len(first.notices)) == ([], 1)
+                assert shown() == before
+                assert console.query("SET verbose = 0").errors == []
+                second = console.query(halves.pop())
+                assert (second.errors, second.notices) == ([], [])
+                assert shown() == (str(cert), str(key))
+            assert failure(console, "SET client_tls_key_file = '/no/such/key'") == "SET failed"
         client = Wire(pooler.port).start_tls(ssl.create_default_context(cafile=str(authority.cert)))
         client.login("postgres", "app")
         assert client.value("SELECT 1") == "1"
@@ -644,6 +689,21 @@ class TestShutdown:
         console.close()
         pooler.wait_exit()
         assert f" LOG SHUTDOWN {mode} command issued\n" in pooler.log()
+
+    @pytest.mark.pgweir
+    def test_shutdown_that_waits_for_servers_refuses_whoever_needs_one(self, make_pooler):
+        pooler = make_pooler(settings={"default_pool_size": 1})
+        busy, queued, idle, console = pooler.wire(), pooler.wire(), pooler.wire(), pooler.console()
+        busy.query("BEGIN")
+        queued.send(query("SELECT 1"))
+        wait_until(lambda: any(row["state"] == "waiting" for row in console.rows("SHOW CLIENTS")))
+        assert console.query("SHUTDOWN WAIT_FOR_SERVERS").tags == ["SHUTDOWN"]
+        queued.expect_fatal("server shutting down")
+        idle.send(query("SELECT 1"))
+        idle.expect_fatal("server shutting down")
+        assert busy.value("SELECT 1") == "1"
+        busy.query("COMMIT")
+        pooler.wait_exit()
 
     @pytest.mark.pgweir
     def test_a_console_may_change_its_mind_about_whom_to_wait_for(self, pooler):

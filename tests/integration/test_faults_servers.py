@@ -194,7 +194,8 @@ class TestLoginGarbage:
             assert refused.value.fields["S"] == "FATAL"
             assert refused.value.text == text
             assert code is None or refused.value.code == code
-            server_line(pooler, fake, f"server login failed: {text}")
+            severity = "FATAL " if body.startswith(b"SFATAL") else ""
+            server_line(pooler, fake, f"server login failed: {severity}{text}")
             with pooler.wire(database="fake") as client:
                 assert client.value("SELECT 1") == "1: SELECT 1"
 

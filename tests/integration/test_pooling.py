@@ -6,6 +6,7 @@ import time
 import psycopg
 import pytest
 
+import harness
 import wire
 from harness import PATIENCE, wait_until
 from wire import SYNC, Wire, WireError, bind, copy_data, execute, parse, query
@@ -376,6 +377,14 @@ class TestTimeouts:
         holder.query("BEGIN")
         waiter.send(query("SELECT 1"))
         self.refused(waiter, "query_timeout")
+
+    @pytest.mark.pgweir
+    def test_query_timeout_of_a_login_that_waits_for_a_server(self, make_pooler):
+        nobody = f"host=127.0.0.1 port={harness.free_port()} dbname=app"
+        pooler = make_pooler(settings={"query_timeout": 1}, databases={"app": nobody})
+        with pytest.raises(WireError) as refused:
+            pooler.wire()
+        assert refused.value.text == "query_timeout"
 
     def test_idle_transaction_timeout(self, make_pooler, cluster):
         pooler = make_pooler(settings={"idle_transaction_timeout": 1, "default_pool_size": 1})

@@ -328,6 +328,14 @@ class TestStatistics:
         assert int(row["total_server_parse_count"]) == 1
         assert int(row["total_bind_count"]) == 5
 
+    def test_only_statements_whose_names_are_managed_are_counted(self, make_pooler):
+        pooler = make_pooler(settings={"max_prepared_statements": 0})
+        client = pooler.wire()
+        client.extended(parse("", "SELECT 1"), bind(""), execute())
+        client.extended(parse("mine", "SELECT 1"), bind("mine"), execute())
+        (row,) = [row for row in pooler.admin("SHOW STATS") if row["database"] == "app"]
+        assert {int(row[f"total_{what}_count"]) for what in ("client_parse", "server_parse", "bind")} == {0}
+
 
 def test_sync_between_parse_and_bind_may_move_to_another_server(two_servers):
     client, other = two_servers.wire(), two_servers.wire()

@@ -405,7 +405,7 @@ class TestLogin:
                 assert (refused.value.code, refused.value.text) == ("08P01", "login failed")
             with pooler.wire("alice") as normal:
                 assert normal.value("SELECT 1") == "1"
-        assert "server login failed: must be superuser or replication role to start walsender" in pooler.log()
+        assert "server login failed: FATAL must be superuser or replication role to start walsender" in pooler.log()
 
     def test_a_bad_parameter(self, pooler):
         with pytest.raises(WireError, match="login failed"):

@@ -111,6 +111,12 @@ class TestTracked:
         assert second.value("SHOW IntervalStyle") == "postgres"
         assert first.value("SHOW IntervalStyle") == "sql_standard"
 
+    def test_tracked_parameter_that_servers_do_not_report(self, make_pooler):
+        pooler = make_pooler(settings={"default_pool_size": 1, "track_extra_parameters": "IntervalStyle, enable_seqscan"})
+        off, on, none = pooler.wire(enable_seqscan="off"), pooler.wire(options="-c enable_seqscan=on"), pooler.wire()
+        for _ in range(2):
+            assert [client.value("SHOW enable_seqscan") for client in (off, on, none)] == ["off", "on", "on"]
+
     def test_invalid_value_at_startup_is_fatal_for_that_client_only(self, one_server):
         one_server.wire()
         with pytest.raises((WireError, wire.Closed, AssertionError)) as refused:
@@ -175,6 +181,12 @@ class TestStartupOptions:
         client = pooler.wire(extra_float_digits="3", options="-c work_mem=7MB")
         assert client.value("SHOW extra_float_digits") == "1"
         assert client.value("SHOW work_mem") == "4MB"
+
+    def test_options_to_ignore_are_those_that_are_not_tracked(self, make_pooler):
+        pooler = make_pooler(settings={"ignore_startup_parameters": "options"})
+        client = pooler.wire(options="-c work_mem=7MB -c no.such_thing=1 -c TimeZone=Europe/Lisbon")
+        assert client.value("SHOW work_mem") == "4MB"
+        assert client.value("SHOW TimeZone") == "Europe/Lisbon"
 
     def test_unknown_parameter_is_refused_as_postgresql_would(self, one_server):
         one_server.wire()

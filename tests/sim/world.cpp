@@ -142,6 +142,11 @@ void SimHost::post(pool::WorkerId to, core::Task task) {
 pool::WorkerId SimHost::worker_count() const {
   return world_.plan().workers;
 }
+
+std::uint64_t SimHost::next_number() {
+  return ++world_.numbers_;
+}
+
 TimePoint SimHost::clock() {
   return world_.now();
 }

@@ -141,6 +141,7 @@ class SimHost final : public core::Host {
   void attach(core::Port& port) override { static_cast<SimPort&>(port).link().set_worker(id_); }
   void post(pool::WorkerId to, core::Task task) override;
   [[nodiscard]] pool::WorkerId worker_count() const override;
+  [[nodiscard]] std::uint64_t next_number() override;
   void process_command(const core::ProcessCommand&) override {}
   [[nodiscard]] TimePoint clock() override;
   void log(core::LogLevel, std::string text) override;
@@ -331,6 +332,7 @@ class World {
   std::map<std::pair<int, int>, TimePoint> last_delivery_;
   std::unique_ptr<Cluster> cluster_;
   std::map<std::string, std::shared_ptr<core::SharedWriteToken>> shared_writes_;
+  std::uint64_t numbers_ = 0;  ///< of connections, given so far
   std::vector<std::unique_ptr<Backend>> backends_;
   std::map<std::uint32_t, Backend*> by_pid_;
   std::map<std::string, std::uint32_t> open_;  ///< backends by database and in all ("")

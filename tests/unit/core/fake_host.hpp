@@ -90,6 +90,7 @@ class FakeHost final : public Host {
   std::deque<Task> tasks;
   std::vector<ProcessCommand> commands;
   std::vector<std::string> lines;
+  std::uint64_t numbers_ = 0;
   TimePoint now{};
   bool tls = false;
   int locked = 0;
@@ -127,6 +128,7 @@ class FakeHost final : public Host {
     tasks.push_back(std::move(task));
   }
   [[nodiscard]] pool::WorkerId worker_count() const override { return 1; }
+  [[nodiscard]] std::uint64_t next_number() override { return ++numbers_; }
   void process_command(const ProcessCommand& command) override { commands.push_back(command); }
   [[nodiscard]] TimePoint clock() override { return now; }
   void log(LogLevel, std::string text) override { lines.push_back(std::move(text)); }

@@ -218,8 +218,8 @@ TEST_CASE("SET that is not well formed is invalid", "[admin]") {
 }
 
 TEST_CASE("settings that drivers set are ignored, for everyone", "[admin]") {
-  for (const std::string key :
-       {"client_encoding", "default_transaction_isolation", "standard_conforming_strings", "DateStyle", "TIMEZONE"}) {
+  for (const std::string key : {"client_encoding", "default_transaction_isolation", "standard_conforming_strings",
+                                "DateStyle", "TIMEZONE", "extra_float_digits"}) {
     INFO(key);
     const AdminCommand set = parse_admin_command("SET " + key + " TO 'x'");
     CHECK(set.verb == AdminVerb::SetIgnored);
