@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 
-#include "protocol/frame_header.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/message_view.hpp"
 
@@ -21,11 +20,6 @@ const std::array<const char*, 8> kAllowedEnds{
 
 bool counts(char type) {
   return type != 'S' && type != 'N';
-}
-
-std::string sqlstate_of(const std::string& body) {
-  const auto fields = protocol::parse_error_fields(body);
-  return fields ? std::string(fields->sqlstate) : "?";
 }
 
 }  // namespace
@@ -128,20 +122,10 @@ void Client::send(std::string bytes) {
   link_->far_send(std::move(bytes));
 }
 
-std::vector<Client::Message> Client::split(std::string& bytes) {
-  std::vector<Message> messages;
-  protocol::FrameHeader header;
-  while (read_frame_header(bytes, 1U << 30, header) == protocol::FrameStatus::Ok && bytes.size() >= header.total()) {
-    messages.push_back({header.type, bytes.substr(5, header.body())});
-    bytes.erase(0, header.total());
-  }
-  return messages;
-}
-
 void Client::on_bytes(const std::string& bytes) {
   in_ += bytes;
   const int life = life_;
-  for (Message& message : split(in_)) {
+  for (Message& message : take_messages(in_)) {
     if (life != life_ || done_) return;
     if (message.type == 'S') {
       const auto parameter = protocol::parse_parameter_status(message.body);
@@ -312,7 +296,7 @@ void Client::expect_from(PgSession& model, const std::string& bytes) {
       Alternative canceled{{}, model};
       canceled.after.wake(true);
       std::string with_cancel = out + canceled.after.take_output();
-      for (Message& message : split(with_cancel)) {
+      for (Message& message : take_messages(with_cancel)) {
         if (counts(message.type)) canceled.messages.push_back(std::move(message));
       }
       Alternative queued = canceled;  // canceled before it reached a server
@@ -325,7 +309,7 @@ void Client::expect_from(PgSession& model, const std::string& bytes) {
     }
     if (step != PgSession::Step::Progress) break;
   }
-  for (Message& message : split(out)) {
+  for (Message& message : take_messages(out)) {
     if (counts(message.type)) usual.messages.push_back(std::move(message));
   }
   usual.after = model;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/sim/messages.hpp"
 #include "tests/sim/world.hpp"
 
 namespace pgweir::sim {
@@ -37,11 +38,6 @@ class Client final : public Far {
   [[nodiscard]] std::string describe() const;
 
  private:
-  struct Message {
-    char type;
-    std::string body;
-  };
-
   void connect();
   void login_message(const Message& message);
   void next_request();
@@ -66,7 +62,6 @@ class Client final : public Far {
   void cancel_later();
   void check_parameters();
   [[nodiscard]] std::string token();
-  [[nodiscard]] static std::vector<Message> split(std::string& bytes);
   [[nodiscard]] std::string show(const std::vector<Message>& messages) const;
 
   void cancel_ended();

@@ -110,6 +110,16 @@ void draw_network(Plan& plan, Rng& rng) {
 
 }  // namespace
 
+std::shared_ptr<const core::Settings> settings_of(std::shared_ptr<core::Config> config) {
+  auto settings = std::make_shared<core::Settings>();
+  auto users = std::make_shared<std::map<std::string, std::string, std::less<>>>();
+  (*users)["user"] = (*users)["admin"] = "";
+  settings->users = std::move(users);
+  settings->tracked = std::make_shared<const protocol::TrackedNames>(std::vector<std::string>{"IntervalStyle"});
+  settings->config = std::move(config);
+  return settings;
+}
+
 ClusterDrawn draw_cluster(std::uint64_t seed) {
   Rng rng(seed ^ 0x636c7573ULL);
   ClusterDrawn drawn;
@@ -145,13 +155,7 @@ ClusterDrawn draw_cluster(std::uint64_t seed) {
   }
   if (rng.chance(20)) drawn.plan.restarts = static_cast<int>(rng.between(1, 4));
   if (rng.chance(15)) drawn.plan.operations = static_cast<int>(rng.between(1, 20));
-  auto settings = std::make_shared<core::Settings>();
-  auto users = std::make_shared<std::map<std::string, std::string, std::less<>>>();
-  (*users)["user"] = (*users)["admin"] = "";
-  settings->users = users;
-  settings->tracked = std::make_shared<const protocol::TrackedNames>(std::vector<std::string>{"IntervalStyle"});
-  settings->config = config;
-  drawn.plan.settings = settings;
+  drawn.plan.settings = settings_of(config);
   return drawn;
 }
 

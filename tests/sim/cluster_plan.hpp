@@ -14,6 +14,9 @@ struct ClusterDrawn {
   std::vector<RegisterPlan> clients;
 };
 
+/// Of both kinds of worlds: the configuration, who may log in, and what is tracked.
+[[nodiscard]] std::shared_ptr<const core::Settings> settings_of(std::shared_ptr<core::Config> config);
+
 [[nodiscard]] ClusterDrawn draw_cluster(std::uint64_t seed);
 
 /// Until all clients are done and everything has settled. Throws Failed.

@@ -2,9 +2,9 @@
 
 #include <fmt/format.h>
 
-#include "protocol/frame_header.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/message_view.hpp"
+#include "tests/sim/messages.hpp"
 
 namespace pgweir::sim {
 
@@ -24,12 +24,8 @@ void ConsoleClient::switch_over(const std::string& database) {
 
 void ConsoleClient::on_bytes(const std::string& bytes) {
   in_ += bytes;
-  protocol::FrameHeader header;
-  while (link_ && read_frame_header(in_, 1U << 30, header) == protocol::FrameStatus::Ok &&
-         in_.size() >= header.total()) {
-    const std::string body = in_.substr(5, header.body());
-    in_.erase(0, header.total());
-    take(header.type, body);
+  for (const Message& message : take_messages(in_)) {
+    if (link_) take(message.type, message.body);
   }
 }
 

@@ -88,11 +88,25 @@ void History::sent(const Sent& what) {
       check_allowed(what, mark);
       if (times_sent(mark) > 0) world_.fail("the write of " + mark + " was sent to servers twice");
     }
+    check_proven(what, mark);
     if (what.type == 'P') continue;
     const int times = ++sent_[mark];
     if (times == 2 && mark.front() == 'c') ++counts.resent_reads;
     if (times > kSentMax && world_.plan().restarts == 0) world_.fail(mark + " is sent again and again");
   }
+}
+
+// While nothing is known of the catalogue, nothing that names an object is read from a standby.
+void History::check_proven(const Sent& what, const std::string& mark) const {
+  if (catalogs_ > 0 || what.in_block || !to_be_proven_.contains(mark)) return;
+  const auto known = world_.known_hosts(what.worker);
+  if (!known || known->primary == static_cast<router::HostId>(what.host)) return;
+  world_.fail(fmt::format("{} was sent to host {} before anything was known of its names", mark, what.host));
+}
+
+void History::definition_acknowledged() {
+  if (++definitions_ > asked_for_)
+    world_.fail("a change of the catalogue is acknowledged, and nobody will read it again");
 }
 
 // Where a write may go is for the worker's table to say, as it is when the last byte of the message is written. A

@@ -89,6 +89,12 @@ class History {
   [[nodiscard]] bool reached_server(const std::string& mark) const { return reached_.contains(mark); }
   /// The message that carries this mark goes to a database whose clients are not to write.
   void expect_refusal(const std::string& value) { to_be_refused_.insert(value); }
+  /// The statement with this mark names what only the catalogue can tell to be harmless.
+  void expect_proof(const std::string& mark) { to_be_proven_.insert(mark); }
+  /// The proxy has asked for the catalogue to be read again.
+  void catalog_asked_for() { ++asked_for_; }
+  /// A client knows that it has changed the catalogue, by a statement whose tag the proxy knows.
+  void definition_acknowledged();
   /// Its client has its server for longer than a transaction.
   void expect_pinned(const std::string& value) { pinned_.insert(value); }
 
@@ -114,6 +120,7 @@ class History {
  private:
   [[nodiscard]] bool survives(const std::string& value) const;
   void check_allowed(const Sent& what, const std::string& value) const;
+  void check_proven(const Sent& what, const std::string& mark) const;
 
   World& world_;
   Cluster& cluster_;
@@ -128,10 +135,11 @@ class History {
     std::string value;
   };
   std::vector<Acknowledged> acknowledged_;
-  std::set<std::string> to_be_refused_, pinned_, reached_;
+  std::set<std::string> to_be_refused_, pinned_, reached_, to_be_proven_;
   bool quiet_ = false;
   int restarts_ = 0;
   std::size_t catalogs_ = 0;
+  std::size_t definitions_ = 0, asked_for_ = 0;
   std::uint32_t highest_timeline_ = 0;  ///< of a primary of a table
   std::uint64_t newest_table_ = 0;
 };

@@ -84,13 +84,7 @@ Drawn draw(std::uint64_t seed) {
   config->databases["tx"] = database("tx", rng, core::PoolMode::Transaction);
   config->databases["se"] = database("se", rng, core::PoolMode::Session);
   config->databases["st"] = database("st", rng, core::PoolMode::Statement);
-  auto settings = std::make_shared<core::Settings>();
-  auto users = std::make_shared<std::map<std::string, std::string, std::less<>>>();
-  (*users)["user"] = "";
-  settings->users = users;
-  settings->tracked = std::make_shared<const protocol::TrackedNames>(std::vector<std::string>{"IntervalStyle"});
-  settings->config = config;
-  drawn.plan.settings = settings;
+  drawn.plan.settings = sim::settings_of(config);
   drawn.plan.workers = static_cast<pool::WorkerId>(rng.between(1, 3));
   drawn.plan.fifo_slack = pool::Duration(rng.chance(30) ? 0 : 1000);
   drawn.plan.pipe_max = static_cast<std::size_t>(rng.chance(30) ? 16 + rng.below(100) : 1000 + rng.below(64000));
@@ -109,7 +103,8 @@ Drawn draw(std::uint64_t seed) {
   const std::int64_t count = rng.between(2, 12);
   for (std::int64_t i = 0; i < count; ++i) {
     ClientPlan client;
-    client.database = rng.chance(70) ? "tx" : statement_mode ? "st" : "se";
+    const std::string_view where = rng.chance(70) ? "tx" : statement_mode ? "st" : "se";
+    client.database = std::string(where);
     client.transactions = client.database != "st";
     client.prepared = client.database == "se" || config->max_prepared_statements > 0;
     client.limits = limits;

@@ -96,6 +96,7 @@ void Prober::catalog_changed(const std::string& group, const std::string& dbname
   check_group(group);
   if (std::find(databases_.begin(), databases_.end(), dbname) == databases_.end())
     world_.fail("a change of a catalogue that is not there: " + dbname);
+  cluster_.history().catalog_asked_for();
   world_.at(Duration(world_.rng().between(1, 100'000)), [this] { read_catalog(); });
 }
 

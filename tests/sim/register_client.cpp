@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
-#include "protocol/frame_header.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/message_view.hpp"
 
@@ -20,28 +20,30 @@ constexpr Duration kHostPatience = std::chrono::seconds(3);
 /// A read that has failed so often is not sent again.
 constexpr int kAttemptsMax = 3;
 
-std::string sqlstate_in(const std::string& body) {
-  const auto fields = protocol::parse_error_fields(body);
-  return fields ? std::string(fields->sqlstate) : "?";
-}
-
-// The columns of a DataRow; null shows as empty.
-std::vector<std::string> columns_in(const std::string& body) {
+// The columns of a DataRow, or of a line in a CopyData; null shows as empty.
+std::vector<std::string> columns_in(char type, const std::string& body) {
   std::vector<std::optional<protocol::ByteView>> columns;
   std::vector<std::string> result;
+  if (type == 'd') {
+    for (std::size_t from = 0, to = 0; to != std::string::npos; from = to + 1) {
+      to = body.find('\t', from);
+      result.push_back(body.substr(from, to == std::string::npos ? to : to - from));
+    }
+    return result;
+  }
   if (!protocol::parse_data_row(body, columns)) return result;
   for (const auto& column : columns) result.emplace_back(column.value_or(""));
   return result;
 }
 
 bool same_error(const std::string& a, const std::string& b) {
-  return sqlstate_in(a) == sqlstate_in(b);
+  return sqlstate_of(a) == sqlstate_of(b);
 }
 
 // Rows are alike if they carry the same mark; the value is for check_values, unless the reference knows it.
-bool same_row(const std::string& got, const std::string& expected) {
-  const auto mine = columns_in(got);
-  const auto theirs = columns_in(expected);
+bool same_row(char type, const std::string& got, const std::string& expected) {
+  const auto mine = columns_in(type, got);
+  const auto theirs = columns_in(type, expected);
   if (mine.size() != theirs.size()) return false;
   for (std::size_t i = 0; i < mine.size(); ++i) {
     if (theirs[i] != "?" && mine[i] != theirs[i]) return false;
@@ -84,6 +86,7 @@ void RegisterClient::start() {
 void RegisterClient::connect() {
   ++life_;
   in_.clear();
+  unsent_.clear();
   got_.clear();
   outcomes_.clear();
   required_.reset();
@@ -91,6 +94,7 @@ void RegisterClient::connect() {
   request_ = "login";
   logged_in_ = busy_ = false;
   wish_ = Wish::Auto;
+  copied_in_ = late_data_ = false;
   reference_ = Reference();
   reference_.session.know("pgweir.route", "auto");
   reference_.session.start({});
@@ -107,12 +111,17 @@ void RegisterClient::connect() {
 
 void RegisterClient::send(std::string bytes) {
   Rng& rng = world_.rng();
+  if (!unsent_.empty()) {  // an answer may come before the whole of a COPY is sent
+    unsent_ += bytes;
+    return;
+  }
   if (bytes.size() > 1 && rng.chance(20)) {
     const std::size_t cut = 1 + rng.below(bytes.size() - 1);
     in_pieces_ = true;
     link_->far_send(bytes.substr(0, cut));
-    world_.at(Duration(rng.between(1, 2000)), [this, rest = bytes.substr(cut), life = life_] {
-      if (life == life_ && link_) link_->far_send(rest);
+    unsent_ = bytes.substr(cut);
+    world_.at(Duration(rng.between(1, 2000)), [this, life = life_] {
+      if (life == life_ && link_) link_->far_send(std::exchange(unsent_, {}));
     });
     return;
   }
@@ -122,11 +131,8 @@ void RegisterClient::send(std::string bytes) {
 void RegisterClient::on_bytes(const std::string& bytes) {
   in_ += bytes;
   const int life = life_;
-  protocol::FrameHeader header;
-  while (life == life_ && !done_ && read_frame_header(in_, 1U << 30, header) == protocol::FrameStatus::Ok &&
-         in_.size() >= header.total()) {
-    Message message{header.type, in_.substr(5, header.body())};
-    in_.erase(0, header.total());
+  for (Message& message : take_messages(in_)) {
+    if (life != life_ || done_) return;
     if (message.type == 'S' || message.type == 'N') continue;
     if (message.type == 'E') {
       const auto fields = protocol::parse_error_fields(message.body);
@@ -167,10 +173,13 @@ void RegisterClient::next_request() {
     lone_read_ = in_pieces_ = false;
     process_ = cluster_.history().restarts();
     splits_before_ = link_->split_deliveries();
+    late_data_ = std::exchange(copied_in_, false);
+    defines_ = false;
     request_.clear();
     asked_in_ = reference_.session.status();
     if (asked_in_ == 'I') {
       read_only_ = false;
+      cursors_.clear();
       required_ = cluster_.history().required({number_, life_}, plan_.server_database, plan_.freshness);
       choose_request();
     } else {
@@ -196,11 +205,8 @@ RegisterClient::Outcome RegisterClient::run(const std::string& bytes, const Refe
   std::string out;
   while (after.session.step() == PgSession::Step::Progress) out += after.session.take_output();
   out += after.session.take_output();
-  protocol::FrameHeader header;
-  while (read_frame_header(out, 1U << 30, header) == protocol::FrameStatus::Ok && out.size() >= header.total()) {
-    if (header.type != 'S' && header.type != 'N')
-      outcome.messages.push_back({header.type, out.substr(5, header.body())});
-    out.erase(0, header.total());
+  for (Message& message : take_messages(out)) {
+    if (message.type != 'S' && message.type != 'N') outcome.messages.push_back(std::move(message));
   }
   return outcome;
 }
@@ -232,9 +238,10 @@ bool RegisterClient::matches(const std::vector<Message>& expected, bool complete
     const Message& got = got_[i];
     const Message& other = expected[i];
     if (got.type != other.type) return false;
-    const bool same = got.type == 'E'   ? same_error(got.body, other.body)
-                      : got.type == 'D' ? same_row(got.body, other.body)
-                                        : got.body == other.body;
+    const bool row = got.type == 'D' || got.type == 'd';
+    const bool same = got.type == 'E' ? same_error(got.body, other.body)
+                      : row           ? same_row(got.type, got.body, other.body)
+                                      : got.body == other.body;
     if (!same) return false;
   }
   return true;
@@ -244,7 +251,8 @@ std::string RegisterClient::show(const std::vector<Message>& messages) const {
   std::string text;
   for (const Message& message : messages) {
     text += message.type;
-    if (message.type == 'D') text += fmt::format("({})", fmt::join(columns_in(message.body), ","));
+    if (message.type == 'D') text += fmt::format("({})", fmt::join(columns_in('D', message.body), ","));
+    if (message.type == 'd') text += fmt::format("({})", message.body.substr(0, 20));
     if (message.type == 'C') text += "(" + message.body.substr(0, message.body.size() - 1) + ")";
     if (message.type == 'E') {
       const auto fields = protocol::parse_error_fields(message.body);
@@ -266,6 +274,7 @@ void RegisterClient::compare() {
     check_values(outcome);
     check_conflict();
     reference_ = outcome.after;
+    if (defines_ && !reference_.data.committed().empty()) cluster_.history().definition_acknowledged();
     for (const auto& [key, value] : reference_.data.committed()) {
       cluster_.history().acknowledged({number_, life_}, plan_.server_database, key, value);
     }
@@ -280,10 +289,10 @@ void RegisterClient::compare() {
 
 void RegisterClient::check_values(const Outcome& outcome) const {
   for (std::size_t i = 0; i < got_.size(); ++i) {
-    if (got_[i].type != 'D') continue;
-    const auto columns = columns_in(got_[i].body);
+    if (got_[i].type != 'D' && got_[i].type != 'd') continue;
+    const auto columns = columns_in(got_[i].type, got_[i].body);
     // A transaction that has written the register sees its own value, and the reference has compared it.
-    if (columns.size() != 2 || columns_in(outcome.messages[i].body).front() != "?") continue;
+    if (columns.size() < 2 || columns_in(got_[i].type, outcome.messages[i].body).front() != "?") continue;
     const auto read =
         std::find_if(reads_.begin(), reads_.end(), [&](const Read& one) { return one.mark == columns[1]; });
     if (read != reads_.end()) check_value(*read, columns[0], outcome);
@@ -313,7 +322,7 @@ void RegisterClient::check_conflict() const {
   }
   // What one process has sent the next one cannot send again.
   if (!lone_read_ || !plan_.retries || process_ != cluster_.history().restarts()) return;
-  if (got_.front().type != 'E' || sqlstate_in(got_.front().body) != "40001") return;
+  if (got_.front().type != 'E' || sqlstate_of(got_.front().body) != "40001") return;
   if (cluster_.history().times_sent(marks_.front()) < kAttemptsMax) {
     world_.fail(describe() + ": a recovery conflict, though it could have been run again");
   }
@@ -334,6 +343,8 @@ bool RegisterClient::was_sent() const {
 // Whether something that is lost can have been the server of this request.
 bool RegisterClient::may_be_lost() const {
   if (plan_.pinned || reference_.session.status() != 'I') return true;
+  // If it failed, its data may still be on the way, and what comes behind them waits there.
+  if (late_data_ || copied_in_) return true;
   if (!busy_) return false;
   // Its beginning without a mark may be under way if it came in pieces and the proxy does not wait for all of it.
   if (!was_sent()) return !plan_.split && (in_pieces_ || link_->split_deliveries() > splits_before_);
@@ -397,7 +408,7 @@ void RegisterClient::leave(bool terminate) {
   world_.trace(fmt::format("client {} leaves{}", number_, terminate ? "" : " abruptly"));
   std::string bytes;
   if (terminate) protocol::append_terminate(bytes);
-  if (!bytes.empty()) link_->far_send(std::move(bytes));
+  if (!bytes.empty()) link_->far_send(std::exchange(unsent_, {}) + bytes);
   busy_ = false;
   link_->detach_far();
   link_->far_close(!terminate && rng.chance(50));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/sim/history.hpp"
+#include "tests/sim/messages.hpp"
 #include "tests/sim/register_sql.hpp"
 #include "tests/sim/world.hpp"
 
@@ -45,10 +46,6 @@ class RegisterClient final : public Far {
 
  private:
   enum class Wish { Auto, Primary, Standby };
-  struct Message {
-    char type;
-    std::string body;
-  };
   /// A server of its own, and what it does with requests.
   struct Reference {
     PgSession session;
@@ -85,6 +82,11 @@ class RegisterClient final : public Far {
   void request_burst();
   void request_whole_block();
   void request_wish();
+  void request_copy_out();
+  void request_copy_in();
+  void request_cursor();
+  void request_definition();
+  [[nodiscard]] std::string copy_out_sql();
   void request_begin();
   void send_simple(const std::string& sql);
   void send(std::string bytes);
@@ -122,17 +124,20 @@ class RegisterClient final : public Far {
   Reference reference_;
   std::vector<Outcome> outcomes_;
   std::vector<Message> got_;
-  std::string in_, request_;
-  std::vector<std::string> marks_;    ///< of the request
-  std::vector<Read> reads_;           ///< of the request
-  std::vector<std::string> own_;      ///< values written by the request so far
-  Wish wish_ = Wish::Auto;            ///< pgweir.route
-  std::optional<Required> required_;  ///< of the transaction
-  bool read_only_ = false;            ///< the block was begun so
-  bool in_pieces_ = false;            ///< the request was sent so
-  std::uint64_t splits_before_ = 0;   ///< of the link, when the request began
-  bool lone_read_ = false;            ///< the request is one proven read outside of a block
-  int process_ = 0;                   ///< that got the request: another may not know that it is a read
+  std::string in_, unsent_, request_;
+  std::vector<std::string> marks_;              ///< of the request
+  std::vector<Read> reads_;                     ///< of the request
+  std::vector<Read> cursors_;                   ///< of the block
+  std::vector<std::string> own_;                ///< values written by the request so far
+  Wish wish_ = Wish::Auto;                      ///< pgweir.route
+  std::optional<Required> required_;            ///< of the transaction
+  bool read_only_ = false;                      ///< the block was begun so
+  bool in_pieces_ = false;                      ///< the request was sent so
+  std::uint64_t splits_before_ = 0;             ///< of the link, when the request began
+  bool lone_read_ = false;                      ///< the request is one proven read outside of a block
+  bool defines_ = false;                        ///< the request changes the catalogue
+  bool copied_in_ = false, late_data_ = false;  ///< this request, or the one before it, is a COPY FROM STDIN
+  int process_ = 0;                             ///< that got the request: another may not know that it is a read
   char asked_in_ = 'I';
   bool logged_in_ = false, done_ = false, busy_ = false;
   int left_, tokens_ = 0, life_ = 0;

@@ -24,6 +24,10 @@ constexpr std::array<NamedStatement, 3> kNamed{{{"pr", "SELECT v, $2 FROM regist
 }  // namespace
 
 void RegisterClient::choose_request() {
+  const std::uint64_t other = world_.rng().below(40);
+  if (other < 2) return request_copy_out();
+  if (other < 4 && (writes() || other == 2)) return request_copy_in();
+  if (other == 4 && writes()) return request_definition();
   switch (world_.rng().below(16)) {
     case 0:
     case 1:
@@ -97,7 +101,9 @@ void RegisterClient::request_simple() {
   const std::uint64_t what = rng.below(12);
   if (what < 5) {
     lone_read_ = cluster_.history().catalog_known();
-    return send_simple(read_sql());
+    const std::string sql = read_sql();
+    if (plan_.split && wish_ == Wish::Auto) cluster_.history().expect_proof(marks_.back());
+    return send_simple(sql);
   }
   if (what < 8) return send_simple(writes() || rng.chance(20) ? write_sql() : read_sql());
   if (what < 10) return send_simple(special_sql());
@@ -126,6 +132,9 @@ void RegisterClient::request_in_block() {
     return send_simple(fmt::format("{} /* {} */", rng.chance(75) ? "COMMIT" : "ROLLBACK", mark('c')));
   }
   if (rng.chance(25)) return request_pipeline();
+  if (rng.chance(25)) return request_cursor();
+  if (rng.chance(5)) return request_copy_out();
+  if (rng.chance(5) && (writes() || read_only_)) return request_copy_in();
   if (writes() && rng.chance(40)) return send_simple(write_sql());
   send_simple(read_sql());
 }
