@@ -1,4 +1,5 @@
 """Goes through works, rounds and proxies in turn and gathers the figures."""
+import collections
 import contextlib
 import sys
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from . import limits, proxies, syscalls
 from .machine import Trouble
 
 ROUNDS_OF_OTHERS = 2  # of proxies that no limit is about: they are there to be looked at
+FAILURES_MAX = 2  # after so many rounds that failed, a proxy is left out of a work
 
 
 @dataclass
@@ -41,12 +43,14 @@ class Runner:
         with contextlib.ExitStack() as stack:
             running = {} if work.fresh else self.start_all(work, kinds, stack)
             alive = kinds if work.fresh else [kind for kind in kinds if kind.name in running]
+            failures = collections.Counter()
             for number in range(min(self.rounds, work.rounds_max)):
                 for kind in rotated(alive, number):
                     if number >= ROUNDS_OF_OTHERS and kind.name not in judged and kind.name in proxies.NAMES:
                         continue
                     if not self.one_round(work, kind, running.get(kind.name), number):
-                        alive = [other for other in alive if other is not kind]
+                        failures[kind.name] += 1
+                        alive = [other for other in alive if failures[other.name] < FAILURES_MAX]
             if self.count_syscalls and work.counted:
                 self.syscall_pass(work, running)
 
