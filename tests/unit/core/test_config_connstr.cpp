@@ -192,7 +192,6 @@ TEST_CASE("database mistakes, all of one line") {
                 "pool_mode: expected one of session, transaction, statement, got \"sessions\""});
   CHECK(reasons_of("Host=h") == Reasons{"unknown parameter \"Host\" (did you mean \"host\"?)"});
   CHECK(reasons_of("hostaddr=1.2.3.4").size() == 1);
-  CHECK(reasons_of("auth_dbname=pgbouncer").size() == 1);
   CHECK(reasons_of("read_write_split=maybe").size() == 1);
   CHECK(reasons_of("target_session_attrs=master").size() == 1);
   CHECK(reasons_of("", "pgbouncer").size() == 1);

@@ -424,7 +424,7 @@ TEST_CASE("bounds") {
 }
 
 TEST_CASE("the console's database is refused as auth_dbname") {
-  CHECK(set_error("auth_dbname", "pgbouncer").find("is the console") != std::string::npos);
+  CHECK(set_error("auth_dbname", "pgbouncer").find("cannot use the reserved") != std::string::npos);
   CHECK(set(Config{}, "auth_dbname", "auth").auth_dbname == "auth");
 }
 

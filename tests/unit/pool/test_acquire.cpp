@@ -376,19 +376,23 @@ TEST_CASE("a rejected login rejects the waiters if no server is usable", "[login
     CHECK(r.m.totals().waiting_clients == 1);
     CHECK_FALSE(r.m.last_login_ok(p));
   }
-  SECTION("the usable one will not come back, and somebody logs in") {
-    r.linked(p);
-    r.m.reconnect("db", r.now, r.out);
-    REQUIRE(r.out.empty());
-    r.waiting(p);
-    const ServerId sv = r.only(ActionKind::OpenServer).server;
-    const ClientId login = r.bound(p);
-    REQUIRE(r.acquire(login, p).status == AcquireStatus::Queued);
-    r.out.clear();
-    r.closed(sv, CloseKind::LoginRejected, "password authentication failed");
-    CHECK(r.only(ActionKind::RejectClient).client == login);
-    CHECK(r.m.totals().waiting_clients == 1);
-  }
+}
+
+TEST_CASE("a rejected login rejects who logs in if the usable servers will not come back", "[login]") {
+  Rig r;
+  PoolSettings s = Rig::size(5);
+  s.max_pool_logins = 1;
+  const PoolId p = r.pool("db", "u", s);
+  r.linked(p);
+  r.m.reconnect("db", r.now, r.out);
+  REQUIRE(r.out.empty());
+  r.waiting(p);
+  const ServerId sv = r.only(ActionKind::OpenServer).server;
+  const ClientId login = r.bound(p);
+  REQUIRE(r.acquire(login, p).status == AcquireStatus::Queued);
+  r.closed(sv, CloseKind::LoginRejected, "password authentication failed");
+  CHECK(r.only(ActionKind::RejectClient).client == login);
+  CHECK(r.m.totals().waiting_clients == 1);
 }
 
 TEST_CASE("addresses take turns over all workers, or one is kept until it fails", "[login]") {
