@@ -64,6 +64,7 @@ class Process final : public core::Host {
   void attach(core::Port&) override {}
   void post(pool::WorkerId, core::Task task) override { tasks.push_back(std::move(task)); }
   [[nodiscard]] pool::WorkerId worker_count() const override { return 1; }
+  [[nodiscard]] std::uint64_t next_number() override { return ++numbers_; }
   void process_command(const core::ProcessCommand&) override {}
   [[nodiscard]] core::TimePoint clock() override { return {}; }
   void log(core::LogLevel, std::string) override {}
@@ -79,6 +80,7 @@ class Process final : public core::Host {
 
  private:
   io::OpensslCrypto crypto_;
+  std::uint64_t numbers_ = 0;
 };
 
 std::shared_ptr<const core::Settings> some_settings() {

@@ -37,6 +37,7 @@ host    replication all  127.0.0.1/32 trust
 CONFIG = """
 listen_addresses = '127.0.0.1'
 fsync = off
+dynamic_shared_memory_type = mmap
 synchronous_commit = off
 full_page_writes = off
 autovacuum = off

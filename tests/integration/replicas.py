@@ -18,6 +18,7 @@ from postgres import HBA, Cluster, wait_for_replay
 CONFIG = """
 listen_addresses = '127.0.0.1'
 fsync = off
+dynamic_shared_memory_type = mmap
 wal_log_hints = on
 autovacuum = off
 max_connections = 100
