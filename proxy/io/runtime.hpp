@@ -155,7 +155,7 @@ class Runtime {
   std::unique_ptr<Resolver> resolver_;  // on worker 0, as what follows
   std::unique_ptr<PasswordChecker> pam_, ldap_;
   std::atomic<int> names_asked_{0};
-  core::KnownClusters known_clusters_;  // those of the process before
+  core::KnownClusters known_clusters_;           // those of the process before
   std::map<std::string, std::string> held_tls_;  ///< set by SET, in force with those that go with them
   std::atomic<std::uint64_t> numbers_{0};        ///< of connections, given so far
   std::unique_ptr<HostMonitor> monitor_;
