@@ -1,5 +1,6 @@
 """Figures of pgweir that do not depend on the machine's mood, each held against a budget: the command bench/ci."""
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -9,12 +10,13 @@ import struct
 import sys
 import time
 from dataclasses import dataclass, field
+from typing import Callable
 
-from . import pgbench, proxies, syscalls
+from . import client, pgbench, proxies, syscalls, wire
 from .lab import PASSWORD, SCRAM_USER, laboratory
 from .machine import BENCH, ROOT, Trouble, find_program
 from .pgbench import Load
-from .proxies import Kind, Profile
+from .proxies import POOLS, Kind, Profile
 
 SLACK_OF_SMALL = 0.05  # so that a budget of 0 allows what a timer does during the run
 MEGABYTES = 10  # of one COPY
@@ -22,6 +24,10 @@ MEGABYTES = 10  # of one COPY
 PLAIN = Profile()
 TLS = Profile("tls", tls=True)
 SCRAM = Profile("scram", auth="scram-sha-256")
+MANY_POOLS = Profile("pools", databases=POOLS)
+MAX_CONNECTIONS = 2 * POOLS
+CROWD = 1000
+MANY_CLIENTS = Profile("crowd", max_clients=CROWD + 100)
 SPLIT = Profile("split", split=True, lines=["admin_users = postgres"])
 
 
@@ -35,6 +41,8 @@ class Case:
     many: int = 1100
     copy: str = ""
     workers: int = 1
+    beside: Callable = None  # what is there besides, from the start: makes a context of lab and port
+    held: bool = True  # against a budget; others are there to be looked at
 
     @property
     def unit(self):
@@ -57,6 +65,20 @@ def select(mode="simple", **env):
     return Load(("-S", "-M", mode), 1, env=env)
 
 
+@contextlib.contextmanager
+def used_pools(lab, port):
+    """Every pool has been used once, and has a server."""
+    for number in range(POOLS):
+        stream = wire.login(port, f"pool{number:03}")
+        wire.ask(stream, "SELECT 1")
+        wire.leave(stream)
+    yield
+
+
+def idle_crowd(lab, port):
+    return client.crowd(lab, port, CROWD)
+
+
 LOGIN = Load(("-S", "-C"), 1)
 COPY_OUT = "COPY bench_budget TO STDOUT"
 COPY_IN = "\\copy bench_budget_in FROM '{lab.folder}/budget.copy'"
@@ -67,6 +89,8 @@ CASES = (
     Case("simple_two_workers", select(), workers=2),
     Case("connect", LOGIN, few=20, many=220),
     Case("scram", Load(("-S", "-C"), 1, SCRAM_USER, env={"PGPASSWORD": PASSWORD}), SCRAM, 5, 55),
+    Case("pools500", select(), MANY_POOLS, beside=used_pools, held=False),  # the janitor works by the clock
+    Case("idle1000", select(), MANY_CLIENTS, beside=idle_crowd),
     Case("tls", select(PGSSLMODE="require"), TLS),
     Case("split", select(), SPLIT, many=3100),
     Case("copy_out", copy=COPY_OUT, few=2, many=6),
@@ -122,6 +146,11 @@ def prepare(lab):
             f"\\copy bench_budget TO '{lab.folder}/budget.copy'")
 
 
+def alone(bench):
+    """Cases with something beside them are about walks over it, which show as instructions."""
+    return [case for case in bench.cases if not case.beside]
+
+
 def allocations(bench):
     """Heap allocations, counted by a library that is preloaded."""
     compiler = find_program("cc")
@@ -131,7 +160,7 @@ def allocations(bench):
     shim, counter = lab.folder / "count_allocations.so", lab.folder / "allocations"
     source = proxies.copy_in(lab, "count_allocations.c", BENCH / "count_allocations.c")
     lab.processes.call(compiler, "-O2", "-shared", "-fPIC", "-o", shim, source)
-    for case in bench.cases:
+    for case in alone(bench):
         counter.unlink(missing_ok=True)
         proxy = bench.start(case, {"LD_PRELOAD": str(shim), "COUNT_ALLOCATIONS_FILE": str(counter)})
         try:
@@ -165,7 +194,7 @@ def settled(counter):
 
 def system_calls(bench):
     """With one client exactly; with 32 on 20 servers under a steady load, where some calls serve several clients."""
-    for case in bench.cases:
+    for case in alone(bench):
         if case.copy:
             continue  # how many bytes one call moves is up to the sender's and the kernel's pace
         proxy = bench.start(case)
@@ -215,7 +244,8 @@ def executed(bench, valgrind, case, times, options=()):
     report.unlink(missing_ok=True)
     proxy = bench.start(case, wrapper=[valgrind, "--tool=callgrind", f"--callgrind-out-file={report}", "-q", *options])
     try:
-        case.run(bench.lab, proxy.port, times)
+        with case.beside(bench.lab, proxy.port) if case.beside else contextlib.nullcontext():
+            case.run(bench.lab, proxy.port, times)
     finally:
         end_gently(bench, proxy)
     found = re.search(r"^(?:summary|totals): (\d+)", report.read_text() if report.exists() else "", re.MULTILINE)
@@ -286,14 +316,14 @@ def choose_cases(names):
     unknown = set(names) - {case.name for case in CASES}
     if unknown:
         raise Trouble(f"there is no case {', '.join(sorted(unknown))}")
-    return tuple(case for case in CASES if not names or case.name in names)
+    return tuple(case for case in CASES if (case.name in names if names else case.held))
 
 
 def run(arguments):
     cases = choose_cases(arguments.cases)
     budget = Budget(arguments.budget)
     measured, skipped = {}, {}
-    with laboratory({"tls", "split"}) as lab:
+    with laboratory({"tls", "split"}, MAX_CONNECTIONS) as lab:
         prepare(lab)
         kind = proxies.find_kind(lab, "pgweir", arguments.binary, {})
         for _ in range(arguments.repeat):

@@ -108,7 +108,7 @@ class Processes:
         return {**os.environ, "HOME": str(self.folder), "LC_ALL": "C", "PGGSSENCMODE": "disable",
                 "PGSSLMODE": "disable", **(extra or {})}
 
-    def wait_for_port(self, name, process, port, seconds=20):
+    def wait_for_port(self, name, process, port, seconds=60):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if process.poll() is not None:

@@ -94,7 +94,8 @@ def with_clients(case, clients):
 
 def run(arguments):
     cases = [with_clients(case, arguments.clients) for case in budget.choose_cases(arguments.cases)]
-    with laboratory({"tls", "split"} if {"tls", "split"} & set(arguments.cases) else ()) as lab:
+    needs = {"tls", "split"} & set(arguments.cases)
+    with laboratory(needs, budget.MAX_CONNECTIONS) as lab:
         budget.prepare(lab)
         bench = budget.Bench(lab, proxies.find_kind(lab, "pgweir", arguments.binary, {}), cases)
         for case in cases:
