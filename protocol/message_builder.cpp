@@ -157,6 +157,10 @@ void append_parse_complete(std::string& out) {
   append_empty(out, backend::ParseComplete);
 }
 
+void append_message(std::string& out, char type, std::string_view body) {
+  Writer(out, type).bytes(body).finish();
+}
+
 void append_bind_complete(std::string& out) {
   append_empty(out, backend::BindComplete);
 }

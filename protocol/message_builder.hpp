@@ -50,6 +50,9 @@ void append_error(std::string& out, const ErrorText& text);
 void append_notice(std::string& out, std::string_view severity, std::string_view sqlstate, std::string_view message);
 void append_notice(std::string& out, const ErrorText& text);
 
+/// A message whose body is there already.
+void append_message(std::string& out, char type, std::string_view body);
+
 void append_parse_complete(std::string& out);
 void append_bind_complete(std::string& out);
 void append_close_complete(std::string& out);

@@ -1,11 +1,13 @@
 #include "protocol/prepared_statements.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace pgweir::protocol {
 
 namespace {
 constexpr std::size_t kGenerationsMax = 10'000;
+constexpr std::chrono::seconds kGenerationShared{1};
 
 void append_hex(std::string& out, std::uint64_t value) {
   static constexpr char digits[] = "0123456789abcdef";
@@ -46,31 +48,37 @@ Hash128 StatementTable::base_of(std::string_view query, std::string_view paramet
   return hash.finish();
 }
 
+Hash128 StatementTable::key_of(const Hash128& base) const {
+  if (generations_.empty()) return base;
+  const auto it = generations_.find(base);
+  if (it == generations_.end()) return base;
+  SipHash128 next(hash_key_);
+  next.add_number(base.low);
+  next.add_number(base.high);
+  next.add_number(static_cast<std::uint64_t>(it->second.count()));
+  return next.finish();
+}
+
 StatementPtr StatementTable::intern(std::string_view query, std::string_view parameter_types) {
   const Hash128 base = base_of(query, parameter_types);
-  Hash128 key = base;
-  if (!generations_.empty()) {
-    if (const auto it = generations_.find(base); it != generations_.end()) {
-      SipHash128 next(hash_key_);
-      next.add_number(base.low);
-      next.add_number(base.high);
-      next.add_number(it->second);
-      key = next.finish();
-    }
-  }
+  const Hash128 key = key_of(base);
   if (const auto it = statements_.find(key); it != statements_.end()) return StatementPtr(it->second);
   StatementPtr made(new Statement(this, base, key, query, parameter_types));
   statements_.emplace(key, made.get());
   return made;
 }
 
-void StatementTable::outdate(const Statement& statement) {
-  const auto it = statements_.find(statement.key());
-  if (it == statements_.end() || it->second != &statement) return;  // already outdated
+void StatementTable::outdate(const Statement& statement, std::chrono::microseconds now) {
+  const auto it = generations_.find(statement.base());
+  if (it != generations_.end()) {
+    // Somebody else may have met the error before. What was made since then can be outdated as well by now, unless that
+    // was a moment ago: when a table changes, all who use it come at once, and are to share what they prepare again.
+    if (statement.key() != key_of(statement.base()) && now - it->second < kGenerationShared) return;
+    it->second = std::max(now, it->second + std::chrono::microseconds(1));
+    return;
+  }
   if (generations_.size() >= kGenerationsMax) generations_.clear();
-  ++generations_[statement.base()];
-  it->second->table_ = nullptr;
-  statements_.erase(it);
+  generations_.emplace(statement.base(), now);
 }
 
 void StatementTable::forget(const Statement& statement) {
@@ -94,6 +102,13 @@ std::optional<ClientStatements::Registration> ClientStatements::remove(std::stri
   Registration registration = std::move(it->second);
   names_.erase(it);
   return registration;
+}
+
+const std::string* ClientStatements::name_of(std::uint64_t serial) const {
+  for (const auto& [name, registration] : names_) {
+    if (registration.serial == serial) return &name;
+  }
+  return nullptr;
 }
 
 void ClientStatements::undo_add(std::string_view name, std::uint64_t serial) {

@@ -5,6 +5,7 @@
 // see "Extended Query" in the protocol chapter for what Parse, Bind, Describe and Close mean.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <list>
@@ -72,9 +73,10 @@ class StatementTable {
   [[nodiscard]] StatementPtr intern(std::string_view query, std::string_view parameter_types);
 
   /// PostgreSQL said "cached plan must not change result type" for it: whoever prepares this text from now on gets a
-  /// fresh server-side name; those who prepared it before keep seeing the error, as they would without a pooler, since
-  /// they may have remembered the old row description.
-  void outdate(const Statement& statement);
+  /// server-side name that no server has; those who prepared it before keep seeing the error, as they would without a
+  /// pooler, since they may have remembered the old row description. Drivers prepare again after such an error, and
+  /// give up at a second one. `now` is that of the monotonic clock which all processes of the machine share.
+  void outdate(const Statement& statement, std::chrono::microseconds now);
 
   [[nodiscard]] std::size_t size() const { return statements_.size(); }
 
@@ -84,13 +86,15 @@ class StatementTable {
  private:
   friend class Statement;
   void forget(const Statement& statement);
+  [[nodiscard]] Hash128 key_of(const Hash128& base) const;
   [[nodiscard]] Hash128 base_of(std::string_view query, std::string_view parameter_types) const;
 
   HashKey hash_key_;
   std::unordered_map<Hash128, Statement*, Hash128Hasher> statements_;
-  /// How often a text was outdated. Only such texts are here; emptied when it grows beyond a bound, which costs no
-  /// more than another error of that kind.
-  std::unordered_map<Hash128, std::uint32_t, Hash128Hasher> generations_;
+  /// When a text was outdated for the last time, which makes its names differ also from those that other workers, and
+  /// the process before this one, gave it at other times. Only such texts are here; emptied when it grows beyond a
+  /// bound, which costs no more than another error of that kind.
+  std::unordered_map<Hash128, std::chrono::microseconds, Hash128Hasher> generations_;
 };
 
 /// The named statements of one client.
@@ -104,6 +108,8 @@ class ClientStatements {
   };
 
   [[nodiscard]] Registration* find(std::string_view name);
+  /// The name of this registration; null if it is gone. Looks at all of them: for errors.
+  [[nodiscard]] const std::string* name_of(std::uint64_t serial) const;
   /// The name must be free. Returns the serial of the registration.
   std::uint64_t add(std::string_view name, StatementPtr statement);
   /// Takes a registration back out of the map; nullopt if the name is unknown.

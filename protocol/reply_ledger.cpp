@@ -107,7 +107,7 @@ std::size_t ReplyLedger::begin_copy_in() {
 
 void ReplyLedger::clear() {
   while (size_ > 0) drop_front();
-  unsynced_ = skip_to_sync_ = copy_in_ = sync_ignored_ = uncertain_ = false;
+  unsynced_ = in_pipeline_ = skip_to_sync_ = copy_in_ = sync_ignored_ = uncertain_ = false;
 }
 
 // ---- for another process ----
@@ -122,7 +122,7 @@ void transfer_change(StateArchive& archive, StatementChange& change, StatementTa
 
 void transfer_entry(StateArchive& archive, ReplyEntry& entry, StatementTable& table) {
   bool changes = entry.change != nullptr;
-  archive(entry.kind, entry.purpose, entry.quiet, entry.unnamed_serial, changes);
+  archive(entry.kind, entry.purpose, entry.quiet, entry.unnamed_serial, entry.name_serial, changes);
   if (archive.reading()) {
     if (entry.kind > ReplyKind::Mistake) archive.fail();
     if (changes) entry.change = std::make_unique<StatementChange>();
@@ -141,7 +141,7 @@ void ReplyLedger::transfer(StateArchive& archive, StatementTable& table) {
     size_ = size;
   }
   for (std::size_t i = 0; i < size; ++i) transfer_entry(archive, nth(i), table);
-  archive(unsynced_, skip_to_sync_, copy_in_, sync_ignored_, uncertain_);
+  archive(unsynced_, in_pipeline_, skip_to_sync_, copy_in_, sync_ignored_, uncertain_);
 }
 
 }  // namespace pgweir::protocol

@@ -52,11 +52,15 @@ struct StatementChange {
 
 struct ReplyEntry {
   ReplyKind kind = ReplyKind::Query;
-  std::uint8_t purpose = 0;          ///< HiddenQuery: what it is for; the owner's own enumeration
-  bool quiet = false;                ///< HiddenParse: its error is swallowed too
-  std::uint32_t unnamed_serial = 0;  ///< Parse of the unnamed statement: which one of the client's; 0: a named one
+  /// HiddenQuery: what it is for. Query, Execute: which parameters it may reset. The owner's own numbers; 0: none.
+  std::uint8_t purpose = 0;
+  bool quiet = false;  ///< HiddenParse: its error is swallowed too
+  /// Parse of the unnamed statement: which one of the client's. Query, Close: what stands for there being none from
+  /// here on. 0: has nothing to do with it.
+  std::uint32_t unnamed_serial = 0;
   std::unique_ptr<StatementChange> change{};
-  StatementPtr statement{};  ///< Bind, Describe: the shared statement it used, if any
+  StatementPtr statement{};       ///< Bind, Describe, Query: the shared statement it used, if any ...
+  std::uint64_t name_serial = 0;  ///< ... and the client's registration of it
 };
 
 class ReplyLedger {
@@ -79,6 +83,7 @@ class ReplyLedger {
     note_sync(kind);
     ReplyEntry& entry = ring_[size_slot()];
     entry.kind = kind;
+    entry.purpose = 0;
     entry.unnamed_serial = 0;
     entry.quiet = false;
     ++size_;
@@ -117,6 +122,9 @@ class ReplyLedger {
   [[nodiscard]] bool idle() const { return size_ == 0 && !unsynced_ && !skip_to_sync_ && !copy_in_; }
   /// Extended-query messages were sent after the last Sync.
   [[nodiscard]] bool unsynced() const { return unsynced_; }
+  /// The server skips what is sent now, or will if something of the same pipeline fails that is not answered yet.
+  /// A simple query does not end a pipeline; it ends the transaction only.
+  [[nodiscard]] bool may_skip() const { return skip_to_sync_ || unsynced_ || (in_pipeline_ && size_ > 0); }
   [[nodiscard]] bool copying_in() const { return copy_in_; }
   [[nodiscard]] bool skipping() const { return skip_to_sync_; }
   /// A message was forwarded that has no reply but needs a Sync (Flush).
@@ -136,7 +144,14 @@ class ReplyLedger {
            kind == ReplyKind::HiddenQuery || kind == ReplyKind::HiddenSync;
   }
   void note_sync(ReplyKind kind) {
-    if (kind != ReplyKind::CopyEnd) unsynced_ = !ends_in_ready(kind);
+    if (kind == ReplyKind::CopyEnd) return;
+    if (size_ == 0 && !unsynced_) in_pipeline_ = false;
+    unsynced_ = !ends_in_ready(kind);
+    if (unsynced_) {
+      in_pipeline_ = true;
+    } else if (kind == ReplyKind::Sync || kind == ReplyKind::HiddenSync) {
+      in_pipeline_ = false;
+    }
   }
   void push_special(ReplyKind kind);
   bool swallow(ReplyEntry& entry, const Skipped* skipped);
@@ -152,6 +167,7 @@ class ReplyLedger {
   std::size_t head_ = 0;
   std::size_t size_ = 0;
   bool unsynced_ = false;
+  bool in_pipeline_ = false;  ///< unsynced_, but for simple queries and function calls that came last
   bool skip_to_sync_ = false;
   bool copy_in_ = false;
   bool sync_ignored_ = false;  ///< a Sync was left out because of the COPY of the front entry

@@ -68,6 +68,18 @@ Identifier read_identifier(std::string_view sql, std::size_t pos) {
   return result;
 }
 
+// Where the first statement begins that does more than begin a transaction or set a savepoint.
+std::size_t skip_beginnings(std::string_view sql) {
+  std::size_t pos = skip_blank(sql, 0);
+  for (;;) {
+    const Identifier keyword = read_identifier(sql, pos);
+    if (keyword.quoted || (keyword.text != "begin" && keyword.text != "savepoint")) return pos;
+    const std::size_t end = sql.find_first_of(";'\"$/-", keyword.end);
+    if (end == std::string_view::npos || sql[end] != ';') return pos;
+    pos = skip_blank(sql, end + 1);
+  }
+}
+
 bool only_end_follows(std::string_view sql, std::size_t pos) {
   pos = skip_blank(sql, pos);
   while (pos < sql.size() && sql[pos] == ';') pos = skip_blank(sql, pos + 1);
@@ -100,13 +112,34 @@ bool may_name_statement(std::string_view sql) {
   const char first = lower(sql[pos]);
   if (first == '/' || first == '-') return true;
   const char second = pos + 1 < sql.size() ? lower(sql[pos + 1]) : '\0';
-  return (first == 'e' && second == 'x') || (first == 'd' && second == 'e');
+  return (first == 'e' && second == 'x') || (first == 'd' && second == 'e') || (first == 's' && second == 'a') ||
+         (first == 'b' && second == 'e');
+}
+
+bool may_clear_statements(std::string_view sql) {
+  std::size_t pos = 0;
+  while (pos < sql.size() && is_space(sql[pos])) ++pos;
+  if (pos == sql.size() || (lower(sql[pos]) != 'd' && sql[pos] != '/' && sql[pos] != '-')) return false;
+  const Identifier keyword = read_identifier(sql, skip_blank(sql, pos));
+  return !keyword.quoted && (keyword.text == "discard" || keyword.text == "deallocate");
+}
+
+std::optional<std::string> find_reset(std::string_view sql) {
+  const Identifier keyword = read_identifier(sql, skip_blank(sql, 0));
+  if (keyword.quoted || keyword.text != "reset") return std::nullopt;
+  const Identifier name = read_identifier(sql, skip_blank(sql, keyword.end));
+  if (name.end == 0) return std::nullopt;
+  if (name.quoted || name.text != "time") return name.text;
+  const Identifier second = read_identifier(sql, skip_blank(sql, name.end));
+  return second.text == "zone" ? "timezone" : name.text;
 }
 
 std::optional<StatementNameUse> find_statement_name(std::string_view sql) {
-  const Identifier keyword = read_identifier(sql, skip_blank(sql, 0));
+  const std::size_t first = skip_beginnings(sql);
+  const Identifier keyword = read_identifier(sql, first);
   if (keyword.end == 0 || keyword.quoted) return std::nullopt;
   StatementNameUse use;
+  use.alone = first == skip_blank(sql, 0);
   if (keyword.text == "execute") {
     use.kind = StatementNameUse::Kind::Execute;
   } else if (keyword.text == "deallocate") {
@@ -127,7 +160,11 @@ std::optional<StatementNameUse> find_statement_name(std::string_view sql) {
   if (name.end == 0) return std::nullopt;
   if (use.kind == StatementNameUse::Kind::Deallocate) {
     if (!name.quoted && name.text == "all") return std::nullopt;
-    if (!only_end_follows(sql, name.end)) return std::nullopt;
+    if (!only_end_follows(sql, name.end)) {
+      const std::size_t next = skip_blank(sql, name.end);
+      if (next == sql.size() || sql[next] != ';') return std::nullopt;
+      use.alone = false;
+    }
   }
   use.name = name.text;
   use.offset = start;

@@ -10,21 +10,30 @@
 
 namespace pgweir::router {
 
-/// `EXECUTE name…` or `DEALLOCATE [PREPARE] name` at the start of a text.
+/// `EXECUTE name…` or `DEALLOCATE [PREPARE] name` at the start of a text, or behind `BEGIN;` and `SAVEPOINT name;` as
+/// drivers write that undo single statements.
 struct StatementNameUse {
   enum class Kind { Execute, Deallocate };
   Kind kind = Kind::Execute;
   std::string name;        ///< as PostgreSQL understands it: lower case unless it was quoted
   std::size_t offset = 0;  ///< where the name stands in the text, quotes included
   std::size_t length = 0;
+  bool alone = true;  ///< false: other statements come before a name, or behind that of a DEALLOCATE
 };
 
-/// nullopt for every other text, for `DEALLOCATE ALL`, and for a DEALLOCATE that more text follows. Linear in the
-/// length of the leading comments and the name; looks no further.
+/// nullopt for every other text and for `DEALLOCATE ALL`. Linear in the length of what comes before the name; looks
+/// hardly further.
 [[nodiscard]] std::optional<StatementNameUse> find_statement_name(std::string_view sql);
 
 /// True if a text may begin with EXECUTE or DEALLOCATE, judged by a few bytes: what saves the common case the look.
 [[nodiscard]] bool may_name_statement(std::string_view sql);
+
+/// True if a text begins with DISCARD or DEALLOCATE, after which a server may have no prepared statements any more.
+[[nodiscard]] bool may_clear_statements(std::string_view sql);
+
+/// What a RESET at the start of a text is about: the parameter's name in lower case ("timezone" for TIME ZONE), or
+/// "all". nullopt for every other text.
+[[nodiscard]] std::optional<std::string> find_reset(std::string_view sql);
 
 /// Offset of the first byte at or after `from` that is neither white space nor in a comment.
 [[nodiscard]] std::size_t skip_blank(std::string_view sql, std::size_t from);

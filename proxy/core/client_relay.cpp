@@ -59,6 +59,7 @@ bool is_copy_type(char type) {
 std::size_t ClientSession::relay(ByteView in) {
   OutBatch& out = core_->batch();
   std::size_t pos = 0;
+  bool dropped = false;
   last_request_ = core_->now();
   while (pos < in.size()) {
     if (stream_left_ > 0) {
@@ -87,7 +88,9 @@ std::size_t ClientSession::relay(ByteView in) {
       disconnect("client close request");
       return in.size();
     }
+    if (cancel_pending_ && server_ != nullptr && server_->runs_hidden()) break;
     if ((cancel_pending_ || skip_to_sync_) && drop_cancelled(header)) {
+      dropped = true;
       context_->stats.client_bytes += header.total();
       stream_forward_ = false;
       stream_left_ = header.total() - message.size();
@@ -127,7 +130,14 @@ std::size_t ClientSession::relay(ByteView in) {
     pos += message.size();
   }
   flush_to_server(out);
-  if (server_ != nullptr) server_->answer_local_now();
+  if (server_ != nullptr) {
+    const bool owed = !server_->ledger().empty();
+    server_->answer_local_now();
+    // What waited for replies of ours alone goes on; the server has nothing to say that would wake it.
+    if (owed && pos < in.size() && server_ != nullptr && server_->ledger().empty()) core_->wake(*this);
+  }
+  // What a server was asked for has been cancelled, and nothing else has come.
+  if (dropped && server_ != nullptr && !sent_to_server_) server_->finish_after_input();
   return pos;
 }
 
@@ -321,7 +331,14 @@ ClientSession::Step ClientSession::take_message(const protocol::FrameHeader& hea
       return take_target(header, message, out);
     case frontend::Execute:
       count_query_start();
-      server_->ledger().push(ReplyKind::Execute);
+      if (bound_resets_ == 0) {
+        server_->ledger().push(ReplyKind::Execute);
+      } else {
+        ReplyEntry entry;
+        entry.kind = ReplyKind::Execute;
+        entry.purpose = bound_resets_;
+        push_entry(std::move(entry));
+      }
       break;
     case frontend::FunctionCall:
       count_query_start();
@@ -354,10 +371,11 @@ void ClientSession::push_entry(ReplyEntry entry) {
 
 ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
   const ByteView body = message.substr(protocol::kHeaderSize);
-  const bool may_look = tracks_ && (statements_->size() > 0 || names_changing_);
   constexpr std::size_t kGlance = 64;
-  if (may_look && body.size() < kGlance && message.size() < header.total()) return Step::NeedMore;
-  const bool names_statement = may_look && router::may_name_statement(body.substr(0, kGlance));
+  if (tracks_ && body.size() < kGlance && message.size() < header.total()) return Step::NeedMore;
+  const ByteView glance = body.substr(0, kGlance);
+  const bool names_statement =
+      tracks_ && (statements_->size() > 0 || names_changing_) && router::may_name_statement(glance);
   if (names_statement && message.size() < header.total() && header.total() <= kQueryNamesMax) return Step::NeedMore;
   if (names_statement && !names_settled()) return Step::Hold;
   if (core_->config().disable_pqexec) {
@@ -365,10 +383,19 @@ ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& heade
     return Step::Hold;
   }
   count_query_start();
-  drop_unnamed();  // as the server does for a simple query
+  if (names_statement && message.size() == header.total()) {
+    if (const auto step = take_statement_sql(body, out)) return *step;
+  }
+  if (tracks_ && router::may_clear_statements(glance)) names_cleared_ = true;
+  ReplyEntry entry;
+  entry.purpose = resets_of(glance);
+  entry.unnamed_serial = drop_unnamed_unless_skipped();  // as the server does for a simple query
   server_->unnamed = {};
-  if (names_statement && message.size() == header.total() && take_statement_sql(body, out)) return Step::Done;
-  server_->ledger().push(ReplyKind::Query);
+  if (entry.unnamed_serial == 0 && entry.purpose == 0) {
+    server_->ledger().push(ReplyKind::Query);
+  } else {
+    push_entry(std::move(entry));
+  }
   pass(message, out);
   return Step::Done;
 }

@@ -208,6 +208,7 @@ void ClientSession::take_spelling(const protocol::ParameterSet& server) {
 void ClientSession::on_server_lost(std::string_view reason) {
   if (server_ != nullptr && server_->mid_message()) output_cut_ = true;
   server_ = nullptr;
+  sql_parse_sent_ = flush_asked_ = false;
   if (state_ == State::Closing || closed()) return;
   // The connection of a client that replicates ends with its server, which it knows by what it was welcomed with.
   if (route_ && route_->again) return send_again();
@@ -219,6 +220,7 @@ void ClientSession::on_server_lost(std::string_view reason) {
     fatal(reason, routed ? std::string_view("08006") : core_->sqlstate("08006"));
     return;
   }
+  if (cancel_pending_) return core_->wake(*this);  // it needs none any more
   // Nothing of this client has reached the server: it may have another one, with its old place in the queue.
   if (state_ == State::Login) return acquire_again(login_->pool_to_ask());
   acquire_again(context_->routed() && route_ ? pool_of(decide_route()) : *context_);
@@ -226,7 +228,7 @@ void ClientSession::on_server_lost(std::string_view reason) {
 
 void ClientSession::on_server_released() {
   server_ = nullptr;
-  sent_to_server_ = false;
+  sql_parse_sent_ = flush_asked_ = sent_to_server_ = false;
   last_request_ = core_->now();
   if (route_) {
     if (route_->again) return send_again();
@@ -256,12 +258,13 @@ void ClientSession::on_dropped(std::string_view reason) {
   fatal(reason, core_->sqlstate("57P01"));
 }
 
-void ClientSession::on_cancel_while_waiting() {
+bool ClientSession::on_cancel_while_waiting() {
   if (state_ == State::Console) {
     console_->interrupt();
-    return;
+    return true;
   }
-  if (state_ != State::Ready || !waiting_) return;
+  if (state_ != State::Ready) return true;
+  if (!waiting_) return server_ == nullptr || cancel_unsent();
   stop_waiting();
   cancel_pending_ = true;
   if (route_) {
@@ -269,6 +272,14 @@ void ClientSession::on_cancel_while_waiting() {
     count_outstanding(std::nullopt);
   }
   core_->wake(*this);
+  return true;
+}
+
+// A request is held back while something of ours runs on its server, which a cancel must not hit instead.
+bool ClientSession::cancel_unsent() {
+  if (state_ != State::Ready || server_ == nullptr || !server_->runs_hidden() || unread_size() == 0) return false;
+  cancel_pending_ = true;
+  return true;
 }
 
 void ClientSession::fatal(std::string_view text, std::string_view sqlstate) {
@@ -340,14 +351,42 @@ const std::string* ClientSession::take_parameter(std::size_t index, std::string_
   return nullptr;
 }
 
-void ClientSession::reset_to_startup() {
+// The server does not report a parameter that had its default already; the client's own start-up value is another one.
+void ClientSession::restore_startup(std::uint32_t which, OutBatch& out) {
   if (!overrides_ || !parameters_.tracked) return;
-  for (const auto& [index, own] : *overrides_) parameters_.tracked = with_value(parameters_.tracked, index, own);
+  for (const auto& [index, own] : *overrides_) {
+    if ((which >> index & 1U) == 0) continue;
+    const protocol::ParameterSetPtr before = parameters_.tracked;
+    parameters_.tracked = with_value(before, index, own);
+    if (parameters_.tracked == before) continue;
+    protocol::append_parameter_status(out.begin_own(), core_->settings()->tracked->name(index), own);
+    out.end_own();
+  }
 }
 
 void ClientSession::drop_unnamed() {
   unnamed_.clear();
   unnamed_hidden_ = false;
+}
+
+// As drop_unnamed(), because of a message that the server skips if one before it fails: then nothing was dropped.
+// Returns the serial for the message's entry in the ledger, which tells how it went; 0: nothing depends on that.
+std::uint32_t ClientSession::drop_unnamed_unless_skipped() {
+  if (unnamed_.empty() || !server_->ledger().may_skip()) {
+    drop_unnamed();
+    return 0;
+  }
+  Unnamed none;  // never kept, so that it cannot be used
+  none.serial = next_unnamed_serial();
+  none.segment = segment_;
+  unnamed_.push_back(std::move(none));
+  return unnamed_.back().serial;
+}
+
+std::uint32_t ClientSession::next_unnamed_serial() {
+  const std::uint32_t serial = next_unnamed_serial_++;
+  if (next_unnamed_serial_ == 0) next_unnamed_serial_ = 1;
+  return serial;
 }
 
 void ClientSession::unnamed_parsed(std::uint32_t serial) {

@@ -20,6 +20,7 @@
 #include "proxy/core/replication.hpp"
 #include "proxy/core/server_session.hpp"
 #include "router/hints.hpp"
+#include "router/sql_lexer.hpp"
 
 namespace pgweir::core {
 
@@ -77,7 +78,10 @@ class ClientSession final : public Connection {
   /// New settings are in force.
   void settings_changed();
   /// A cancel request for a client that waits in a queue, or for a console command.
-  void on_cancel_while_waiting();
+  /// False: the request has been sent to a server since, to which the cancel has to go.
+  [[nodiscard]] bool on_cancel_while_waiting();
+  /// True if its request will be dropped before it is sent to the linked server.
+  [[nodiscard]] bool cancel_unsent();
 
   // ---- online restart (client_handover.cpp) ----
   /// Everything of a Ready client but its server, for another process or from one.
@@ -162,7 +166,11 @@ class ClientSession final : public Connection {
   /// A tracked parameter changed on the server. `after_reset`: because of RESET or DISCARD ALL, so the client's own
   /// start-up value applies; returns it if the server's value is not to be shown.
   const std::string* take_parameter(std::size_t index, std::string_view value, bool after_reset);
-  void reset_to_startup();
+  /// Numbers of a ReplyEntry for what a request resets: this, or 1 + the index of one tracked parameter.
+  static constexpr std::uint8_t kResetsAll = 255;
+  /// What was to be reset has been, by RESET or DISCARD ALL: the start-up values of the parameters whose bits are set
+  /// apply again. Those that the client does not expect are told.
+  void restore_startup(std::uint32_t which, OutBatch& out);
   /// What became of a Parse of the unnamed statement.
   /// A Sync was answered, or `all` that was owed.
   void segment_done(bool all) { segments_done_ = all ? segment_ : segments_done_ + 1; }
@@ -223,11 +231,23 @@ class ClientSession final : public Connection {
 
   Step take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_query(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
-  bool take_statement_sql(ByteView body, OutBatch& out);
+  void note_text(std::string_view sql);
+  [[nodiscard]] bool replies_known();
+  std::optional<Step> take_statement_sql(ByteView body, OutBatch& out);
+  std::optional<Step> make_within_pipeline(const protocol::Statement& statement, OutBatch& out);
+  std::optional<Step> take_statement_sql_parse(const protocol::ParseView& view, OutBatch& out);
+  bool take_statement_sql_use(protocol::ReplyEntry& entry, OutBatch& out);
+  [[nodiscard]] std::uint8_t resets_of(std::string_view sql) const;
+  std::optional<Step> take_deallocate_among(ByteView sql, const router::StatementNameUse& use, OutBatch& out);
+  void make_deallocated(OutBatch& out);
+  void free_name(const std::string& name, protocol::ReplyEntry& entry);
+  void push_hidden(protocol::ReplyKind kind);
   Step take_parse(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_named_parse(const protocol::ParseView& view, OutBatch& out);
   void take_unnamed_parse(const protocol::ParseView* view);
   void drop_unnamed();
+  [[nodiscard]] std::uint32_t drop_unnamed_unless_skipped();
+  [[nodiscard]] std::uint32_t next_unnamed_serial();
   [[nodiscard]] bool names_settled();
   void note_names_changing();
   Step take_duplicate_parse(const protocol::ParseView& view, const protocol::StatementPtr& existing, OutBatch& out);
@@ -298,8 +318,10 @@ class ClientSession final : public Connection {
     std::string query, parameter_types;
     std::uint64_t segment = 0;
     std::uint32_t serial = 0;
-    bool kept = false;    ///< false: too long to be kept
-    bool parsed = false;  ///< ParseComplete was seen
+    bool kept = false;         ///< false: too long to be kept, or there is none
+    bool parsed = false;       ///< ParseComplete was seen
+    bool deallocates = false;  ///< it is a DEALLOCATE ...
+    std::string uses{};        ///< ... or else an EXECUTE, of the client's statement of this name
   };
   /// The latest is the one that counts. Those before it are there while its Parse may still be skipped.
   std::vector<Unnamed> unnamed_;
@@ -308,9 +330,13 @@ class ClientSession final : public Connection {
   std::uint64_t unnamed_hidden_segment_ = 0;  ///< ... in this part of the pipeline
   std::uint64_t segments_done_ = 0;           ///< parts of the pipeline, up to their Sync, that were answered
   std::uint64_t changing_segment_ = 0;
-  bool names_changing_ = false;  ///< Parse or Close of names await their replies
-  bool waited_before_ = false;   ///< in the queue of the process that it was taken over from: it keeps its place
-  bool output_cut_ = false;      ///< what the client got last is half a message: nothing may be appended
+  bool names_changing_ = false;    ///< Parse or Close of names await their replies
+  bool names_cleared_ = false;     ///< something was sent that may empty the server of prepared statements
+  bool sql_parse_sent_ = false;    ///< a hidden Parse for a simple query that waits for it
+  std::uint8_t bound_resets_ = 0;  ///< what the statement resets that was bound last
+  bool flush_asked_ = false;       ///< the replies that are waited for were asked for
+  bool waited_before_ = false;     ///< in the queue of the process that it was taken over from: it keeps its place
+  bool output_cut_ = false;        ///< what the client got last is half a message: nothing may be appended
 
   PeerAddress address_;
   std::string database_, user_;

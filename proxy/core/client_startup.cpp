@@ -129,8 +129,7 @@ void ClientLogin::take_cancel_request(ByteView body) {
     case pool::CancelStatus::Console:
       // Closed only when it has taken effect: clients take the close for the end of their request.
       core.host().post(result.worker, [target = result.client, origin = core.id(), requester](WorkerCore& there) {
-        there.cancel_waiting(target);
-        there.host().post(origin, [requester](WorkerCore& here) { here.cancel_finished(requester); });
+        there.cancel_waiting(target, origin, requester);
       });
       return;
     case pool::CancelStatus::Peer:
@@ -161,13 +160,17 @@ void ClientLogin::take_startup(const protocol::FirstPacket& packet) {
     }
     if (parameter.name == "replication") replication_ = parse_replication(parameter.value);
   }
+  // Then the command line, over which what the packet names itself prevails.
+  for (const auto& parameter : parameters) {
+    if (parameter.name == "options" && !take_parameter(parameter.name, parameter.value)) return;
+  }
   std::string_view user, database;
   for (const auto& parameter : parameters) {
     if (parameter.name == "user") {
       user = parameter.value;
     } else if (parameter.name == "database") {
       database = parameter.value;
-    } else if (!take_parameter(parameter.name, parameter.value)) {
+    } else if (parameter.name != "options" && !take_parameter(parameter.name, parameter.value)) {
       return;
     }
   }

@@ -27,40 +27,6 @@ constexpr std::size_t kUnnamedKept = 16384;
 
 }  // namespace
 
-// EXECUTE or DEALLOCATE as SQL of a statement that the client prepared by protocol: the server knows it under our name.
-bool ClientSession::take_statement_sql(ByteView body, OutBatch& out) {
-  const auto query = protocol::parse_query(body);
-  const auto use = query ? router::find_statement_name(query->sql) : std::nullopt;
-  const auto* known = use ? statements_->find(use->name) : nullptr;
-  if (known == nullptr) return false;
-  const protocol::StatementPtr statement = known->statement;
-  if (ensure_on_server(*statement, out, true)) {
-    // Should the Parse fail, the server skips to a Sync, which a simple query does not bring.
-    protocol::append_sync(out.begin_own());
-    out.end_own();
-    server_->ledger().push(ReplyKind::HiddenSync);
-  }
-  std::string sql(query->sql.substr(0, use->offset));
-  sql += '"' + statement->server_name() + '"';
-  sql += query->sql.substr(use->offset + use->length);
-  protocol::append_query(out.begin_own(), sql);
-  out.end_own();
-  ReplyEntry entry;
-  entry.kind = ReplyKind::Query;
-  if (use->kind == router::StatementNameUse::Kind::Deallocate) {
-    entry.change = std::make_unique<protocol::StatementChange>();
-    entry.change->client_name = use->name;
-    entry.change->removed = std::move(*statements_->remove(use->name));
-    entry.change->key = statement->key();
-    entry.change->server_removed = true;
-    server_->statements().remove(statement->key());
-    note_names_changing();
-  }
-  push_entry(std::move(entry));
-  stream_forward_ = false;
-  return true;
-}
-
 ClientSession::Step ClientSession::take_parse(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
   const ByteView body = message.substr(protocol::kHeaderSize);
   if (body.empty() && header.body() > 0) return Step::NeedMore;
@@ -74,6 +40,8 @@ ClientSession::Step ClientSession::take_parse(const protocol::FrameHeader& heade
   }
   count_query_start();
   if (mode_ == PoolMode::Session || (named && !tracks_)) {
+    const auto texts = overrides_ ? protocol::two_strings(body) : std::nullopt;
+    if (texts) bound_resets_ = resets_of(texts->second);
     server_->ledger().push(ReplyKind::Parse);
     pass(message, out);
     return Step::Done;
@@ -84,6 +52,9 @@ ClientSession::Step ClientSession::take_parse(const protocol::FrameHeader& heade
     return Step::Hold;
   }
   if (!named) {
+    if (view && tracks_ && router::may_name_statement(view->query)) {
+      if (const auto step = take_statement_sql_parse(*view, out)) return *step;
+    }
     take_unnamed_parse(view ? &*view : nullptr);
     pass(message, out);
     return Step::Done;
@@ -93,8 +64,7 @@ ClientSession::Step ClientSession::take_parse(const protocol::FrameHeader& heade
 
 void ClientSession::take_unnamed_parse(const protocol::ParseView* view) {
   Unnamed statement;
-  statement.serial = next_unnamed_serial_++;
-  if (next_unnamed_serial_ == 0) next_unnamed_serial_ = 1;
+  statement.serial = next_unnamed_serial();
   statement.segment = segment_;
   statement.kept = view != nullptr;
   if (view != nullptr) {
@@ -110,8 +80,11 @@ void ClientSession::take_unnamed_parse(const protocol::ParseView* view) {
 }
 
 // What names mean may depend on the outcome of Parse and Close messages of an earlier part of the pipeline, which an
-// error may have made the server skip. False while that is open; then the message has to wait for the replies.
+// error may have made the server skip, and on that of a DISCARD ALL or the like, which empties the server. False while
+// that is open; then the message has to wait for the replies.
 bool ClientSession::names_settled() {
+  if (names_cleared_ && !replies_known()) return false;
+  names_cleared_ = false;
   return !names_changing_ || changing_segment_ == segment_ || segments_done_ > changing_segment_;
 }
 
@@ -132,6 +105,7 @@ ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& v
   }
   const protocol::StatementPtr statement = core_->statement_table().intern(view.query, view.parameter_types_raw);
   ReplyEntry entry;
+  entry.kind = ReplyKind::Parse;
   entry.change = std::make_unique<protocol::StatementChange>();
   entry.change->client_name = std::string(view.statement);
   entry.change->added_serial = statements_->add(view.statement, statement);
@@ -139,9 +113,15 @@ ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& v
   note_names_changing();
   ++context_->stats.client_parse_count;
   if (server_->statements().touch(statement->key())) {
-    entry.kind = ReplyKind::LocalParse;
+    if (server_->transaction_status() == 'E') {
+      // In a failed transaction the server refuses most texts, so it is asked. What it accepts (ROLLBACK) it has.
+      protocol::append_parse(out.begin_own(), "", view.query, view.parameter_types_raw);
+      out.end_own();
+      server_->unnamed = {};
+    } else {
+      entry.kind = ReplyKind::LocalParse;
+    }
   } else {
-    entry.kind = ReplyKind::Parse;
     entry.change->server_added = true;
     server_->statements().add(statement->key());
     evict_statements(out);
@@ -196,6 +176,8 @@ ClientSession::Step ClientSession::take_bind(const protocol::FrameHeader& header
     return Step::Done;
   }
   const protocol::StatementPtr statement = known->statement;
+  const std::uint64_t serial = known->serial;
+  note_text(statement->query());
   (void)ensure_on_server(*statement, out, false);
   const std::size_t offset = portal.size() + name.size() + 2;
   const std::string& server_name = statement->server_name();
@@ -211,6 +193,7 @@ ClientSession::Step ClientSession::take_bind(const protocol::FrameHeader& header
   ReplyEntry entry;
   entry.kind = ReplyKind::Bind;
   entry.statement = statement;
+  entry.name_serial = serial;
   push_entry(std::move(entry));
   return Step::Done;
 }
@@ -228,19 +211,25 @@ ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView mes
     stream_forward_ = false;
     return Step::Done;
   }
-  if (server_->unnamed != mine && !PGWEIR_MUTANT(8)) {
+  ReplyEntry entry;
+  entry.kind = kind;
+  bool there = server_->unnamed == mine;
+  if (!unnamed_.back().uses.empty()) {
+    if (!names_settled()) return Step::Hold;
+    there = take_statement_sql_use(entry, out) || there;
+  }
+  if (kind == ReplyKind::Bind && unnamed_.back().kept && unnamed_.back().uses.empty()) note_text(unnamed_.back().query);
+  if (!there && !PGWEIR_MUTANT(8)) {
     protocol::append_parse(out.begin_own(), "", unnamed_.back().query, unnamed_.back().parameter_types);
     unnamed_hidden_ = true;
     unnamed_hidden_segment_ = segment_;
     out.end_own();
-    ReplyEntry entry;
-    entry.kind = ReplyKind::HiddenParse;
-    entry.unnamed_serial = mine.serial;
+    ReplyEntry hidden;
+    hidden.kind = ReplyKind::HiddenParse;
+    hidden.unnamed_serial = mine.serial;
     server_->unnamed = mine;
-    push_entry(std::move(entry));
+    push_entry(std::move(hidden));
   }
-  ReplyEntry entry;
-  entry.kind = kind;
   push_entry(std::move(entry));
   pass(message, out);
   return Step::Done;
@@ -270,9 +259,11 @@ ClientSession::Step ClientSession::take_target(const protocol::FrameHeader& head
   }
   if (target->name.empty()) {
     if (describe) return take_unnamed_use(kind, message, out);
-    drop_unnamed();
+    ReplyEntry entry;
+    entry.kind = kind;
+    entry.unnamed_serial = drop_unnamed_unless_skipped();
     server_->unnamed = {};
-    server_->ledger().push(kind);
+    push_entry(std::move(entry));
     pass(message, out);
     return Step::Done;
   }
@@ -288,12 +279,14 @@ ClientSession::Step ClientSession::take_named_describe(ByteView name, OutBatch& 
     return Step::Done;
   }
   const protocol::StatementPtr statement = known->statement;
+  const std::uint64_t serial = known->serial;
   (void)ensure_on_server(*statement, out, false);
   protocol::append_describe(out.begin_own(), 'S', statement->server_name());
   out.end_own();
   ReplyEntry entry;
   entry.kind = ReplyKind::Describe;
   entry.statement = statement;
+  entry.name_serial = serial;
   push_entry(std::move(entry));
   return Step::Done;
 }

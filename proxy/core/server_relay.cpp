@@ -199,6 +199,7 @@ ServerSession::Step ServerSession::take_reply(char type) {
       return Step::Forward;
     case backend::CloseComplete:
       if (front != ReplyKind::Close && front != ReplyKind::HiddenClose) return unexpected(type);
+      confirm(ledger_.front());
       ledger_.drop_front();
       return front == ReplyKind::Close ? Step::Forward : Step::Drop;
     case backend::RowDescription:
@@ -247,6 +248,7 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
     const ReplyKind kind = ledger_.front().kind;
     expected = kind == ReplyKind::Query || kind == ReplyKind::Sync || kind == ReplyKind::FunctionCall;
     if (kind == ReplyKind::Sync) client_->segment_done(false);
+    if (kind == ReplyKind::Query) confirm(ledger_.front());
     if (!expected && kind != ReplyKind::CopyEnd) (void)unexpected('Z');
     ledger_.drop_front();
   }
@@ -254,6 +256,9 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
   copy_both_ = false;
   if (reset_seen_) {
     reset_seen_ = false;
+    const std::uint32_t restored = std::exchange(restored_, 0);
+    // In a transaction block a ROLLBACK may still take it back.
+    if (restored != 0 && status_ == 'I') client_->restore_startup(restored, out);
     needs_alignment_ = !replication_;
   }
   // CopyDone behind a COPY that did not start has no reply to wait for.
@@ -286,7 +291,7 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
     // Between requests a server says so only when it ends (57P01, a timeout of an idle transaction).
     const bool fatal = error && (error->severity_v == "FATAL" || error->severity_v == "PANIC");
     if (!fatal) return unexpected(backend::ErrorResponse);
-    if (status_ != 'I' || client_->keeps_server()) return Step::Forward;
+    if (status_ != 'I' || !ledger_.idle() || client_->keeps_server()) return Step::Forward;
     // The client has had all it asked for, or has not asked yet: it has nothing to do with the end of this server.
     flush_to_client(out);
     hung_up_ = true;
@@ -307,11 +312,13 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
   }
   if (error) {
     if (front.statement) {
-      if (error->sqlstate == "26000") statements_.remove(front.statement->key());
+      if (error->sqlstate == "26000" && error->message.find(front.statement->server_name()) != ByteView::npos) {
+        statements_.remove(front.statement->key());
+      }
       // English text as well as the routine, because lc_messages may translate the former.
       if (error->sqlstate == "0A000" &&
           (error->routine == "RevalidateCachedQuery" || error->message == "cached plan must not change result type")) {
-        core_->statement_table().outdate(*front.statement);
+        core_->statement_table().outdate(*front.statement, core_->now().time_since_epoch());
       }
     }
     if (front.kind == ReplyKind::HiddenParse && error->sqlstate == "42P05") (void)unexpected('E');
@@ -321,13 +328,39 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
     }
   }
   if (front.kind == ReplyKind::Query && front.change) {  // a DEALLOCATE that did not happen
+    const std::uint32_t dropped = std::exchange(front.unnamed_serial, 0);
     undo(front);
     front.change.reset();
+    front.unnamed_serial = dropped;
   }
   const bool quiet = front.quiet;
+  const protocol::StatementPtr statement = front.statement;
+  const std::uint64_t name_serial = front.name_serial;
   ledger_.fail(undo_entry);
   if (ledger_.uncertain() && dirty_.empty()) dirty_ = "COPY failed while a Sync was under way";
-  return quiet ? Step::Drop : Step::Forward;
+  if (quiet) return Step::Drop;
+  return statement && tell_renamed(body, *statement, name_serial, out) ? Step::Drop : Step::Forward;
+}
+
+// An error that names a statement as the server knows it is told with the client's own name for it.
+bool ServerSession::tell_renamed(ByteView body, const protocol::Statement& statement, std::uint64_t name_serial,
+                                 OutBatch& out) {
+  const std::string& name = statement.server_name();
+  std::size_t found = body.find(name);
+  if (found == ByteView::npos) return false;
+  const std::string* own = client_->statements()->name_of(name_serial);
+  ledger_.for_each([&](const ReplyEntry& later) {  // that closed it
+    if (later.change && later.change->removed.serial == name_serial) own = &later.change->client_name;
+  });
+  if (own == nullptr) return false;
+  std::string told;
+  for (; found != ByteView::npos; found = body.find(name)) {
+    told.append(body.substr(0, found)).append(*own);
+    body.remove_prefix(found + name.size());
+  }
+  protocol::append_message(out.begin_own(), backend::ErrorResponse, told.append(body));
+  out.end_own();
+  return true;
 }
 
 ServerSession::Step ServerSession::take_parameter_status(ByteView body, OutBatch& out) {
@@ -350,8 +383,10 @@ ServerSession::Step ServerSession::take_parameter_status(ByteView body, OutBatch
     client_->parameters().tracked = parameters_.tracked;
     return Step::Forward;
   }
+  const protocol::ParameterSetPtr told = client_->parameters().tracked;
   const std::string* own = client_->take_parameter(*index, parameter->value, reset_seen_);
   if (own == nullptr) return Step::Forward;
+  if (told->values[*index] == *own) return Step::Drop;
   protocol::append_parameter_status(out.begin_own(), core_->settings()->tracked->name(*index), *own);
   out.end_own();
   return Step::Drop;
@@ -359,6 +394,7 @@ ServerSession::Step ServerSession::take_parameter_status(ByteView body, OutBatch
 
 ServerSession::Step ServerSession::take_command_complete(ByteView body) {
   if (ledger_.empty()) return unexpected(backend::CommandComplete);
+  const std::uint8_t resets = ledger_.front().purpose;
   if (ledger_.front().kind == ReplyKind::Execute) ledger_.drop_front();
   // Only a few tags concern us, and all begin with one of these letters.
   const char first = body.empty() ? '\0' : body[0];
@@ -378,9 +414,10 @@ ServerSession::Step ServerSession::take_command_complete(ByteView body) {
     reset_seen_ = true;
     parameters_.extras.reset();
     parameters_.extras_unknown = false;
-    client_->reset_to_startup();
+    restored_ = ~0U;
   } else if (tag == "RESET") {
     reset_seen_ = true;
+    if (resets != 0) restored_ |= resets == ClientSession::kResetsAll ? ~0U : 1U << (resets - 1);
     parameters_.extras_unknown = true;
   } else if (tag == "SET") {
     parameters_.extras_unknown = true;
@@ -493,7 +530,7 @@ void ServerSession::confirm(const ReplyEntry& entry) {
 
 void ServerSession::undo(ReplyEntry& entry) {
   if (entry.unnamed_serial != 0) {
-    if (client_ != nullptr && entry.kind == ReplyKind::Parse) client_->unnamed_skipped(entry.unnamed_serial);
+    if (client_ != nullptr && entry.kind != ReplyKind::HiddenParse) client_->unnamed_skipped(entry.unnamed_serial);
     if (unnamed.serial == entry.unnamed_serial) unnamed = {};
   }
   if (!entry.change) return;
@@ -535,15 +572,6 @@ void ServerSession::answer_local_now() {
   answer_local(out);
   flush_to_client(out);
   if (unread_size() == 0) (void)release_if_free();
-}
-
-void ServerSession::statement_tables_cleared() {
-  statements_.clear();
-  unnamed = {};
-  // What was sent behind the command that cleared them is on the server nevertheless.
-  ledger_.for_each([this](const ReplyEntry& entry) {
-    if (entry.change && entry.change->server_added) statements_.add(entry.change->key);
-  });
 }
 
 // The one place where a server is found free for the next client: ReadyForQuery said that no transaction is open, no

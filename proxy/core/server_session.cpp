@@ -391,4 +391,13 @@ void ServerSession::protocol_violation(const char* what) {
   close(what);
 }
 
+void ServerSession::statement_tables_cleared() {
+  statements_.clear();
+  unnamed = {};
+  // What was sent behind the command that cleared them is on the server nevertheless.
+  ledger_.for_each([this](const protocol::ReplyEntry& entry) {
+    if (entry.change && entry.change->server_added) statements_.add(entry.change->key);
+  });
+}
+
 }  // namespace pgweir::core

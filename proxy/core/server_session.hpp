@@ -77,6 +77,8 @@ class ServerSession final : public Connection {
   }
   /// auth_query with its one parameter; ends like a hidden query.
   void run_lookup(std::string_view sql, std::string_view user);
+  /// A query of ours is under way.
+  [[nodiscard]] bool runs_hidden() const { return hidden_ > 0; }
   /// Gives the replies of ours whose turn has come, after the client's relay added some.
   void answer_local_now();
   /// The client has sent only the beginning of a message so far: nothing else may be put behind it.
@@ -191,6 +193,7 @@ class ServerSession final : public Connection {
   Step unexpected(char type);
   Step take_ready(ByteView body, OutBatch& out);
   Step take_error(ByteView body, OutBatch& out);
+  bool tell_renamed(ByteView body, const protocol::Statement& statement, std::uint64_t name_serial, OutBatch& out);
   Step take_parameter_status(ByteView body, OutBatch& out);
   Step take_command_complete(ByteView body);
   Step take_idle_message(const protocol::FrameHeader& header, ByteView message);
@@ -231,7 +234,8 @@ class ServerSession final : public Connection {
   std::uint8_t hidden_ = 0;  ///< hidden queries under way
   bool testing_ = false;
   bool needs_alignment_ = false;
-  bool reset_seen_ = false;  ///< RESET or DISCARD ALL since the last ReadyForQuery
+  bool reset_seen_ = false;     ///< RESET or DISCARD ALL since the last ReadyForQuery
+  std::uint32_t restored_ = 0;  ///< ... and which tracked parameters may have been meant
   bool copy_both_ = false;
   bool host_lost_ = false;
   bool discarding_ = false;    ///< what comes is the rest of a request that is run again elsewhere

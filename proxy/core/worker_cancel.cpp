@@ -17,14 +17,26 @@ std::uint64_t WorkerCore::new_cancel_key(pool::ClientId client, bool console) {
   }
 }
 
-void WorkerCore::cancel_waiting(pool::ClientId client) {
-  if (ClientSession* session = find_client(client)) session->on_cancel_while_waiting();
+// A client that was waiting when the request came, or was being given a server.
+void WorkerCore::cancel_waiting(pool::ClientId client, pool::WorkerId origin, pool::ClientId requester) {
+  ClientSession* session = find_client(client);
+  if (session != nullptr && !session->on_cancel_while_waiting()) {
+    pool::CancelResult result;
+    {
+      PoolLock pools(host_);
+      result = pools->begin_cancel(pools->cancel_key(client), id_, now_);
+    }
+    if (result.status == pool::CancelStatus::Forward)
+      return start_cancel(result.cancel, result.server, origin, requester);
+  }
+  host_.post(origin, [requester](WorkerCore& there) { there.cancel_finished(requester); });
 }
 
 void WorkerCore::start_cancel(pool::CancelId cancel, pool::ServerId server, pool::WorkerId origin,
                               pool::ClientId requester) {
   ServerSession* session = find_server(server);
-  if (session == nullptr || session->key().secret.empty()) {
+  const bool unsent = session != nullptr && session->client() != nullptr && session->client()->cancel_unsent();
+  if (session == nullptr || session->key().secret.empty() || unsent) {
     {
       PoolLock pools(host_);
       pools->end_cancel(cancel, false, now_, actions_);

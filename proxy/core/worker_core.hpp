@@ -66,7 +66,7 @@ class WorkerCore {
   // ---- from other workers, through Host::post ----
   void perform(const pool::Action& action);
   void adopt_server(std::unique_ptr<ServerSession> server, pool::ServerId id);
-  void cancel_waiting(pool::ClientId client);
+  void cancel_waiting(pool::ClientId client, pool::WorkerId origin, pool::ClientId requester);
   void start_cancel(pool::CancelId cancel, pool::ServerId server, pool::WorkerId origin, pool::ClientId requester);
   /// Passes a request on to another process, as begin_cancel has decided. On the worker where it came in.
   void pass_cancel(const pool::CancelResult& decided, pool::ClientId requester);

@@ -270,6 +270,33 @@ def test_node_postgres(port):
     run_program("node", DRIVERS / "node/driver_test.js", port, PGWEIR_NODE_MODULES=str(VAR / "node/node_modules"))
 
 
+@pytest.mark.skipif(not shutil.which("node") or not (VAR / "node/node_modules/postgres").exists(), reason="no postgres.js")
+def test_postgres_js(port):
+    run_program("node", DRIVERS / "node/postgres_js_test.mjs", port,
+                PGWEIR_NODE_MODULES=str(VAR / "node/node_modules"))
+
+
+def runs(*command):
+    """Whether an interpreter has the library that a test needs."""
+    return bool(shutil.which(command[0])) and subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not runs("php", "-r", "exit((int) !(extension_loaded('pgsql') && extension_loaded('pdo_pgsql')));"),
+                    reason="no PHP with pgsql")
+def test_php(port):
+    run_program("php", DRIVERS / "php/driver_test.php", port)
+
+
+@pytest.mark.skipif(not runs("perl", "-MDBD::Pg", "-e1"), reason="no DBD::Pg")
+def test_perl(port):
+    run_program("perl", DRIVERS / "perl/driver_test.pl", port)
+
+
+@pytest.mark.skipif(not runs("ruby", "-rpg", "-ractive_record", "-e1"), reason="no Ruby with pg and ActiveRecord")
+def test_ruby(port):
+    run_program("ruby", DRIVERS / "ruby/driver_test.rb", port)
+
+
 @pytest.mark.skipif(not (VAR / "go/driver_test").exists(), reason="no pgx test program")
 def test_pgx(port):
     run_program(VAR / "go/driver_test", port)

@@ -48,6 +48,33 @@ TEST_CASE("a cancel request reaches the server of its client", "[session]") {
   CHECK(world.host.pools.totals().cancels == 0);
 }
 
+TEST_CASE("a cancel request while parameters are being set hits the query behind that", "[session]") {
+  World world(config_text("default_pool_size = 1\n"));
+  const WirePtr other = world.client();
+  const WirePtr server = world.server;
+  const WirePtr client = world.connect();
+  world.feed(client, World::startup({{"user", "u"}, {"database", "db"}, {"application_name", "app"}}));
+  const std::string welcome = client->take();
+  world.byte_by_byte = GENERATE(false, true);
+  const bool pipeline = GENERATE(false, true);
+  world.feed(client, pipeline ? parse("", "select pg_sleep(10)") + bind_to("") + execute() + synced()
+                              : query("select pg_sleep(10)"));
+  CHECK(server->take() == query("SET application_name='app';"));
+  const WirePtr asking = world.connect();
+  world.feed(asking, cancel_for(welcome));
+  CHECK(asking->closed);
+  CHECK(world.host.cancel_connects.empty());
+  world.feed(server, status("application_name", "app") + complete("SET") + ready());
+  CHECK(server->take().empty());
+  CHECK(types(client->take()) == "EZ");
+  CHECK(world.host.pools.totals().idle_servers == 1);
+  // The next request is not concerned.
+  world.feed(client, query("select 1"));
+  CHECK(server->take() == query("select 1"));
+  world.feed(server, complete("SELECT 1") + ready());
+  CHECK(client->take() == complete("SELECT 1") + ready());
+}
+
 TEST_CASE("a cancel request that comes too late is not sent", "[session]") {
   World world;
   const WirePtr client = world.client();

@@ -5,6 +5,7 @@
 #include <string>
 
 using namespace pgweir::protocol;
+using namespace std::chrono_literals;
 using namespace std::string_literals;
 
 namespace {
@@ -73,7 +74,7 @@ TEST_CASE("an outdated statement gets a new name for those who prepare it later"
   StatementTable table(kKey);
   StatementPtr old = table.intern("select * from t", kNoTypes);
   const Hash128 old_key = old->key();
-  table.outdate(*old);
+  table.outdate(*old, 5s);
   const StatementPtr fresh = table.intern("select * from t", kNoTypes);
   CHECK(fresh != old);
   CHECK(fresh->key() != old_key);
@@ -81,16 +82,42 @@ TEST_CASE("an outdated statement gets a new name for those who prepare it later"
   CHECK(old->key() == old_key);
   CHECK(table.intern("select * from t", kNoTypes) == fresh);
 
-  // The old one dies without taking the new one out of the table, and cannot be outdated twice.
-  table.outdate(*old);
+  // The old one dies without taking the new one out of the table. Those who meet its error soon share the new one.
+  table.outdate(*old, 5500ms);
   CHECK(table.intern("select * from t", kNoTypes) == fresh);
   old.reset();
   CHECK(table.intern("select * from t", kNoTypes) == fresh);
 
-  table.outdate(*fresh);
+  table.outdate(*fresh, 5s);
   const StatementPtr third = table.intern("select * from t", kNoTypes);
   CHECK(third->key() != fresh->key());
   CHECK(third->key() != old_key);
+}
+
+TEST_CASE("whoever prepares an outdated statement again gets a name that no server can have", "[statements]") {
+  StatementTable table(kKey), other_worker(kKey);
+  const StatementPtr old = table.intern("select * from t", kNoTypes);
+  const StatementPtr same = other_worker.intern("select * from t", kNoTypes);
+  REQUIRE(old->key() == same->key());
+  table.outdate(*old, 5s);
+  const StatementPtr fresh = table.intern("select * from t", kNoTypes);
+  // The table changes again. Another worker has not met the error yet, nor has a client that was idle since.
+  other_worker.outdate(*same, 60s);
+  CHECK(other_worker.intern("select * from t", kNoTypes)->key() != fresh->key());
+  table.outdate(*old, 60s);
+  CHECK(table.intern("select * from t", kNoTypes)->key() != fresh->key());
+}
+
+TEST_CASE("a name is found by its registration", "[statements]") {
+  StatementTable table(kKey);
+  ClientStatements names;
+  const auto first = names.add("a", table.intern("1", kNoTypes));
+  const auto second = names.add("b", table.intern("1", kNoTypes));
+  REQUIRE(names.name_of(second) != nullptr);
+  CHECK(*names.name_of(first) == "a");
+  CHECK(*names.name_of(second) == "b");
+  (void)names.remove("a");
+  CHECK(names.name_of(first) == nullptr);
 }
 
 TEST_CASE("names of a client", "[statements]") {

@@ -73,7 +73,7 @@ TEST_CASE("statements keep their server-side names in another table", "[archive]
   StatementTable before(kKey), after(kKey);
   ClientStatements client, taken;
   StatementPtr outdated = before.intern("SELECT 1", "");
-  before.outdate(*outdated);
+  before.outdate(*outdated, std::chrono::seconds(1));
   const StatementPtr fresh = before.intern("SELECT 1", "");
   REQUIRE(fresh->key() != outdated->key());
   client.confirm("a", client.add("a", outdated));

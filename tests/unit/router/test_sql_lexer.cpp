@@ -2,7 +2,9 @@
 
 #include "router/sql_lexer.hpp"
 
+using pgweir::router::find_reset;
 using pgweir::router::find_statement_name;
+using pgweir::router::may_clear_statements;
 using pgweir::router::may_name_statement;
 using pgweir::router::skip_blank;
 using Kind = pgweir::router::StatementNameUse::Kind;
@@ -12,7 +14,8 @@ std::string found(std::string_view sql) {
   const auto use = find_statement_name(sql);
   if (!use) return "-";
   const std::string kind = use->kind == Kind::Execute ? "execute " : "deallocate ";
-  return kind + use->name + " [" + std::string(sql.substr(use->offset, use->length)) + "]";
+  return kind + use->name + " [" + std::string(sql.substr(use->offset, use->length)) + "]" +
+         (use->alone ? "" : " among others");
 }
 }  // namespace
 
@@ -30,10 +33,39 @@ TEST_CASE("a statement called prepare") {
   CHECK(found("DEALLOCATE PREPARE prepare") == "deallocate prepare [prepare]");
 }
 
+TEST_CASE("a name among other statements") {
+  CHECK(found("SAVEPOINT _per_query_svp_;DEALLOCATE \"_PLAN0x7f\";RELEASE _per_query_svp_") ==
+        "deallocate _PLAN0x7f [\"_PLAN0x7f\"] among others");
+  CHECK(found("BEGIN;savepoint s ; EXECUTE a(1)") == "execute a [a] among others");
+  CHECK(found("DEALLOCATE a; SELECT 1") == "deallocate a [a] among others");
+}
+
+TEST_CASE("what takes all prepared statements away") {
+  for (const char* sql : {"DISCARD ALL", " discard plans", "/* x */ Deallocate all", "-- x\nDISCARD ALL"}) {
+    INFO(sql);
+    CHECK(may_clear_statements(sql));
+  }
+  for (const char* sql : {"", "SELECT 1", "DELETE FROM discard", "\"discard\" all", "DISCARDED", "DO 'DISCARD ALL'"}) {
+    INFO(sql);
+    CHECK_FALSE(may_clear_statements(sql));
+  }
+}
+
+TEST_CASE("what a RESET is about") {
+  CHECK(find_reset("RESET ALL") == "all");
+  CHECK(find_reset(" reset /* x */ TimeZone;") == "timezone");
+  CHECK(find_reset("RESET TIME ZONE") == "timezone");
+  CHECK(find_reset("RESET \"DateStyle\"") == "DateStyle");
+  CHECK_FALSE(find_reset("RESET"));
+  CHECK_FALSE(find_reset("SET x TO DEFAULT"));
+  CHECK_FALSE(find_reset("\"reset\" all"));
+}
+
 TEST_CASE("other texts name no statement") {
   for (const char* sql :
-       {"", "   ", "SELECT 1", "DEALLOCATE ALL", "DEALLOCATE PREPARE ALL", "DEALLOCATE a; SELECT 1", "EXECUTE",
-        "EXECUTE 1", "EXECUTE \"open", "/* open EXECUTE a", "\"execute\" a", "EXECUTEa", "explain execute a"}) {
+       {"", "   ", "SELECT 1", "DEALLOCATE ALL", "DEALLOCATE PREPARE ALL", "SELECT 1; DEALLOCATE a", "EXECUTE",
+        "SAVEPOINT a; SELECT 1; EXECUTE a", "SAVEPOINT \"a;EXECUTE b\"", "DEALLOCATE a SELECT", "BEGIN", "EXECUTE 1",
+        "EXECUTE \"open", "/* open EXECUTE a", "\"execute\" a", "EXECUTEa", "explain execute a"}) {
     INFO(sql);
     CHECK(found(sql) == "-");
   }
@@ -44,6 +76,8 @@ TEST_CASE("the quick look never misses one") {
   CHECK(may_name_statement("\n\tdeallocate a"));
   CHECK(may_name_statement("/* x */ execute a"));
   CHECK(may_name_statement("-- x\nexecute a"));
+  CHECK(may_name_statement("begin; execute a"));
+  CHECK(may_name_statement("savepoint s; execute a"));
   CHECK_FALSE(may_name_statement("select 1"));
   CHECK_FALSE(may_name_statement(""));
 }
