@@ -79,8 +79,9 @@ void Client::connect() {
   std::string options;
   if (rng.chance(10)) {
     options = "-c search_path=x -cgeqo=off";
-    startup_["search_path"] = "x";
-    startup_["geqo"] = "off";
+    // What the packet names itself prevails.
+    startup_.emplace("search_path", "x");
+    startup_.emplace("geqo", "off");
     packet.emplace_back("options", options);
   }
   if (rng.chance(3)) {
@@ -188,7 +189,7 @@ void Client::fatal(const Message& message) {
   if (refused_) {
     // Unless it ran out of time before any server could say so.
     const bool right = plan_.replicates ? text == "login failed" : fields->sqlstate == "22023";
-    if (!right && text != "query_wait_timeout")
+    if (!right && text != "query_wait_timeout" && text != "query_timeout")
       world_.fail(describe() + ": refused with " + std::string(fields->sqlstate));
   } else if (plan_.replicates && text == "database configuration changed" && world_.plan().operations > 0) {
     // RECONNECT ends it at once.

@@ -262,7 +262,9 @@ bool Backend::begin_replication(const Parameters& startup) {
   if (const auto it = startup.find("options"); it != startup.end()) {
     if (!protocol::parse_startup_options(it->second, options)) world_.fail("a backend got bad options");
   }
-  for (const auto& [name, value] : options) settings[name] = value;
+  Parameters from_options;
+  for (const auto& [name, value] : options) from_options[name] = value;
+  settings.merge(from_options);  // what the packet names itself prevails
   owner_ = startup.at("owner");
   session_.start(settings);
   return std::none_of(settings.begin(), settings.end(), [](const auto& one) { return one.second == "bad"; });

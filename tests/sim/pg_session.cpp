@@ -268,11 +268,11 @@ void PgSession::error(const Failure& failure) {
                                                     .sqlstate = failure.sqlstate,
                                                     .message = failure.message,
                                                     .add_v = true});
-  if (status_ == 'T') status_ = 'E';
-  if (!failure.fatal) return;
+  // An error is sent at once, also in the middle of a pipeline whose Flush is then skipped.
   out_ += held_;
   held_.clear();
-  closed_ = true;
+  if (status_ == 'T') status_ = 'E';
+  if (failure.fatal) closed_ = true;
 }
 
 // ---- statements ----
