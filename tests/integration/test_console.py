@@ -723,10 +723,17 @@ class TestShutdown:
         client = pooler.wire()
         with pooler.console() as console:
             console.query("SHUTDOWN WAIT_FOR_CLIENTS")
-        late = Wire(pooler.port, path=pooler.home)
-        with pytest.raises(WireError) as refused:
-            late.login("postgres", "app")
-        assert refused.value.text == "pooler is shutting down"
+
+        def refused():
+            with Wire(pooler.port, path=pooler.home) as late:
+                try:
+                    late.login("postgres", "app")
+                except WireError as error:
+                    return error.text == "pooler is shutting down"
+            return False
+
+        # The command is answered at once, and reaches the other threads soon after.
+        wait_until(refused, what="newcomers are refused")
         inside = Wire(pooler.port, path=pooler.home)
         inside.login("admin", "pgbouncer")
         assert inside.value("SHOW VERSION")
