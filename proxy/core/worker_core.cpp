@@ -468,7 +468,17 @@ void WorkerCore::open_server(const pool::Action& action) {
   }
   if (!action.reason.empty())
     log(LogLevel::Warning, fmt::format("{}/{}: {}", context->database, context->user, action.reason));
-  const ServerTarget target = server_target(*context, host_for_server(*context, action.token));
+  const std::optional<std::size_t> place = host_for_server(*context, action.token);
+  if (!place) {
+    // Whoever replicates connects anew by itself; on a wrong host it would get another's WAL.
+    static constexpr std::string_view kNoHost = "no host of the list is known to be what is asked for";
+    log(LogLevel::Warning, fmt::format("{}/{}: {}", context->database, context->user, kNoHost));
+    PoolLock pools(host_);
+    pools->server_closed(action.server, pool::CloseKind::LoginFailed, encode_login_error("57P03", kNoHost), now_,
+                         actions_);
+    return;
+  }
+  const ServerTarget target = server_target(*context, *place);
   connecting_[action.server] = {action.pool, target, now_, std::move(replication)};
   if (const Duration limit = config().server_connect_timeout; limit > Duration::zero()) {
     timers_.push({now_ + limit, Timer::Kind::Server, action.server.index, action.server.generation, 0});

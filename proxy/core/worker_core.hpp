@@ -249,7 +249,8 @@ class WorkerCore {
   void route_again(const HostGroup* group);
   /// Which of the database's hosts the next server of this context is opened on: an index, to be taken modulo.
   /// `turn`: of the addresses of an entry that is not routed, as the pools count them.
-  [[nodiscard]] std::size_t host_for_server(PoolContext& context, std::uint64_t turn);
+  /// Nothing: no host is known to be what it has to be.
+  [[nodiscard]] std::optional<std::size_t> host_for_server(PoolContext& context, std::uint64_t turn);
 
   pool::WorkerId id_;
   Host& host_;

@@ -298,15 +298,16 @@ void WorkerCore::learned(const std::string& group, const std::string& dbname, co
   ++catalog.epoch;
 }
 
-std::size_t WorkerCore::host_for_server(PoolContext& context, std::uint64_t turn) {
+std::optional<std::size_t> WorkerCore::host_for_server(PoolContext& context, std::uint64_t turn) {
   if (context.host_id) return static_cast<std::size_t>(*context.host_id);
-  const auto next = static_cast<std::size_t>(turn);
-  if (!context.routed() || !context.group->table) return next;
+  if (!context.routed()) return static_cast<std::size_t>(turn);
+  if (!context.group->table) return std::nullopt;
   // A connection of a client's own, which replicates: as target_session_attrs says, else from the primary.
   router::RoutePolicy policy = context.policy;
   if (policy.read_write_split) policy = {.attrs = router::TargetSessionAttrs::Primary};
   const auto decision = router::decide({}, {}, *context.group->table, policy, {}, context.group->outstanding, random());
-  return decision.kind == router::RouteKind::Host ? static_cast<std::size_t>(decision.host) : next;
+  if (decision.kind != router::RouteKind::Host) return std::nullopt;
+  return static_cast<std::size_t>(decision.host);
 }
 
 }  // namespace pgweir::core

@@ -344,6 +344,20 @@ class TestWrongHosts:
             pair.primary.start()
             assert client.collect().tags == ["INSERT 0 1"]
 
+    def test_replication_goes_to_no_host_that_is_not_what_is_asked_for(self, make_replicas, make_pooler):
+        pair = make_replicas()
+        pair.primary.stop("immediate")
+        pooler = make_pooler(**routing.options(pair))
+        wait_until(lambda: where(pooler) == pair.standby.port, 10, "reads go to the standby")
+        with pytest.raises(WireError) as refused:
+            pooler.wire(replication="true")
+        assert refused.value.text == "login failed"
+        assert "app/postgres: no host of the list is known to be what is asked for" in pooler.log()
+        pair.primary.start()
+        wait_until(lambda: hosts(pooler)[pair.primary.port]["role"] == "primary", 10, "the primary is known")
+        with pooler.wire(replication="database") as client:
+            assert client.value("SELECT pg_is_in_recovery()") == "f"
+
     def test_no_host_at_start(self, template, make_pooler):
         pooler = make_pooler(userlist=routing.USERS, pgweir={**routing.FAST, **self.WAIT}, databases={
             "app": f"host=127.0.0.1,127.0.0.1 port={free_port()},{free_port()} dbname=app read_write_split=1"})
