@@ -121,9 +121,9 @@ void ClientLogin::take_cancel_request(ByteView body) {
   const pool::ClientId requester = client_.id_;
   switch (result.status) {
     case pool::CancelStatus::Forward:
-      core.host().post(result.worker,
-                       [cancel = result.cancel, server = result.server, origin = core.id(),
-                        requester](WorkerCore& there) { there.start_cancel(cancel, server, origin, requester); });
+      core.host().post(result.worker, [result, origin = core.id(), requester](WorkerCore& there) {
+        there.start_cancel(result, origin, requester);
+      });
       return;
     case pool::CancelStatus::Waiting:
     case pool::CancelStatus::Console:

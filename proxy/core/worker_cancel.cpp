@@ -26,26 +26,29 @@ void WorkerCore::cancel_waiting(pool::ClientId client, pool::WorkerId origin, po
       PoolLock pools(host_);
       result = pools->begin_cancel(pools->cancel_key(client), id_, now_);
     }
-    if (result.status == pool::CancelStatus::Forward)
-      return start_cancel(result.cancel, result.server, origin, requester);
+    if (result.status == pool::CancelStatus::Forward) return start_cancel(result, origin, requester);
   }
   host_.post(origin, [requester](WorkerCore& there) { there.cancel_finished(requester); });
 }
 
-void WorkerCore::start_cancel(pool::CancelId cancel, pool::ServerId server, pool::WorkerId origin,
-                              pool::ClientId requester) {
-  ServerSession* session = find_server(server);
-  const bool unsent = session != nullptr && session->client() != nullptr && session->client()->cancel_unsent();
+void WorkerCore::start_cancel(const pool::CancelResult& decided, pool::WorkerId origin, pool::ClientId requester) {
+  ServerSession* session = find_server(decided.server);
+  // While requests wait for each other the server may have gone to somebody else.
+  ClientSession* client = session != nullptr ? session->client() : nullptr;
+  const bool unsent = client != nullptr && client->id() == decided.client && client->cancel_unsent();
   if (session == nullptr || session->key().secret.empty() || unsent) {
     {
       PoolLock pools(host_);
-      pools->end_cancel(cancel, false, now_, actions_);
+      pools->end_cancel(decided.cancel, false, now_, actions_);
     }
     host_.post(origin, [requester](WorkerCore& there) { there.cancel_finished(requester); });
     return;
   }
-  open_cancel(
-      {.cancel = cancel, .key = session->key(), .target = session->target(), .origin = origin, .requester = requester});
+  open_cancel({.cancel = decided.cancel,
+               .key = session->key(),
+               .target = session->target(),
+               .origin = origin,
+               .requester = requester});
 }
 
 void WorkerCore::pass_cancel(const pool::CancelResult& decided, pool::ClientId requester) {

@@ -67,7 +67,7 @@ class WorkerCore {
   void perform(const pool::Action& action);
   void adopt_server(std::unique_ptr<ServerSession> server, pool::ServerId id);
   void cancel_waiting(pool::ClientId client, pool::WorkerId origin, pool::ClientId requester);
-  void start_cancel(pool::CancelId cancel, pool::ServerId server, pool::WorkerId origin, pool::ClientId requester);
+  void start_cancel(const pool::CancelResult& decided, pool::WorkerId origin, pool::ClientId requester);
   /// Passes a request on to another process, as begin_cancel has decided. On the worker where it came in.
   void pass_cancel(const pool::CancelResult& decided, pool::ClientId requester);
   void cancel_finished(pool::ClientId requester);
