@@ -86,6 +86,19 @@ bool only_end_follows(std::string_view sql, std::size_t pos) {
   return pos == sql.size();
 }
 
+std::size_t skip_spaces(std::string_view sql) {
+  std::size_t pos = 0;
+  while (pos < sql.size() && is_space(sql[pos])) ++pos;
+  return pos;
+}
+
+/// A look at one byte, for nearly all texts enough: the first keyword may begin with this letter, or a comment is
+/// before it.
+bool may_begin_with(std::string_view sql, char letter) {
+  const std::size_t pos = skip_spaces(sql);
+  return pos < sql.size() && (lower(sql[pos]) == letter || sql[pos] == '/' || sql[pos] == '-');
+}
+
 }  // namespace
 
 std::size_t skip_blank(std::string_view sql, std::size_t from) {
@@ -106,8 +119,7 @@ std::size_t skip_blank(std::string_view sql, std::size_t from) {
 }
 
 bool may_name_statement(std::string_view sql) {
-  std::size_t pos = 0;
-  while (pos < sql.size() && is_space(sql[pos])) ++pos;
+  const std::size_t pos = skip_spaces(sql);
   if (pos == sql.size()) return false;
   const char first = lower(sql[pos]);
   if (first == '/' || first == '-') return true;
@@ -117,14 +129,13 @@ bool may_name_statement(std::string_view sql) {
 }
 
 bool may_clear_statements(std::string_view sql) {
-  std::size_t pos = 0;
-  while (pos < sql.size() && is_space(sql[pos])) ++pos;
-  if (pos == sql.size() || (lower(sql[pos]) != 'd' && sql[pos] != '/' && sql[pos] != '-')) return false;
-  const Identifier keyword = read_identifier(sql, skip_blank(sql, pos));
+  if (!may_begin_with(sql, 'd')) return false;
+  const Identifier keyword = read_identifier(sql, skip_blank(sql, 0));
   return !keyword.quoted && (keyword.text == "discard" || keyword.text == "deallocate");
 }
 
 std::optional<std::string> find_reset(std::string_view sql) {
+  if (!may_begin_with(sql, 'r')) return std::nullopt;
   const Identifier keyword = read_identifier(sql, skip_blank(sql, 0));
   if (keyword.quoted || keyword.text != "reset") return std::nullopt;
   const Identifier name = read_identifier(sql, skip_blank(sql, keyword.end));

@@ -215,9 +215,7 @@ bool ClientSession::left_for_another(char type) {
       type == frontend::Query || type == frontend::Parse || type == frontend::Bind || type == frontend::FunctionCall;
   if (begins && !route_->executed && server_->ledger().unsynced() && !server_->ledger().skipping()) {
     OutBatch& out = core_->batch();
-    protocol::append_sync(out.begin_own());
-    out.end_own();
-    server_->ledger().push(ReplyKind::HiddenSync);
+    add_hidden_sync(out);
     flush_to_server(out);
     return true;
   }

@@ -242,6 +242,7 @@ class ClientSession final : public Connection {
   void make_deallocated(OutBatch& out);
   void free_name(const std::string& name, protocol::ReplyEntry& entry);
   void push_hidden(protocol::ReplyKind kind);
+  void add_hidden_sync(OutBatch& out);
   Step take_parse(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_named_parse(const protocol::ParseView& view, OutBatch& out);
   void take_unnamed_parse(const protocol::ParseView* view);

@@ -76,9 +76,7 @@ std::optional<ClientSession::Step> ClientSession::take_statement_sql(ByteView bo
     if (const auto step = make_within_pipeline(*statement, out); !step || *step != Step::NeedMore) return step;
   } else if (made = ensure_on_server(*statement, out, true); made) {
     // Should the Parse fail, the server skips to a Sync, which a simple query does not bring.
-    protocol::append_sync(out.begin_own());
-    out.end_own();
-    ledger.push(ReplyKind::HiddenSync);
+    add_hidden_sync(out);
   }
   protocol::append_query(out.begin_own(), with_name(query->sql, *use, statement->server_name()));
   out.end_own();
@@ -109,9 +107,7 @@ std::optional<ClientSession::Step> ClientSession::take_deallocate_among(ByteView
                                                                         OutBatch& out) {
   if (server_->ledger().may_skip()) return std::nullopt;
   make_deallocated(out);
-  protocol::append_sync(out.begin_own());
-  out.end_own();
-  server_->ledger().push(ReplyKind::HiddenSync);
+  add_hidden_sync(out);
   protocol::append_query(out.begin_own(), with_name(sql, use, kDeallocated));
   out.end_own();
   ReplyEntry entry;
@@ -222,6 +218,12 @@ bool ClientSession::take_statement_sql_use(ReplyEntry& entry, OutBatch& out) {
     free_name(unnamed.uses, entry);
   }
   return false;
+}
+
+void ClientSession::add_hidden_sync(OutBatch& out) {
+  protocol::append_sync(out.begin_own());
+  out.end_own();
+  server_->ledger().push(ReplyKind::HiddenSync);
 }
 
 void ClientSession::push_hidden(ReplyKind kind) {

@@ -43,6 +43,14 @@ bool EventSet::add(int fd, std::uint32_t events, EventHandler* handler) {
   return ::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+void EventSet::add_new(int fd, const char* maker, EventHandler* handler) {
+  if (fd < 0) throw std::system_error(errno, std::generic_category(), maker);
+  if (add(fd, EPOLLIN, handler)) return;
+  const int error = errno;
+  ::close(fd);
+  throw std::system_error(error, std::generic_category(), "epoll_ctl");
+}
+
 bool EventSet::modify(int fd, std::uint32_t events, EventHandler* handler) {
   epoll_event event{};
   event.events = events;

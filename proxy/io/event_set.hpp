@@ -40,6 +40,9 @@ class EventSet {
 
   /// Starts watching. `handler` must live until `remove`. False: errno tells why (no memory, descriptor unknown).
   [[nodiscard]] bool add(int fd, std::uint32_t events, EventHandler* handler);
+  /// add() for input on a descriptor that the caller has just made by the system call `maker`. Throws
+  /// std::system_error, with `fd` closed, if that or this failed.
+  void add_new(int fd, const char* maker, EventHandler* handler);
   /// Replaces events and handler of a watched descriptor. An event of the current batch still goes to the old handler,
   /// so a hand-over to another handler is remove and add.
   [[nodiscard]] bool modify(int fd, std::uint32_t events, EventHandler* handler);

@@ -3,19 +3,12 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <system_error>
 #include <utility>
 
 namespace pgweir::io {
 
 Mailbox::Mailbox(EventSet& events) : events_(events), wake_fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
-  if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
-  if (!events_.add(wake_fd_, EPOLLIN, this)) {
-    const int error = errno;
-    ::close(wake_fd_);
-    throw std::system_error(error, std::generic_category(), "epoll_ctl");
-  }
+  events_.add_new(wake_fd_, "eventfd", this);
 }
 
 Mailbox::~Mailbox() {

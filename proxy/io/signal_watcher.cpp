@@ -3,9 +3,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <csignal>
-#include <system_error>
 #include <utility>
 
 namespace pgweir::io {
@@ -30,12 +28,7 @@ SignalWatcher::SignalWatcher(EventSet& events, const std::vector<int>& numbers, 
     : events_(events), on_signal_(std::move(on_signal)), fd_(-1) {
   const sigset_t set = set_of(numbers);
   fd_ = ::signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-  if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "signalfd");
-  if (!events_.add(fd_, EPOLLIN, this)) {
-    const int error = errno;
-    ::close(fd_);
-    throw std::system_error(error, std::generic_category(), "epoll_ctl");
-  }
+  events_.add_new(fd_, "signalfd", this);
 }
 
 SignalWatcher::~SignalWatcher() {

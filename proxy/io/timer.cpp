@@ -14,12 +14,7 @@ namespace pgweir::io {
 
 TimerQueue::TimerQueue(EventSet& events)
     : events_(events), fd_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)) {
-  if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "timerfd_create");
-  if (!events_.add(fd_, EPOLLIN, this)) {
-    const int error = errno;
-    ::close(fd_);
-    throw std::system_error(error, std::generic_category(), "epoll_ctl");
-  }
+  events_.add_new(fd_, "timerfd_create", this);
 }
 
 TimerQueue::~TimerQueue() {
