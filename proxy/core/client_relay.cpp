@@ -68,7 +68,12 @@ std::size_t ClientSession::relay(ByteView in) {
       if (stream_forward_) out.add(in.substr(pos, n));
       stream_left_ -= n;
       pos += n;
-      continue;
+      if (stream_left_ > 0 || !stream_forward_ || !server_->between_transactions()) continue;
+      // The rest of a message that the server had answered already. What follows is for another transaction.
+      flush_to_server(out);
+      core_->wake(*server_);
+      if (pos < in.size()) core_->wake(*this);  // behind it, whether it is given back or not
+      return pos;
     }
     protocol::FrameHeader header;
     const auto status = read_frame_header(in.substr(pos), core_->config().max_packet_size, header);

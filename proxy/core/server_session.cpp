@@ -102,7 +102,10 @@ void ServerSession::forward(OutBatch& batch) {
 }
 
 void ServerSession::on_output_drained() {
-  if (client_ != nullptr) core_->wake(*client_);
+  if (client_ == nullptr) return;
+  // A COPY that has failed was answered before all its data had left: only now is the server free.
+  if (between_transactions()) core_->wake(*this);
+  core_->wake(*client_);
 }
 
 bool ServerSession::wants_input() const {
@@ -165,7 +168,10 @@ void ServerSession::client_left(bool by_terminate) {
     core_->schedule(*this, core_->now() + core_->config().server_connect_timeout);
     return;  // goes on in hidden_done
   }
-  const bool at_rest = ledger_.idle() && stream_left_ == 0 && unread_size() == 0 && !has_unsent() && !copy_both_;
+  // Of a COPY that has failed the client may have sent but half a CopyData: the rest would be the next client's
+  // request.
+  const bool at_rest =
+      ledger_.idle() && stream_left_ == 0 && unread_size() == 0 && !has_unsent() && !copy_both_ && !mid_request_;
   if (at_rest && status_ == 'I') {
     give_back();
   } else if (at_rest) {
@@ -314,6 +320,7 @@ void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::st
   if (client == nullptr) return;
   if (has_had_all) {
     client->on_server_released();
+    core_->wake(*client);  // it may not have been read while this one took no more
   } else {
     client->on_server_lost(reason);
   }

@@ -134,54 +134,6 @@ TEST_CASE("a failed pipeline goes on after its Sync", "[session]") {
   CHECK(idle(world) == 1);
 }
 
-TEST_CASE("COPY FROM STDIN", "[session]") {
-  World world;
-  const WirePtr client = world.client();
-  world.byte_by_byte = GENERATE(false, true);
-  const std::string copy_in("G\0\0\0\7\0\0\0", 8);
-  const std::string data = made(protocol::append_copy_data, "1\n");
-  const std::string done = made(protocol::append_copy_done);
-  world.feed(client, query("copy t from stdin"));
-  world.feed(world.server, copy_in);
-  CHECK(client->take() == copy_in);
-  world.feed(client, data + synced() + data + done);
-  CHECK(world.server->take() == query("copy t from stdin") + data + synced() + data + done);
-  world.feed(world.server, complete("COPY 2") + ready());
-  CHECK(client->take() == complete("COPY 2") + ready());
-  CHECK(idle(world) == 1);
-  // Late data of a COPY that has ended is nobody's.
-  world.feed(client, data + done);
-  CHECK(world.server->take().empty());
-  CHECK(idle(world) == 1);
-}
-
-TEST_CASE("a COPY that fails while a Sync is under way costs the server", "[session]") {
-  World world;
-  const WirePtr client = world.client();
-  const std::string copy_in("G\0\0\0\7\0\0\0", 8);
-  world.feed(client, query("copy t from stdin"));
-  world.feed(world.server, copy_in);
-  world.feed(client, made(protocol::append_copy_data, "bad\n") + synced());
-  client->written.clear();
-  world.server->written.clear();
-  // The server failed before it read the Sync, which it will answer too.
-  world.feed(world.server, server_error("22P04", "bad data") + ready());
-  CHECK(client->take() == server_error("22P04", "bad data") + ready());
-  CHECK(world.server->take() == terminate());
-  CHECK(idle(world) == 0);
-  CHECK_FALSE(client->closed);
-}
-
-TEST_CASE("a COPY that cannot start leaves no query running", "[session]") {
-  World world(config_text("query_timeout = 10\n"));
-  const WirePtr client = world.client();
-  world.feed(client, query("copy nothing from stdin") + made(protocol::append_copy_done));
-  world.feed(world.server, server_error("42P01", "no such table") + ready());
-  CHECK(idle(world) == 1);
-  world.advance(seconds(11));
-  CHECK_FALSE(client->closed);
-}
-
 TEST_CASE("parameters follow the client without being seen", "[session]") {
   World world(config_text("default_pool_size = 1\n"));
   const WirePtr a = world.client();
