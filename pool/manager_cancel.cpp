@@ -22,12 +22,23 @@ std::uint64_t PoolManager::cancel_key(ClientId client) const {
   return c != nullptr && c->has_key ? c->key : 0;
 }
 
+std::optional<std::pair<ClientId, WorkerId>> PoolManager::owner_of_key(std::uint64_t key) const {
+  const ClientSlot* client = impl_->owner_of(key);
+  if (client == nullptr) return std::nullopt;
+  return std::pair(client->id, client->worker);
+}
+
+// Our own clients come first, whatever id their key carries: they keep it when a reload changes the peer id.
+const ClientSlot* PoolManager::Impl::owner_of(std::uint64_t key) const {
+  const ClientSlot* client = cancels.client_of(key);
+  if (client == nullptr && peer_id != 0) client = cancels.client_of(cancel_key::original(key));
+  return client;
+}
+
 CancelResult PoolManager::begin_cancel(std::uint64_t key, WorkerId worker, TimePoint now) {
   Impl& m = *impl_;
   m.tick(now);
-  // Our own clients come first, whatever id their key carries: they keep it when a reload changes the peer id.
-  const ClientSlot* client = m.cancels.client_of(key);
-  if (client == nullptr && m.peer_id != 0) client = m.cancels.client_of(cancel_key::original(key));
+  const ClientSlot* client = m.owner_of(key);
   if (client == nullptr) return m.pass_to_peer(key, worker);
   CancelResult result{.client = client->id, .worker = client->worker};
   if (client->console) {

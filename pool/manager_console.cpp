@@ -34,7 +34,10 @@ Result PoolManager::pause(std::string_view database, TimePoint now, Actions& out
   if (db == nullptr) return Result::NotFound;
   if (db->paused || m.all_paused) return Result::Already;
   db->paused = true;
-  for (PoolState* pool : db->pools) m.close_unused(*pool, now, out);
+  for (PoolState* pool : db->pools) {
+    m.publish_rules(*pool);
+    m.close_unused(*pool, now, out);
+  }
   m.check_waits(out);
   return Result::Ok;
 }
@@ -46,6 +49,7 @@ Result PoolManager::resume(std::string_view database, TimePoint now, Actions& ou
   if (db == nullptr) return Result::NotFound;
   if (!db->paused) return Result::Already;
   db->paused = false;
+  for (PoolState* pool : db->pools) m.publish_rules(*pool);
   m.note_use(*db, now);
   m.wake_pools(db->pools, now, out);
   return Result::Ok;
@@ -56,7 +60,10 @@ Result PoolManager::pause_all(TimePoint now, Actions& out) {
   now = m.tick(now);
   if (m.all_paused) return Result::Already;
   m.all_paused = true;
-  for (const auto& pool : m.pools) m.close_unused(*pool, now, out);
+  for (const auto& pool : m.pools) {
+    m.publish_rules(*pool);
+    m.close_unused(*pool, now, out);
+  }
   m.check_waits(out);
   return Result::Ok;
 }
@@ -66,6 +73,7 @@ Result PoolManager::resume_all(TimePoint now, Actions& out) {
   now = m.tick(now);
   if (!m.all_paused) return Result::Already;
   m.all_paused = false;
+  for (const auto& pool : m.pools) m.publish_rules(*pool);
   for (const auto& [name, db] : m.databases) {
     m.note_use(*db, now);
     m.wake_pools(db->pools, now, out);
@@ -186,7 +194,9 @@ void PoolManager::kill(std::string_view database, std::string_view reason, TimeP
   now = m.tick(now);
   const bool all = database.empty();
   for (const auto& [name, db] : m.databases) {
-    if (all || name == database) db->paused = true;
+    if (!all && name != database) continue;
+    db->paused = true;
+    for (PoolState* pool : db->pools) m.publish_rules(*pool);
   }
   m.clients.for_each([&](ClientSlot& client) {
     if (client.database == nullptr || client.console) return;

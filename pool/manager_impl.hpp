@@ -6,7 +6,7 @@
 //   manager_servers.cpp   life of a server, handing it on            manager_console.cpp  PAUSE, KILL, waits
 //   manager_time.cpp      deadlines                                  manager_report.cpp   snapshots
 //   manager_unused.cpp    forgetting pools and databases             manager_restart.cpp  online restart
-//   manager_check.cpp     check_invariants
+//   manager_leases.cpp    what workers decide by themselves          manager_check.cpp    check_invariants
 //
 // Rules that hold between public calls, unless the database is paused: no pool has a waiter and an idle server; no
 // waiter that a new connection could serve lacks one that is logging in, but for limits, the login cap and the retry
@@ -118,6 +118,7 @@ struct PoolManager::Impl {
     return pool_index[id.index].pool;
   }
   PoolState& add_pool(DatabaseState& db, UserState& owner, std::string_view host_name);
+  void limits_changed(const Account& account);
   [[nodiscard]] bool paused(const PoolState& pool) const { return all_paused || pool.database.paused; }
   /// Workers read their clocks before they get the lock; here time never goes back.
   TimePoint tick(TimePoint now) { return last_now = now > last_now ? now : last_now; }
@@ -165,6 +166,22 @@ struct PoolManager::Impl {
   /// Asks the workers of idle servers for as many as there are waiters, unless they were asked already. The answer is
   /// offer_idle.
   void ask_for_idle(PoolState& pool, Actions& out);
+
+  /// The same of those idle on `worker`, in the order of fairness.
+  void serve_from_own(PoolState& pool, WorkerId worker, TimePoint now, Actions& out);
+
+  // ---- what workers decide by themselves (manager_leases.cpp) ----
+  [[nodiscard]] bool may_lease(const PoolState& pool) const;
+  [[nodiscard]] static Duration::rep oldest_waiter(const PoolState& pool);  ///< LeaseBoard::oldest
+  [[nodiscard]] static bool is_full(const PoolState& pool);                 ///< LeaseBoard::full
+  static void publish_queue(PoolState& pool);
+  static void publish_size(PoolState& pool);
+  static void publish_waiting(PoolState& pool, WorkerId worker);
+  static void publish_idle(PoolState& pool, WorkerId worker);
+  /// After a change of what may_lease looks at, or of pool_size.
+  void publish_rules(PoolState& pool);
+  /// Every server of the pool has to come by here before it serves its next client.
+  static void end_leases(PoolState& pool);
 
   // ---- opening (manager_open.cpp) ----
   [[nodiscard]] std::uint32_t openable(const PoolState& pool, TimePoint now) const;
@@ -221,6 +238,7 @@ struct PoolManager::Impl {
   void erase_database(DatabaseState& db);
 
   // ---- cancel requests (manager_cancel.cpp) ----
+  [[nodiscard]] const ClientSlot* owner_of(std::uint64_t key) const;
   [[nodiscard]] CancelResult pass_to_peer(std::uint64_t key, WorkerId worker);
   void drop_old_peers();
 

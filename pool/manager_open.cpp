@@ -30,6 +30,7 @@ ServerSlot& PoolManager::Impl::add_server(PoolState& pool, WorkerId worker, Time
   pool.servers.enter(ServerState::Login);
   pool.each_account([](Account& account) { account.servers.enter(ServerState::Login); });
   servers.enter(ServerState::Login);
+  publish_size(pool);
   ++pool.logins;
   return server;
 }

@@ -24,6 +24,7 @@ void PoolManager::Impl::set_state(ServerSlot& server, ServerState next) {
   server.state = next;
   if (next == ServerState::Idle) pool.idle.add(server);
   if (last == next) return;
+  if (last == ServerState::Idle || next == ServerState::Idle) publish_idle(pool, server.worker);
   pool.servers.move(last, next);
   pool.database.servers.move(last, next);
   if (pool.host != nullptr) pool.host->servers.move(last, next);
@@ -177,6 +178,7 @@ void PoolManager::Impl::end_login(ServerSlot& server) {
 void PoolManager::Impl::mark_close_needed(ServerSlot& server, Actions& out) {
   if (server.close_needed) return;
   server.close_needed = true;
+  end_leases(*server.pool);
   ++server.pool->database.close_needed;
   ++close_needed;
   if (server.pool->settings.server_fast_close) ask_fast_close(server, out);
@@ -215,6 +217,7 @@ void PoolManager::Impl::free_server(ServerSlot& server) {
   if (PGWEIR_MUTANT(1) && pool.servers.total > 0) --pool.servers.total;
   pool.each_account([&](Account& account) { account.servers.leave(server.state); });
   servers.leave(server.state);
+  publish_size(pool);
   pool.all_servers.erase(pool.all_servers.iterator_to(server));
   server_slots.erase(server);
   note_use(pool, last_now);
@@ -224,6 +227,13 @@ void PoolManager::Impl::serve_from_idle(PoolState& pool, TimePoint now, Actions&
   while (!pool.queue.empty() && !pool.idle.empty() && !paused(pool)) {
     ClientSlot& waiter = pool.queue.front();
     serve(pool.idle.pick(waiter.worker, pool.settings.server_round_robin), waiter, now, out);
+  }
+}
+
+void PoolManager::Impl::serve_from_own(PoolState& pool, WorkerId worker, TimePoint now, Actions& out) {
+  while (!pool.queue.empty() && !pool.idle.empty_on(worker)) {
+    ClientSlot& waiter = pool.queue.choose(worker, settings.fifo_slack);
+    serve(pool.idle.pick(worker, pool.settings.server_round_robin), waiter, now, out);
   }
 }
 
@@ -245,14 +255,11 @@ void PoolManager::offer_idle(WorkerId worker, PoolId pool, TimePoint now, Action
   PoolState* p = m.find_pool(pool);
   if (p == nullptr) return;
   p->idle.set_offering(worker, false);
-  while (!p->queue.empty() && !p->idle.empty_on(worker)) {
-    ClientSlot& waiter = p->queue.choose(worker, m.settings.fifo_slack);
-    m.serve(p->idle.pick(worker, p->settings.server_round_robin), waiter, now, out);
-  }
-  // Whoever was promised these has left: they may make room for others.
-  m.make_room(*p, now, out);
+  m.serve_from_own(*p, worker, now, out);
+  // Whoever was promised these has left: they may make room for others. Or they did not go to those who have waited
+  // longest, whose turn for the reserve comes earlier.
+  m.open_wanted(*p, now, out);
   if (!p->idle.empty()) m.offer_to_other_pools(*p, now, out);
-  m.ask_for_idle(*p, out);
 }
 
 void PoolManager::release(ServerId server, ReleaseKind kind, TimePoint now, Actions& out) {

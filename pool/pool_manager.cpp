@@ -48,7 +48,8 @@ PoolState& PoolManager::Impl::add_pool(DatabaseState& db, UserState& owner, std:
   const std::uint32_t index = free_pool_ids.back();
   free_pool_ids.pop_back();
   const PoolId id{index, pool_index[index].generation};
-  PoolState& pool = *pools.emplace_back(std::make_unique<PoolState>(id, db, host, owner, settings.workers));
+  PoolState& pool =
+      *pools.emplace_back(std::make_unique<PoolState>(id, db, host, owner, settings.workers, settings.fifo_slack));
   pool_index[index].pool = &pool;
   db.pool_of_user.emplace(pool.key(), &pool);
   pool.each_account([&](Account& account) { account.pools.push_back(&pool); });
@@ -64,6 +65,13 @@ void PoolManager::set_limits(std::uint32_t max_client_conn) {
 }
 
 // New limits are acted on by the next on_time, which is due at once.
+void PoolManager::Impl::limits_changed(const Account& account) {
+  for (PoolState* pool : account.pools) {
+    arm(*pool, last_now);
+    publish_rules(*pool);
+  }
+}
+
 void PoolManager::set_database_limits(std::string_view database, DatabaseLimits limits) {
   DatabaseState& db = impl_->database(database);
   const bool changed = db.max_servers != limits.max_db_connections;
@@ -71,7 +79,7 @@ void PoolManager::set_database_limits(std::string_view database, DatabaseLimits 
   for (const auto& [name, host] : db.hosts) host->max_servers = limits.max_db_connections;
   db.max_clients = limits.max_db_client_connections;
   if (!changed) return;
-  for (PoolState* pool : db.pools) impl_->arm(*pool, impl_->last_now);
+  impl_->limits_changed(db);
 }
 
 void PoolManager::set_autodb_idle_timeout(std::string_view database, Duration timeout, TimePoint now) {
@@ -87,7 +95,7 @@ void PoolManager::set_user_limits(std::string_view user, UserLimits limits) {
   u.max_servers = limits.max_user_connections;
   u.max_clients = limits.max_user_client_connections;
   if (!changed) return;
-  for (PoolState* pool : u.pools) impl_->arm(*pool, impl_->last_now);
+  impl_->limits_changed(u);
 }
 
 PoolId PoolManager::set_pool(std::string_view database, std::string_view user, const PoolSettings& settings,
@@ -108,6 +116,8 @@ PoolId PoolManager::set_pool(std::string_view database, std::string_view user, c
   const bool fast_close = settings.server_fast_close && !pool->settings.server_fast_close;
   const bool idle_timeout_changed = settings.pool_idle_timeout != pool->settings.pool_idle_timeout;
   pool->settings = settings;
+  m.publish_rules(*pool);
+  m.end_leases(*pool);
   pool->cancels.max = pool->cancels_max();
   CancelRegistry::start_waiting(pool->cancels, out);
   pool->each_account([&](Account& account) {

@@ -26,6 +26,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pool/ids.hpp"
@@ -33,6 +34,8 @@
 #include "pool/time.hpp"
 
 namespace pgweir::pool {
+
+struct LeaseBoard;
 
 /// Settings of one (database, user) pool with all inheritance resolved. 0 means what it means in PgBouncer.
 struct PoolSettings {
@@ -144,6 +147,20 @@ struct CancelResult {
 struct CancelSnapshot {
   bool sent = false;
   PoolId pool{};  ///< none: it is for a peer
+};
+
+/// A server that its worker has handed on by itself (worker_leases.hpp): who has it now.
+struct LeasedServer {
+  ServerId server{};
+  ClientId client{};       ///< none: nobody
+  bool pending = false;    ///< the client has not taken it yet: as after a Grant, before grant_taken
+  TimePoint waited_since;  ///< then: when the client began to wait
+};
+
+/// A client that has waited on its worker for one of that worker's servers, without the manager.
+struct LocalWaiter {
+  ClientId client{};
+  TimePoint since{};
 };
 
 /// A server connection that another process has opened and logged in, and hands over with what it knows about it.
@@ -275,6 +292,15 @@ class PoolManager {
   /// any, through `out`.
   void release(ServerId server, ReleaseKind kind, TimePoint now, Actions& out);
 
+  // ---- servers that workers hand on by themselves (worker_leases.hpp) ----
+  /// What workers may know of the pool without asking; for as long as they like.
+  [[nodiscard]] std::shared_ptr<const LeaseBoard> lease_board(PoolId pool) const;
+  /// The worker has handed these servers on since they were granted or last told of; all of them are its own, and
+  /// Active here. To be called before anything else the worker has to say.
+  void tell_leases(std::span<const LeasedServer> servers, TimePoint now, Actions& out);
+  /// These clients of `worker` have waited there, for a server of `pool`, longest first; from now on they wait here.
+  void enqueue(WorkerId worker, PoolId pool, std::span<const LocalWaiter> clients, TimePoint now, Actions& out);
+
   // ---- life of server connections ----
   /// Login complete: Login -> Idle or straight to a waiter.
   void server_ready(ServerId server, BackendKey key, TimePoint now, Actions& out);
@@ -314,6 +340,8 @@ class PoolManager {
   // ---- cancel requests ----
   /// Registers the client's cancel key (8 bytes as sent in BackendKeyData). False: the key is taken, draw another.
   [[nodiscard]] bool set_cancel_key(ClientId client, std::uint64_t key, bool console);
+  /// Whose key this is, and on which worker that client is; nullopt: nobody's here.
+  [[nodiscard]] std::optional<std::pair<ClientId, WorkerId>> owner_of_key(std::uint64_t key) const;
   /// The key of a client; 0: it has none.
   [[nodiscard]] std::uint64_t cancel_key(ClientId client) const;
   /// A cancel request came in on any worker. Forward counts it against 2 x pool_size of the pool, Peer against the

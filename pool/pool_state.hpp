@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "pool/cancel_lane.hpp"
 #include "pool/deadline_heap.hpp"
 #include "pool/idle_servers.hpp"
+#include "pool/lease_board.hpp"
 #include "pool/limits.hpp"
 #include "pool/waiter_queue.hpp"
 
@@ -29,7 +31,8 @@ inline constexpr Duration kReachablePause{200'000};
 inline constexpr std::uint32_t kUnlimitedPoolCancels = 100;
 
 struct PoolState : DeadlineEntry {
-  PoolState(PoolId pool_id, DatabaseState& db, HostAccount* on_host, UserState& owner, WorkerId workers)
+  PoolState(PoolId pool_id, DatabaseState& db, HostAccount* on_host, UserState& owner, WorkerId workers,
+            Duration fifo_slack)
       : id(pool_id),
         database(db),
         host(on_host),
@@ -37,7 +40,8 @@ struct PoolState : DeadlineEntry {
         user(owner),
         queue(workers),
         dedicated(workers),
-        idle(workers) {}
+        idle(workers),
+        board(std::make_shared<LeaseBoard>(workers, fifo_slack)) {}
 
   /// The name of a pool within its database.
   [[nodiscard]] static std::string key_of(std::string_view user, std::string_view host) {
@@ -66,6 +70,8 @@ struct PoolState : DeadlineEntry {
   WaiterQueue queue;
   WaiterQueue dedicated;
   IdleServers idle;
+  std::shared_ptr<LeaseBoard> board;
+  bool leases = false;  ///< workers may hand its servers on by themselves
   ServerList all_servers;
   StateCounts servers;
 

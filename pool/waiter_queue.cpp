@@ -15,6 +15,12 @@ void insert_in_order(List& list, ClientSlot& client) {
     list.push_back(client);
     return;
   }
+  if (client.seq != 0) {
+    auto before =
+        std::find_if(list.rbegin(), list.rend(), [&](const ClientSlot& c) { return queued_before(c, client); });
+    list.insert(before.base(), client);
+    return;
+  }
   auto behind = std::find_if(list.begin(), list.end(), [&](const ClientSlot& c) { return queued_before(client, c); });
   list.insert(behind, client);
 }

@@ -18,13 +18,14 @@ class WaiterQueue {
  public:
   explicit WaiterQueue(WorkerId workers) : by_worker_(workers) {}
 
-  /// Places `client` by its `since` and `seq`. O(1) for a newcomer; a client that comes back with an old time is
-  /// sought from the front, where it belongs.
+  /// Places `client` by its `since` and `seq`. O(1) for a newcomer. One that comes back with an old time (`seq` 0) is
+  /// sought from the front, where it belongs; another, which has waited elsewhere for a moment, from the end.
   void insert(ClientSlot& client);
   void remove(ClientSlot& client);
 
   [[nodiscard]] bool empty() const { return all_.empty(); }
   [[nodiscard]] std::uint32_t size() const { return static_cast<std::uint32_t>(all_.size()); }
+  [[nodiscard]] std::size_t size_on(WorkerId worker) const { return by_worker_[worker].size(); }
   [[nodiscard]] ClientSlot& front() { return all_.front(); }
   [[nodiscard]] const ClientSlot& front() const { return all_.front(); }
   /// Calls `f` with each waiter in turn; the queue stays as it is meanwhile.

@@ -57,6 +57,7 @@ class ClientLogin {
   [[nodiscard]] bool is_cancel() const { return is_cancel_; }
   /// Which one, as long as it is one that the pools know.
   [[nodiscard]] pool::CancelId cancel() const { return cancel_; }
+  void cancel_begun(pool::CancelId cancel) { cancel_ = cancel; }
   /// The socket was accepted beyond max_client_conn: only the console may go on.
   void set_over_limit() { over_limit_ = true; }
   /// The answer to a question of check_password or find_host_name; late ones are ignored.

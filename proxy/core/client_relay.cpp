@@ -241,19 +241,30 @@ bool ClientSession::acquire(PoolContext& target) {
 // True if a server is there and messages may go to it at once. `again`: it has waited since wait_start_ and keeps its
 // place.
 bool ClientSession::ask_pool(PoolContext& target, bool again) {
+  using Local = pool::WorkerLeases::Acquired;
   enter_pool(target);
   pool::AcquireResult result;
   std::string error;
+  const Local local = again ? Local::Ask : core_->leases().acquire(target.local, id_, core_->now(), result.server);
+  if (local == Local::Granted) result.status = pool::AcquireStatus::Granted;
+  if (local != Local::Ask) return acquired(result, error);
+  core_->enqueue_waiting(target);  // they came before
+  std::uint64_t epoch;
   {
     PoolLock pools(core_->host());
     result = again ? pools->acquire_again(id_, target.id, wait_start_, core_->now(), core_->actions())
                    : pools->acquire(id_, target.id, core_->now(), core_->actions());
     if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(target.id);
+    epoch = target.local.board->epoch;
+  }
+  if (result.status == pool::AcquireStatus::Granted) {
+    pool::WorkerLeases::granted(core_->find_server(result.server)->lease(), id_, epoch, core_->now());
   }
   return acquired(result, error);
 }
 
 void ClientSession::stop_waiting() {
+  core_->leases().withdraw(id_);
   {
     PoolLock pools(core_->host());
     pools->stop_waiting(id_, core_->now(), core_->actions());

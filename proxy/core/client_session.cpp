@@ -275,6 +275,10 @@ bool ClientSession::on_cancel_while_waiting() {
   return true;
 }
 
+void ClientSession::cancel_begun(pool::CancelId cancel) {
+  if (login_) login_->cancel_begun(cancel);
+}
+
 // A request is held back while something of ours runs on its server, which a cancel must not hit instead.
 bool ClientSession::cancel_unsent() {
   if (state_ != State::Ready || server_ == nullptr || !server_->runs_hidden() || unread_size() == 0) return false;
@@ -333,6 +337,7 @@ void ClientSession::leave() {
     server_ = nullptr;
     server->client_left(terminated_);
   }
+  if (waiting_) core_->leases().withdraw(id_);
   waiting_ = false;
   PoolLock pools(core_->host());
   pools->remove_client(id_, core_->now(), core_->actions());

@@ -80,6 +80,8 @@ class ClientSession final : public Connection {
   /// A cancel request for a client that waits in a queue, or for a console command.
   /// False: the request has been sent to a server since, to which the cancel has to go.
   [[nodiscard]] bool on_cancel_while_waiting();
+  /// The cancel request that came on this connection is under way.
+  void cancel_begun(pool::CancelId cancel);
   /// True if its request will be dropped before it is sent to the linked server.
   [[nodiscard]] bool cancel_unsent();
 

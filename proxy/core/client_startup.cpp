@@ -112,32 +112,23 @@ void ClientLogin::take_cancel_request(ByteView body) {
   is_cancel_ = true;
   WorkerCore& core = *client_.core_;
   const std::uint64_t number = (std::uint64_t{key->pid} << 32) | protocol::load_u32(key->secret.data());
+  const pool::ClientId requester = client_.id_;
+  std::optional<std::pair<pool::ClientId, pool::WorkerId>> owner;
   pool::CancelResult result;
   {
     PoolLock pools(core.host());
-    result = pools->begin_cancel(number, core.id(), core.now());
+    owner = pools->owner_of_key(number);
+    if (!owner) result = pools->begin_cancel(number, core.id(), core.now());
+  }
+  if (owner) {
+    // Closed only when it has taken effect: clients take the close for the end of their request.
+    core.host().post(owner->second, [target = owner->first, origin = core.id(), requester](WorkerCore& there) {
+      there.cancel_client(target, origin, requester);
+    });
+    return;
   }
   cancel_ = result.cancel;
-  const pool::ClientId requester = client_.id_;
-  switch (result.status) {
-    case pool::CancelStatus::Forward:
-      core.host().post(result.worker, [result, origin = core.id(), requester](WorkerCore& there) {
-        there.start_cancel(result, origin, requester);
-      });
-      return;
-    case pool::CancelStatus::Waiting:
-    case pool::CancelStatus::Console:
-      // Closed only when it has taken effect: clients take the close for the end of their request.
-      core.host().post(result.worker, [target = result.client, origin = core.id(), requester](WorkerCore& there) {
-        there.cancel_waiting(target, origin, requester);
-      });
-      return;
-    case pool::CancelStatus::Peer:
-      return core.pass_cancel(result, requester);
-    case pool::CancelStatus::NotFound:
-    case pool::CancelStatus::LimitReached:
-      break;
-  }
+  if (result.status == pool::CancelStatus::Peer) return core.pass_cancel(result, requester);
   client_.disconnect("cancel request");
 }
 

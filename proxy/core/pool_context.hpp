@@ -50,8 +50,9 @@ struct ServerReport {
 
 struct PoolContext {
   pool::PoolId id{};
-  std::string database;  ///< entry name that clients use
-  std::string user;      ///< user of the server connections
+  pool::LocalPool local;  ///< what of the pool lives on this worker
+  std::string database;   ///< entry name that clients use
+  std::string user;       ///< user of the server connections
   std::shared_ptr<const Settings> settings;
   const DatabaseConfig* entry = nullptr;  ///< inside `settings`; null once the database was removed
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "pool/pool_manager.hpp"
+#include "pool/worker_leases.hpp"
 #include "protocol/crypto.hpp"
 #include "protocol/wire.hpp"
 #include "proxy/core/certificate_names.hpp"
@@ -122,11 +123,20 @@ struct ProcessCommand {
   pool::ClientId client{};    ///< answered through WorkerCore::process_command_done (Reload, Set, Suspend, Resume)
 };
 
+/// What the pools are told of before the worker says anything else to them.
+struct LeaseTeller {
+  pool::WorkerLeases& leases;
+  const TimePoint& now;
+  pool::Actions& actions;
+};
+
 /// The worker around the machines.
 class Host {
  public:
   virtual ~Host() = default;
 
+  /// Must outlive the use of PoolLock with this host. Null: the worker decides nothing by itself.
+  void set_lease_teller(LeaseTeller* teller) { lease_teller_ = teller; }
   /// Access to the pools of all workers; see PoolLock.
   virtual pool::PoolManager& lock_pools() = 0;
   virtual void unlock_pools() = 0;
@@ -199,12 +209,21 @@ class Host {
   [[nodiscard]] virtual std::vector<FdRow> listening_sockets() = 0;
   /// True if TLS can be offered to clients.
   [[nodiscard]] virtual bool tls_available() const = 0;
+
+ private:
+  friend class PoolLock;
+  LeaseTeller* lease_teller_ = nullptr;
 };
 
-/// Holds the pools for a few list operations; never across a call into a Port.
+/// Holds the pools for a few list operations; never across a call into a Port. They know what the worker has decided by
+/// itself as soon as it has them. Actions may follow from that.
 class PoolLock {
  public:
-  explicit PoolLock(Host& host) : host_(host), pools_(host.lock_pools()) {}
+  explicit PoolLock(Host& host) : host_(host), pools_(host.lock_pools()) {
+    if (const LeaseTeller* teller = host.lease_teller_; teller != nullptr && teller->leases.untold()) {
+      pools_.tell_leases(teller->leases.tell(teller->now), teller->now, teller->actions);
+    }
+  }
   ~PoolLock() { host_.unlock_pools(); }
   PoolLock(const PoolLock&) = delete;
   PoolLock& operator=(const PoolLock&) = delete;

@@ -49,6 +49,7 @@ void ServerSession::transfer(protocol::StateArchive& archive) {
 
 void ServerSession::take_up(pool::ServerId id, ClientSession* client, pool::ClientId client_before) {
   id_ = id;
+  lease_ = pool::ServerLease(id);
   // Whose unnamed statement it has is of use only to that client; others than the linked one make their own again.
   if (client != nullptr && unnamed.client == client_before) {
     unnamed.client = client->id();

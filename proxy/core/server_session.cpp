@@ -23,6 +23,7 @@ ServerSession::ServerSession(WorkerCore& core, std::unique_ptr<Port> port, pool:
       id_(id),
       pool_(context.id),
       context_(&context),
+      lease_(id),
       address_(std::move(address)),
       target_(std::move(target)),
       connected_at_(core.now()),
@@ -241,6 +242,9 @@ void ServerSession::give_back() {
 void ServerSession::release(pool::ReleaseKind kind) {
   if (kind == pool::ReleaseKind::Clean) testing_ = false;
   testing_since_ = core_->now();
+  const bool clean = kind == pool::ReleaseKind::Clean;
+  if (clean && core_->leases().release(context_->local, lease_, core_->now())) return;
+  lease_.end();
   PoolLock pools(core_->host());
   pools->release(id_, kind, core_->now(), core_->actions());
 }
@@ -375,6 +379,7 @@ void ServerSession::on_timer(TimePoint now) {
 }
 
 void ServerSession::prepare_move() {
+  lease_.end();
   timer_at = pool::kNever;
 }
 

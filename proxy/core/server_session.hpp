@@ -137,6 +137,7 @@ class ServerSession final : public Connection {
   [[nodiscard]] char transaction_status() const { return status_; }
   [[nodiscard]] pool::ServerId id() const { return id_; }
   [[nodiscard]] pool::PoolId pool() const { return pool_; }
+  [[nodiscard]] pool::ServerLease& lease() { return lease_; }
   [[nodiscard]] PoolContext& context() const { return *context_; }
   [[nodiscard]] const PeerAddress& address() const { return address_; }
   [[nodiscard]] const ServerTarget& target() const { return target_; }
@@ -212,6 +213,7 @@ class ServerSession final : public Connection {
   pool::ServerId id_;
   pool::PoolId pool_;  ///< the context belongs to a worker, this does not
   PoolContext* context_;
+  pool::ServerLease lease_;
   PeerAddress address_;
   ServerTarget target_;
   std::unique_ptr<ServerLogin> login_;

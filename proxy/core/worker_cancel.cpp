@@ -1,6 +1,7 @@
 // Cancel keys and requests on one worker: connections that carry them out, to servers and to other processes. Who is
 // hit and whether it is a request's turn is PoolManager's decision.
 #include "pool/cancel_key.hpp"
+#include "pool/mutation.hpp"
 #include "proxy/core/worker_core.hpp"
 
 namespace pgweir::core {
@@ -17,8 +18,8 @@ std::uint64_t WorkerCore::new_cancel_key(pool::ClientId client, bool console) {
   }
 }
 
-// A client that was waiting when the request came, or was being given a server.
-void WorkerCore::cancel_waiting(pool::ClientId client, pool::WorkerId origin, pool::ClientId requester) {
+// Here it is known what the client does: the pools may take a server for another client's that was handed on here.
+void WorkerCore::cancel_client(pool::ClientId client, pool::WorkerId origin, pool::ClientId requester) {
   ClientSession* session = find_client(client);
   if (session != nullptr && !session->on_cancel_while_waiting()) {
     pool::CancelResult result;
@@ -26,7 +27,10 @@ void WorkerCore::cancel_waiting(pool::ClientId client, pool::WorkerId origin, po
       PoolLock pools(host_);
       result = pools->begin_cancel(pools->cancel_key(client), id_, now_);
     }
-    if (result.status == pool::CancelStatus::Forward) return start_cancel(result, origin, requester);
+    if (result.status == pool::CancelStatus::Forward) {
+      host_.post(origin, [requester, id = result.cancel](WorkerCore& there) { there.cancel_begun(requester, id); });
+      return start_cancel(result, origin, requester);
+    }
   }
   host_.post(origin, [requester](WorkerCore& there) { there.cancel_finished(requester); });
 }
@@ -44,6 +48,7 @@ void WorkerCore::start_cancel(const pool::CancelResult& decided, pool::WorkerId 
     host_.post(origin, [requester](WorkerCore& there) { there.cancel_finished(requester); });
     return;
   }
+  if (!PGWEIR_MUTANT(35)) session->lease().end();
   open_cancel({.cancel = decided.cancel,
                .key = session->key(),
                .target = session->target(),
@@ -122,6 +127,10 @@ void WorkerCore::cancel_connect_failed(std::uint64_t token, const std::string& t
 
 void WorkerCore::cancel_finished(pool::ClientId requester) {
   if (ClientSession* client = find_client(requester)) client->disconnect("cancel request");
+}
+
+void WorkerCore::cancel_begun(pool::ClientId requester, pool::CancelId cancel) {
+  if (ClientSession* client = find_client(requester)) client->cancel_begun(cancel);
 }
 
 }  // namespace pgweir::core

@@ -21,21 +21,29 @@ WorkerCore::WorkerCore(pool::WorkerId id, Host& host, std::shared_ptr<const Sett
       settings_(std::move(settings)),
       keys_(keys),
       verbose_(config().verbose),
-      statement_table_(keys.statement_hash) {}
+      statement_table_(keys.statement_hash),
+      leases_(id) {
+  host_.set_lease_teller(&lease_teller_);
+}
 
-WorkerCore::~WorkerCore() = default;
+WorkerCore::~WorkerCore() {
+  host_.set_lease_teller(nullptr);
+}
 
 // ---- the order of things ----
 
 // An event of one session may concern others: servers granted to them, input that can go on. Carried out here, after
 // the event, so that no session is entered while another one is in the middle of a decision.
 void WorkerCore::run_pending() {
-  while (!actions_.empty() || !woken_.empty()) {
+  while (!actions_.empty() || !woken_.empty() || !leases_.grants().empty()) {
     while (!actions_.empty()) {
       performing_.swap(actions_);
       for (const pool::Action& action : performing_) perform(action);
       performing_.clear();
     }
+    granting_.swap(leases_.grants());
+    for (const pool::WorkerLeases::Grant& grant : granting_) carry_out(grant);
+    granting_.clear();
     waking_.swap(woken_);
     for (Connection* session : waking_) {
       if (session != nullptr && !session->closed()) session->on_woken();
@@ -46,16 +54,8 @@ void WorkerCore::run_pending() {
 
 void WorkerCore::end_batch() {
   run_pending();
-  // Only now is it known what stays idle here.
-  while (!offers_.empty()) {
-    offering_.swap(offers_);
-    for (const pool::PoolId pool : offering_) {
-      PoolLock pools(host_);
-      pools->offer_idle(id_, pool, now_, actions_);
-    }
-    offering_.clear();
-    run_pending();
-  }
+  answer_offers();
+  settle_leases();
   graveyard_.clear();
 }
 
@@ -253,6 +253,8 @@ PoolContext* WorkerCore::add_context(std::unique_ptr<PoolContext> context, const
     context->id = pools->set_pool(database, user, pool_settings(config(), entry, user, context->host_name), now_,
                                   actions_, context->host_name);
     pools->hold_pool(context->id, id_);
+    context->local.id = context->id;
+    context->local.board = pools->lease_board(context->id);
     pools->set_database_limits(database, database_limits(config(), entry));
     pools->set_autodb_idle_timeout(database, autodb_idle_timeout(config(), entry), now_);
     pools->set_user_limits(user, user_limits(config(), user));
@@ -299,6 +301,7 @@ void WorkerCore::forget_pool(pool::PoolId pool) {
   }
   if (!forgotten || it == contexts_.end()) return;
   PoolContext& context = *it->second;
+  leases_.forget(context.local);
   if (context.home == nullptr) {
     context_by_name_.erase(pool_key(context.database, context.user));
   } else {
@@ -432,21 +435,6 @@ void WorkerCore::perform_local(const pool::Action& action) {
       host_.wait_over(action.token);
       return;
   }
-}
-
-void WorkerCore::grant(const pool::Action& action) {
-  ClientSession* client = find_client(action.client);
-  ServerSession* server = find_server(action.server);
-  // Stale if either left while the message was under way; the pools have noticed and acted already.
-  if (client == nullptr || server == nullptr || !client->waiting() || server->client() != nullptr) return;
-  bool current;
-  {
-    PoolLock pools(host_);
-    current = pools->grant_taken(action.client, action.server);
-  }
-  if (!current) return;
-  server->link(*client);
-  if (client->on_granted(*server, action.needs_check) && !PGWEIR_MUTANT(4)) wake(*client);
 }
 
 void WorkerCore::open_server(const pool::Action& action) {

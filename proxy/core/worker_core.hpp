@@ -59,6 +59,10 @@ class WorkerCore {
   void password_checked(pool::ClientId client, const PasswordVerdict& verdict);
   void host_name_found(pool::ClientId client, const std::string& name);
   [[nodiscard]] TimePoint next_deadline() const;
+  /// How many events the batch has that begins.
+  void begin_batch(int events) { leases_.set_busy(events >= kBusyBatch); }
+  /// If there are no events until then, end_batch wants to be called with none.
+  [[nodiscard]] TimePoint batch_deadline() const { return frozen_ ? pool::kNever : leases_.deadline(); }
   void on_time(TimePoint now);
   void set_settings(std::shared_ptr<const Settings> settings);
   void set_shutdown(ShutdownMode mode);
@@ -66,11 +70,13 @@ class WorkerCore {
   // ---- from other workers, through Host::post ----
   void perform(const pool::Action& action);
   void adopt_server(std::unique_ptr<ServerSession> server, pool::ServerId id);
-  void cancel_waiting(pool::ClientId client, pool::WorkerId origin, pool::ClientId requester);
-  void start_cancel(const pool::CancelResult& decided, pool::WorkerId origin, pool::ClientId requester);
+  /// A cancel request for what `client` does came in on worker `origin`, from `requester`.
+  void cancel_client(pool::ClientId client, pool::WorkerId origin, pool::ClientId requester);
   /// Passes a request on to another process, as begin_cancel has decided. On the worker where it came in.
   void pass_cancel(const pool::CancelResult& decided, pool::ClientId requester);
   void cancel_finished(pool::ClientId requester);
+  /// The request that `requester` brought is under way.
+  void cancel_begun(pool::ClientId requester, pool::CancelId cancel);
   void learn_credentials(const std::string& database, const std::string& user, const Credentials& what);
   /// The outcome of Host::process_command for the console `client`; `error` is empty on success.
   void process_command_done(pool::ClientId client, const std::string& error, const std::string& notice = {});
@@ -119,6 +125,9 @@ class WorkerCore {
   [[nodiscard]] bool frozen() const { return frozen_; }
   [[nodiscard]] OutBatch& batch() { return batch_; }
   [[nodiscard]] pool::Actions& actions() { return actions_; }
+  [[nodiscard]] pool::WorkerLeases& leases() { return leases_; }
+  /// Whoever waits on this worker for one of its servers of this pool waits in the pools' queue from now on.
+  void enqueue_waiting(PoolContext& context);
   /// Resumes the input of a session after the current event.
   void wake(Connection& session) { woken_.push_back(&session); }
   /// The session has closed its port; destroyed at the end of the batch.
@@ -213,6 +222,9 @@ class WorkerCore {
   [[nodiscard]] std::size_t known_credentials() const { return credentials_.size(); }
 
  private:
+  /// From so many events at once on a worker has so much to do that it is worth while to keep servers for its clients.
+  static constexpr int kBusyBatch = 4;
+
   struct Timer {
     TimePoint at;
     enum class Kind : std::uint8_t { Client, Server, Cancel } kind;
@@ -224,6 +236,7 @@ class WorkerCore {
   ClientSession* add_newcomer(Newcomer& newcomer);
   ServerSession* add_newcomer(Newcomer& newcomer, ClientSession* client, pool::ClientId client_before);
   void connect_timeout(pool::ServerId server, TimePoint due);
+  void start_cancel(const pool::CancelResult& decided, pool::WorkerId origin, pool::ClientId requester);
   void open_cancel(CancelConnection::Job job);
   void connect_cancel(CancelConnection& connection);
   [[nodiscard]] CancelConnection* find_cancel(pool::CancelId cancel);
@@ -232,6 +245,10 @@ class WorkerCore {
   void perform_local(const pool::Action& action);
   void open_server(const pool::Action& action);
   void grant(const pool::Action& action);
+  void carry_out(const pool::WorkerLeases::Grant& grant);
+  void enqueue(const pool::WorkerLeases::Overdue& clients);
+  void answer_offers();
+  void settle_leases();
   void move_server(const pool::Action& action);
   void remember(PoolContext& context, const std::shared_ptr<const ServerReport>& report, const ParameterList& accepted);
   void fire(const Timer& timer);
@@ -265,6 +282,9 @@ class WorkerCore {
   std::unordered_map<std::string, protocol::ScramSecret> scram_secrets_;
   OutBatch batch_;
   pool::Actions actions_, performing_;
+  pool::WorkerLeases leases_;
+  std::vector<pool::WorkerLeases::Grant> granting_;
+  LeaseTeller lease_teller_{leases_, now_, actions_};
   std::vector<pool::PoolId> offers_, offering_;  ///< OfferIdle, answered at the end of the batch
   std::vector<Connection*> woken_, waking_;
   PoolStats console_stats_;  ///< of its clients on this worker

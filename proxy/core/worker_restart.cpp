@@ -25,6 +25,7 @@ bool at_rest(const ClientSession& client) {
 
 void WorkerCore::set_suspending(bool on) {
   suspending_ = on;
+  leases_.set_enabled(!on);  // the end of this batch tells the pools everything
   for (const auto& [id, client] : clients_) {
     if (client->closed()) continue;
     client->update_interest();
@@ -34,7 +35,7 @@ void WorkerCore::set_suspending(bool on) {
 
 bool WorkerCore::at_rest() const {
   // Offers are answered at the end of the batch, and a server may move because of one.
-  return connecting_.empty() && cancels_.empty() && woken_.empty() && offers_.empty() &&
+  return connecting_.empty() && cancels_.empty() && woken_.empty() && offers_.empty() && leases_.settled() &&
          std::all_of(clients_.begin(), clients_.end(), [](const auto& one) { return core::at_rest(*one.second); }) &&
          std::all_of(servers_.begin(), servers_.end(),
                      [](const auto& one) { return one.second->closed() || one.second->at_rest(); });
@@ -78,6 +79,7 @@ void WorkerCore::set_frozen(bool on) {
 }
 
 void WorkerCore::forget_changed_over() {
+  { const PoolLock told(host_); }  // of the servers, while they are there
   std::vector<pool::ClientId> waiting, linked;
   std::vector<pool::ServerId> servers;
   for (const auto& [id, client] : clients_) {

@@ -67,14 +67,16 @@ void EventSet::remove(int fd, EventHandler* handler) {
   }
 }
 
-void EventSet::set_hooks(std::function<void()> before_batch, std::function<void()> after_batch) {
-  before_batch_ = std::move(before_batch);
-  after_batch_ = std::move(after_batch);
+void EventSet::set_hooks(Hooks hooks) {
+  hooks_ = std::move(hooks);
 }
 
 void EventSet::run() {
   running_ = true;
-  while (running_) (void)run_once(std::chrono::milliseconds(-1));
+  while (running_) {
+    const auto patience = hooks_.patience ? hooks_.patience() : std::chrono::milliseconds(-1);
+    if (!run_once(patience) && patience.count() >= 0) serve(0);
+  }
 }
 
 void EventSet::stop() {
@@ -87,11 +89,15 @@ bool EventSet::run_once(std::chrono::milliseconds patience) {
   const int count = ::epoll_wait(epoll_, batch_.data(), kBatch, timeout);
   if (count < 0 && errno != EINTR) throw std::system_error(errno, std::generic_category(), "epoll_wait");
   if (count <= 0 && deferred_.empty()) return false;
-  if (before_batch_) before_batch_();
-  dispatch(std::max(count, 0));
-  run_deferred();
-  if (after_batch_) after_batch_();
+  serve(std::max(count, 0));
   return true;
+}
+
+void EventSet::serve(int count) {
+  if (hooks_.before_batch) hooks_.before_batch(count);
+  dispatch(count);
+  run_deferred();
+  if (hooks_.after_batch) hooks_.after_batch();
 }
 
 void EventSet::dispatch(int count) {

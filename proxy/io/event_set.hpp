@@ -55,9 +55,15 @@ class EventSet {
   void defer(UniqueFunction function) { deferred_.push_back(std::move(function)); }
   [[nodiscard]] TimerQueue& timers() { return *timers_; }
 
-  /// `before_batch` runs once per batch (the place to refresh a cached clock), `after_batch` after its last handler.
-  /// Either may be empty.
-  void set_hooks(std::function<void()> before_batch, std::function<void()> after_batch);
+  struct Hooks {
+    std::function<void(int events)> before_batch;  ///< once per batch: the place to refresh a cached clock
+    std::function<void()> after_batch;             ///< after its last handler
+    /// How long run() may wait for the next batch; negative: without end. When that is over there is a batch without
+    /// events.
+    std::function<std::chrono::milliseconds()> patience;
+  };
+  /// Any of them may be empty.
+  void set_hooks(Hooks hooks);
   /// Serves batches until stop().
   void run();
   /// Serves one batch, waiting for it as long as `patience`; a negative one waits without end. True: there was one.
@@ -68,12 +74,12 @@ class EventSet {
  private:
   static constexpr int kBatch = 256;
 
+  void serve(int count);
   void dispatch(int count);
   void run_deferred();
 
   int epoll_;
-  std::function<void()> before_batch_;
-  std::function<void()> after_batch_;
+  Hooks hooks_;
   std::array<epoll_event, kBatch> batch_;
   int batch_next_ = 0;
   int batch_count_ = 0;

@@ -64,7 +64,9 @@ void Worker::start_thread() {
 
 void Worker::run() {
   core_->set_now(monotonic_now());
-  events_.set_hooks([this] { begin_batch(); }, [this] { finish_batch(); });
+  events_.set_hooks({.before_batch = [this](int events) { begin_batch(events); },
+                     .after_batch = [this] { finish_batch(); },
+                     .patience = [this] { return patience(); }});
   arm_timer();
   events_.run();
   mailbox_.stop();
@@ -79,8 +81,16 @@ void Worker::join() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Worker::begin_batch() {
+void Worker::begin_batch(int events) {
   core_->set_now(monotonic_now());
+  core_->begin_batch(events);
+}
+
+std::chrono::milliseconds Worker::patience() const {
+  const pool::TimePoint due = core_->batch_deadline();
+  if (due == pool::kNever) return std::chrono::milliseconds(-1);
+  if (due <= core_->now()) return std::chrono::milliseconds(0);
+  return std::chrono::ceil<std::chrono::milliseconds>(due - core_->now());
 }
 
 void Worker::finish_batch() {

@@ -102,7 +102,8 @@ class Worker final : public core::Host {
   void pools_deadline_moved();
 
  private:
-  void begin_batch();
+  void begin_batch(int events);
+  [[nodiscard]] std::chrono::milliseconds patience() const;
   void finish_batch();
   [[nodiscard]] core::Newcomer newcomer(core::FdRow row);
   void adopt_socket(int fd, const sockaddr_storage& peer, bool is_unix);

@@ -69,7 +69,7 @@ TEST_CASE("event set delivers readable sockets and the batch hooks around them")
     order += 'h';
     b.consume();
   };
-  set.set_hooks([&] { order += '<'; }, [&] { order += '>'; });
+  set.set_hooks({.before_batch = [&](int) { order += '<'; }, .after_batch = [&] { order += '>'; }, .patience = {}});
   a.send();
   b.send();
   REQUIRE(run_until(set, [&] { return a.handler->calls + b.handler->calls == 2; }));
@@ -173,7 +173,7 @@ TEST_CASE("event set: more sockets than one batch are all served") {
     last.handler->action = [&last](auto) { last.consume(); };
     last.send();
   }
-  set.set_hooks([&] { ++batches; }, {});
+  set.set_hooks({.before_batch = [&](int) { ++batches; }, .after_batch = {}, .patience = {}});
   REQUIRE(run_until(set, [&] {
     return std::all_of(many.begin(), many.end(), [](const auto& w) { return w->handler->calls == 1; });
   }));
@@ -200,7 +200,7 @@ TEST_CASE("event set: what is deferred runs after the handlers, and what that de
     });
     order += 'h';
   };
-  set.set_hooks([&] { order += '<'; }, [&] { order += '>'; });
+  set.set_hooks({.before_batch = [&](int) { order += '<'; }, .after_batch = [&] { order += '>'; }, .patience = {}});
   a.send();
   REQUIRE(run_until(set, [&] { return order.size() == 7; }));
   CHECK(order == "<hd><e>");

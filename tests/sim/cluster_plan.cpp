@@ -120,6 +120,14 @@ std::shared_ptr<const core::Settings> settings_of(std::shared_ptr<core::Config> 
   return settings;
 }
 
+void draw_leases(Plan& plan, core::Config& config, std::uint64_t seed) {
+  Rng rng(seed ^ 0x6c656173ULL);
+  if (!rng.chance(60)) return;
+  config.server_round_robin = false;
+  plan.fifo_slack = pool::Duration(50'000);
+  plan.batch_max = pool::Duration(5'000);
+}
+
 ClusterDrawn draw_cluster(std::uint64_t seed) {
   Rng rng(seed ^ 0x636c7573ULL);
   ClusterDrawn drawn;
@@ -146,6 +154,7 @@ ClusterDrawn draw_cluster(std::uint64_t seed) {
     drawn.plan.databases = {"data"};
   }
   draw_network(drawn.plan, rng);
+  draw_leases(drawn.plan, *config, seed);
   const std::int64_t count = rng.between(2, 10);
   const int keys = static_cast<int>(rng.between(1, 6));
   for (std::int64_t i = 0; i < count; ++i) {

@@ -17,6 +17,9 @@ struct ClusterDrawn {
 /// Of both kinds of worlds: the configuration, who may log in, and what is tracked.
 [[nodiscard]] std::shared_ptr<const core::Settings> settings_of(std::shared_ptr<core::Config> config);
 
+/// Of both kinds of worlds: whether workers often have so much to do that they hand servers on by themselves.
+void draw_leases(Plan& plan, core::Config& config, std::uint64_t seed);
+
 [[nodiscard]] ClusterDrawn draw_cluster(std::uint64_t seed);
 
 /// Until all clients are done and everything has settled. Throws Failed.

@@ -118,6 +118,7 @@ Drawn draw(std::uint64_t seed) {
   // Drawn last, so that what was drawn before stays as it was when these came.
   if (rng.chance(30)) config->pool_idle_timeout = std::chrono::milliseconds(rng.between(1, 100));
   config->server_fast_close = rng.chance(50);
+  sim::draw_leases(drawn.plan, *config, seed);
   drawn.plan.restarts = kinds.chance(35) ? static_cast<int>(kinds.between(1, 6)) : 0;
   return drawn;
 }

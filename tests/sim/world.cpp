@@ -160,7 +160,7 @@ protocol::Crypto& SimHost::crypto() {
 
 // ---- World ----
 
-World::World(std::uint64_t seed, Plan plan) : rng_(seed), plan_(std::move(plan)) {
+World::World(std::uint64_t seed, Plan plan) : rng_(seed), batch_rng_(seed ^ 0xba7c4ULL), plan_(std::move(plan)) {
   crypto_ = std::make_unique<SimCrypto>(seed);
   keys_.statement_hash = {rng_.next(), rng_.next()};
   keys_.mock_auth_key = "mock";
@@ -188,6 +188,7 @@ void World::start_process() {
   pools_ = std::make_unique<pool::PoolManager>(manager);
   pools_armed_ = pool::kNever;
   armed_.assign(plan_.workers, pool::kNever);
+  batches_.assign(plan_.workers, 0);
   for (pool::WorkerId id = 0; id < plan_.workers; ++id) {
     hosts_.push_back(std::make_unique<SimHost>(*this, id));
     cores_.push_back(std::make_unique<core::WorkerCore>(id, *hosts_.back(), plan_.settings, keys_));
@@ -219,14 +220,30 @@ void World::settle(pool::WorkerId worker) {
   core::WorkerCore& core = *cores_[worker];
   core.run_pending();
   if (rng_.chance(50)) {
-    core.end_batch();
+    end_batch(worker);
   } else {
-    at(Duration(rng_.below(50)), [this, worker] {
-      cores_[worker]->end_batch();
+    at(Duration(rng_.below(plan_.batch_max.count())), [this, worker] {
+      end_batch(worker);
       arm(worker);
     });
   }
   arm(worker);
+}
+
+void World::end_batch(pool::WorkerId worker) {
+  core::WorkerCore& core = *cores_[worker];
+  core.end_batch();
+  // As if the next batch had so many events; how many that are is told only now and then.
+  core.begin_batch(static_cast<int>(batch_rng_.below(16)));
+  const TimePoint due = core.batch_deadline();
+  if (due == pool::kNever) return;
+  const std::uint64_t number = ++batches_[worker];
+  at(std::max(Duration(0), due - now_) + Duration(batch_rng_.below(plan_.batch_max.count())), [this, worker, number] {
+    if (batches_[worker] != number) return;  // others came first
+    cores_[worker]->begin_batch(0);
+    end_batch(worker);
+    arm(worker);
+  });
 }
 
 void World::arm(pool::WorkerId worker) {

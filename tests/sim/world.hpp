@@ -223,6 +223,7 @@ struct Plan {
   std::shared_ptr<const core::Settings> settings;
   pool::WorkerId workers = 1;
   Duration fifo_slack{1000};
+  Duration batch_max{50};                ///< how long a worker may take for the events at hand
   std::size_t pipe_max = 65536;          ///< room in each direction of a connection
   std::size_t read_max = 65536;          ///< bytes the proxy reads at once
   Duration network_max{500};             ///< longest delay of a chunk
@@ -245,6 +246,7 @@ class World {
   bool run_one();
   /// Something happened on a worker: carries out what follows from it.
   void settle(pool::WorkerId worker);
+  void end_batch(pool::WorkerId worker);
   [[nodiscard]] TimePoint now() const { return now_; }
   Rng& rng() { return rng_; }
   [[nodiscard]] const Plan& plan() const { return plan_; }
@@ -319,6 +321,7 @@ class World {
   [[nodiscard]] std::uint32_t limit_of(const std::string& dbname) const;
 
   Rng rng_;
+  Rng batch_rng_;  ///< of its own, so that the other choices of a seed stay what they were
   Plan plan_;
   std::vector<std::string> names_;  ///< of the databases, for the operator
   TimePoint now_{Duration(1'000'000)};
@@ -328,6 +331,7 @@ class World {
   std::vector<std::unique_ptr<SimHost>> hosts_;
   std::vector<std::unique_ptr<core::WorkerCore>> cores_;
   std::vector<TimePoint> armed_;
+  std::vector<std::uint64_t> batches_;  ///< how often each worker has gone to wait for events
   TimePoint pools_armed_ = pool::kNever;
   std::map<std::pair<int, int>, TimePoint> last_delivery_;
   std::unique_ptr<Cluster> cluster_;

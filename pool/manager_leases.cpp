@@ -1,0 +1,113 @@
+// Servers that workers hand on by themselves (worker_leases.hpp): what workers are let know, and what they tell.
+#include <algorithm>
+
+#include "pool/manager_impl.hpp"
+
+namespace pgweir::pool {
+
+std::shared_ptr<const LeaseBoard> PoolManager::lease_board(PoolId pool) const {
+  const PoolState* p = impl_->find_pool(pool);
+  return p == nullptr ? nullptr : p->board;
+}
+
+// Where a limit is shared with other pools, or the order of use is prescribed, only the manager can say whose turn it
+// is.
+bool PoolManager::Impl::may_lease(const PoolState& pool) const {
+  const bool apart = settings.fifo_slack > Duration::zero() && !pool.settings.server_round_robin && !pool.settings.held;
+  bool limited = false;
+  pool.each_account([&](const Account& account) { limited = limited || account.limited(); });
+  return apart && !limited && !paused(pool);
+}
+
+Duration::rep PoolManager::Impl::oldest_waiter(const PoolState& pool) {
+  if (!pool.leases || !pool.dedicated.empty()) return LeaseBoard::kClosed;
+  return pool.queue.empty() ? LeaseBoard::kNobody : pool.queue.front().since.time_since_epoch().count();
+}
+
+bool PoolManager::Impl::is_full(const PoolState& pool) {
+  return pool.settings.pool_size != 0 && pool.servers.total >= pool.settings.pool_size;
+}
+
+namespace {
+
+// Writing what is there already would take the cache line from those who read it.
+template <class T>
+void set(std::atomic<T>& where, T value) {
+  if (where.load(std::memory_order_relaxed) != value) where.store(value, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+void PoolManager::Impl::publish_queue(PoolState& pool) {
+  set(pool.board->oldest, oldest_waiter(pool));
+}
+
+void PoolManager::Impl::publish_size(PoolState& pool) {
+  set(pool.board->full, is_full(pool));
+}
+
+void PoolManager::Impl::publish_waiting(PoolState& pool, WorkerId worker) {
+  set(pool.board->of_worker[worker].waiting, static_cast<std::uint32_t>(pool.queue.size_on(worker)));
+  publish_queue(pool);
+}
+
+void PoolManager::Impl::publish_idle(PoolState& pool, WorkerId worker) {
+  set(pool.board->of_worker[worker].idle, static_cast<std::uint32_t>(pool.idle.size_on(worker)));
+}
+
+void PoolManager::Impl::publish_rules(PoolState& pool) {
+  pool.leases = may_lease(pool);
+  publish_queue(pool);
+  publish_size(pool);
+}
+
+void PoolManager::Impl::end_leases(PoolState& pool) {
+  pool.board->epoch.fetch_add(1, std::memory_order_relaxed);
+}
+
+void PoolManager::tell_leases(std::span<const LeasedServer> servers, TimePoint now, Actions& out) {
+  Impl& m = *impl_;
+  now = m.tick(now);
+  // All of them first: they may have gone round among the same clients.
+  for (const LeasedServer& told : servers) {
+    ServerSlot* s = m.server_slots.find(told.server);
+    PROXY_INVARIANT(s != nullptr && s->state == ServerState::Active && !s->dedicated);
+    m.unlink(*s, out);
+    s->last_active = now;
+  }
+  for (const LeasedServer& told : servers) {
+    if (!told.client) continue;
+    ClientSlot* c = m.clients.find(told.client);
+    ServerSlot& s = *m.server_slots.find(told.server);
+    PROXY_INVARIANT(c != nullptr && c->worker == s.worker);
+    m.link(*c, s);
+    if (!told.pending) continue;
+    c->grant_pending = true;
+    c->since = std::min(told.waited_since, now);
+    c->seq = ++m.last_seq;
+  }
+  for (const LeasedServer& told : servers) {
+    if (!told.client) m.settle(*m.server_slots.find(told.server), now, out);
+  }
+  m.check_waits(out);
+}
+
+void PoolManager::enqueue(WorkerId worker, PoolId pool, std::span<const LocalWaiter> clients, TimePoint now,
+                          Actions& out) {
+  Impl& m = *impl_;
+  now = m.tick(now);
+  PoolState* p = m.find_pool(pool);
+  PROXY_INVARIANT(p != nullptr);
+  for (const LocalWaiter& waiter : clients) {
+    ClientSlot* c = m.clients.find(waiter.client);
+    PROXY_INVARIANT(c != nullptr && c->worker == worker && c->queue_of == nullptr && c->server == nullptr);
+    c->since = std::min(waiter.since, now);
+    c->seq = ++m.last_seq;
+    m.enqueue(*c, *p);
+  }
+  m.serve_from_own(*p, worker, now, out);
+  m.open_wanted(*p, now, out);
+  m.check_waits(out);
+}
+
+}  // namespace pgweir::pool
