@@ -154,8 +154,8 @@ class Machine {
     for (;;) {
       if (w.leases.should_tell(time())) {
         lock(w);
-      } else if (const auto* late = w.leases.overdue(time())) {
-        lock(w).enqueue(w.id, late->pool, late->clients, time(), w.actions);
+      } else if (const auto late = w.leases.overdue(time()); !late.clients.empty()) {
+        lock(w).enqueue(w.id, late.pool, late.clients, time(), w.actions);
       } else {
         break;
       }
@@ -181,7 +181,7 @@ class Machine {
     last_holder_ = w.id;
     free_at_ = now_ = begin + options_.lock_ns + moved;
     Worker& self = workers_[w.id];
-    if (self.leases.untold()) manager_.tell_leases(self.leases.tell(time()), time(), self.actions);
+    if (self.leases.untold()) self.leases.tell(manager_, time(), self.actions);
     return manager_;
   }
 
@@ -220,10 +220,11 @@ class Machine {
       case WorkerLeases::Acquired::Ask:
         break;
     }
-    if (const auto* before = w.leases.all_waiting(w.local)) {
-      lock(w).enqueue(w.id, before->pool, before->clients, time(), w.actions);
+    if (const auto before = WorkerLeases::all_waiting(w.local); !before.clients.empty()) {
+      lock(w).enqueue(w.id, before.pool, before.clients, time(), w.actions);
     }
     const AcquireResult result = lock(w).acquire(client, pool_, time(), w.actions);
+    if (result.status == AcquireStatus::Queued) w.leases.queued(w.local, client, time());
     if (result.status == AcquireStatus::Granted) granted(w, client, result.server);
   }
 
@@ -264,7 +265,9 @@ class Machine {
   }
 
   void take(Worker& w, ClientId client, ServerId server) {
-    if (lock(w).grant_taken(client, server)) granted(w, client, server);
+    if (!lock(w).grant_taken(client, server)) return;
+    WorkerLeases::withdraw(w.local, client);
+    granted(w, client, server);
   }
 
   void perform(Worker& w, const Action& action) {

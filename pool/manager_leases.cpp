@@ -65,9 +65,17 @@ void PoolManager::Impl::end_leases(PoolState& pool) {
   pool.board->epoch.fetch_add(1, std::memory_order_relaxed);
 }
 
-void PoolManager::tell_leases(std::span<const LeasedServer> servers, TimePoint now, Actions& out) {
+void PoolManager::tell_leases(std::span<const LeasedServer> servers, std::span<const ClientId> served, TimePoint now,
+                              Actions& out) {
   Impl& m = *impl_;
   now = m.tick(now);
+  // They may stand in the queue yet, or another server may be on its way to them.
+  for (const ClientId client : served) {
+    if (ClientSlot* c = m.clients.find(client); c != nullptr && c->queue_of != nullptr) m.dequeue(*c);
+  }
+  for (const ClientId client : served) {
+    if (ClientSlot* c = m.clients.find(client)) m.withdraw(*c, now, out);
+  }
   // All of them first: they may have gone round among the same clients.
   for (const LeasedServer& told : servers) {
     ServerSlot* s = m.server_slots.find(told.server);

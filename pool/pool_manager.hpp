@@ -297,7 +297,9 @@ class PoolManager {
   [[nodiscard]] std::shared_ptr<const LeaseBoard> lease_board(PoolId pool) const;
   /// The worker has handed these servers on since they were granted or last told of; all of them are its own, and
   /// Active here. To be called before anything else the worker has to say.
-  void tell_leases(std::span<const LeasedServer> servers, TimePoint now, Actions& out);
+  /// `served`: who got one of them while waiting here.
+  void tell_leases(std::span<const LeasedServer> servers, std::span<const ClientId> served, TimePoint now,
+                   Actions& out);
   /// These clients of `worker` have waited there, for a server of `pool`, longest first; from now on they wait here.
   void enqueue(WorkerId worker, PoolId pool, std::span<const LocalWaiter> clients, TimePoint now, Actions& out);
 

@@ -12,23 +12,47 @@ namespace pgweir::pool {
 void WaitingLine::push(LocalWaiter waiter) {
   if (all_.size() == all_.capacity() && first_ > 0) {
     all_.erase(all_.begin(), all_.begin() + static_cast<std::ptrdiff_t>(first_));
+    known_end_ -= first_;
     first_ = 0;
   }
   all_.push_back(waiter);
 }
 
+void WaitingLine::insert_known(LocalWaiter waiter) {
+  PROXY_INVARIANT(unknown().empty());
+  push(waiter);
+  ++known_end_;
+  const auto begin = all_.begin() + static_cast<std::ptrdiff_t>(first_), last = all_.end() - 1;
+  const auto behind =
+      std::upper_bound(begin, last, waiter, [](const auto& a, const auto& b) { return a.since < b.since; });
+  std::rotate(behind, last, all_.end());
+}
+
 LocalWaiter WaitingLine::pop() {
   const LocalWaiter waiter = all_[first_++];
-  if (empty()) {
-    all_.clear();
-    first_ = 0;
-  }
+  tidy();
   return waiter;
 }
 
-void WaitingLine::remove(ClientId client) {
+bool WaitingLine::remove(ClientId client) {
+  if (empty()) return false;
+  if (front().client == client) {
+    (void)pop();
+    return true;
+  }
   const auto begin = all_.begin() + static_cast<std::ptrdiff_t>(first_);
-  all_.erase(std::remove_if(begin, all_.end(), [&](const LocalWaiter& w) { return w.client == client; }), all_.end());
+  const auto it = std::find_if(begin, all_.end(), [&](const LocalWaiter& w) { return w.client == client; });
+  if (it == all_.end()) return false;
+  if (it - all_.begin() < static_cast<std::ptrdiff_t>(known_end_)) --known_end_;
+  all_.erase(it);
+  return true;
+}
+
+void WaitingLine::tidy() {
+  known_end_ = std::max(known_end_, first_);
+  if (!empty()) return;
+  all_.clear();
+  first_ = known_end_ = 0;
 }
 
 // ---- WorkerLeases ----
@@ -66,9 +90,8 @@ bool WorkerLeases::may_wait(const LocalPool& pool, TimePoint now) const {
 }
 
 WorkerLeases::Acquired WorkerLeases::acquire(LocalPool& pool, ClientId client, TimePoint now, ServerId& server) {
-  if (!enabled_ || !pool.board->lets_pass(now)) return Acquired::Ask;
-  const bool nobody_before = pool.waiting.empty() && share(pool).waiting.load(std::memory_order_relaxed) == 0;
-  if (nobody_before && !pool.kept.empty()) {
+  if (!enabled_ || !pool.board->open()) return Acquired::Ask;
+  if (!pool.kept.empty() && pool.waiting.empty() && pool.board->lets_pass(now)) {
     ServerLease& lease = *pool.kept.back();
     pool.kept.pop_back();
     hold(lease, client);
@@ -87,10 +110,9 @@ bool WorkerLeases::release(LocalPool& pool, ServerLease& lease, TimePoint now) {
   pool.last_release = now;
   if (lease.epoch_ != board.epoch.load(std::memory_order_relaxed) && !PGWEIR_MUTANT(34)) return false;
   if (now - lease.granted_at_ > kLeaseTime) return false;
-  // Those of this worker who stand in the manager's queue came before those who wait here.
-  if (share(pool).waiting.load(std::memory_order_relaxed) > 0) return false;
   if (!pool.waiting.empty()) {
     if (!board.lets_pass(pool.waiting.front().since)) return false;
+    if (pool.waiting.front_known()) served_known_.push_back(pool.waiting.front().client);
     const LocalWaiter next = pool.waiting.pop();
     hold(lease, next.client);
     lease.pending_ = true;
@@ -120,13 +142,20 @@ WorkerLeases::Taken WorkerLeases::take(ServerLease& lease, ClientId client) {
   return Taken::Yes;
 }
 
+void WorkerLeases::queued(LocalPool& pool, ClientId client, TimePoint since) {
+  pool.waiting.insert_known({client, since});
+  list(pool);
+}
+
 void WorkerLeases::withdraw(ClientId client) {
-  for (LocalPool* pool : active_) pool->waiting.remove(client);
+  for (LocalPool* pool : active_) {
+    if (pool->waiting.remove(client)) return;
+  }
 }
 
 // ---- telling the manager ----
 
-const std::vector<LeasedServer>& WorkerLeases::tell(TimePoint now) {
+void WorkerLeases::tell(PoolManager& manager, TimePoint now, Actions& out) {
   told_.clear();
   for (ServerLease* lease : untold_) {
     told_.push_back({lease->server_, lease->holder_, lease->pending_, lease->holder_since_});
@@ -137,48 +166,61 @@ const std::vector<LeasedServer>& WorkerLeases::tell(TimePoint now) {
   for (LocalPool* pool : active_) pool->kept.clear();
   tidy();
   told_at_ = now;
-  return told_;
+  manager.tell_leases(told_, served_known_, now, out);
+  served_known_.clear();
+}
+
+bool WorkerLeases::settled() const {
+  return untold_.empty() && grants_.empty() &&
+         std::all_of(active_.begin(), active_.end(), [](const LocalPool* p) { return p->waiting.unknown().empty(); });
 }
 
 bool WorkerLeases::should_tell(TimePoint now) const {
-  if (!enabled_ && !untold_.empty()) return true;
-  return std::any_of(active_.begin(), active_.end(), [&](const LocalPool* pool) {
-    if (pool->kept.empty()) return false;
+  if (untold_.empty()) return false;
+  if (!enabled_) return true;
+  const auto late = [&](const LocalPool* pool) {
     const LeaseBoard& board = *pool->board;
-    return !busy_ || !enabled_ || !board.open() || board.somebody_waits() || now - told_at_ > board.slack;
-  });
+    if (!served_known_.empty() && now - told_at_ > board.slack / kTellShare) return true;
+    if (pool->kept.empty()) return false;
+    return !board.open() || board.somebody_waits() || now - told_at_ > board.slack;
+  };
+  if (!busy_ && (!served_known_.empty() || keeps())) return true;
+  return std::any_of(active_.begin(), active_.end(), late);
 }
 
-const WorkerLeases::Overdue* WorkerLeases::overdue(TimePoint now) {
+bool WorkerLeases::keeps() const {
+  return std::any_of(active_.begin(), active_.end(), [](const LocalPool* pool) { return !pool->kept.empty(); });
+}
+
+WorkerLeases::Overdue WorkerLeases::overdue(TimePoint now) {
   for (LocalPool* pool : active_) {
     const LeaseBoard& board = *pool->board;
-    const auto late = [&] { return !pool->waiting.empty() && now - pool->waiting.front().since > board.slack; };
-    if (pool->waiting.empty()) continue;
+    const std::span<const LocalWaiter> waiting = pool->waiting.unknown();
+    if (waiting.empty()) continue;
     // A server may have come free here in another way than by release(): after its login, a test or a cancel request.
     const bool free = share(*pool).idle.load(std::memory_order_relaxed) > 0;
     if (free || !enabled_ || !board.open()) return all_waiting(*pool);
-    if (!late()) continue;
-    overdue_.pool = pool->id;
-    overdue_.clients.clear();
-    while (late()) overdue_.clients.push_back(pool->waiting.pop());
-    return &overdue_;
+    std::size_t count = 0;
+    while (count < waiting.size() && now - waiting[count].since > board.slack) ++count;
+    if (count == 0) continue;
+    pool->waiting.make_known(count);
+    return {pool->id, waiting.first(count)};
   }
-  return nullptr;
+  return {};
 }
 
-const WorkerLeases::Overdue* WorkerLeases::all_waiting(LocalPool& pool) {
-  if (pool.waiting.empty()) return nullptr;
-  overdue_.pool = pool.id;
-  overdue_.clients.clear();
-  while (!pool.waiting.empty()) overdue_.clients.push_back(pool.waiting.pop());
-  return &overdue_;
+WorkerLeases::Overdue WorkerLeases::all_waiting(LocalPool& pool) {
+  const std::span<const LocalWaiter> waiting = pool.waiting.unknown();
+  pool.waiting.make_known(waiting.size());
+  return {pool.id, waiting};
 }
 
 TimePoint WorkerLeases::deadline() const {
+  if (!served_known_.empty() || keeps()) return kLongAgo;
   TimePoint due = kNever;
   for (const LocalPool* pool : active_) {
-    if (!pool->kept.empty()) return kLongAgo;
-    if (!pool->waiting.empty()) due = std::min(due, pool->waiting.front().since + pool->board->slack + Duration(1));
+    const std::span<const LocalWaiter> waiting = pool->waiting.unknown();
+    if (!waiting.empty()) due = std::min(due, waiting.front().since + pool->board->slack + Duration(1));
   }
   return due;
 }

@@ -10,7 +10,8 @@
 //
 // Bounds, which the manager's promises rest on:
 //  - Nobody is served here while somebody else in the manager's queue has waited longer by more than `fifo_slack`.
-//  - Nobody waits here longer than that before he stands in the manager's queue (settle).
+//  - Nobody waits here longer than that before he stands in the manager's queue as well (overdue). He may be served
+//    here all the same; the manager then hears of it soon (kTellShare).
 //  - An unused server is kept only until the batch of events ends, or the next ones while there is much to do.
 //  - A server passes the manager at least every kLeaseTime, and when it is to be closed (LeaseBoard::epoch): so the age
 //    of connections, PAUSE, RECONNECT and the like take effect as if it had been used by one client in between.
@@ -21,6 +22,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "pool/ids.hpp"
@@ -31,6 +33,9 @@ namespace pgweir::pool {
 
 /// Before everything, and yet subtractions from any time do not overflow.
 inline constexpr TimePoint kLongAgo{Duration(std::numeric_limits<Duration::rep>::min() / 4)};
+
+/// Part of `fifo_slack` after which the manager hears that somebody has left its queue.
+inline constexpr int kTellShare = 4;
 
 /// How long a server may serve client after client without the manager.
 inline constexpr Duration kLeaseTime{100'000};
@@ -58,18 +63,31 @@ class ServerLease {
   bool pending_ = false;  ///< granted here, and not taken yet
 };
 
-/// Clients in the order in which they came. Keeps its memory, of which an unused one has none.
+/// Clients in the order in which they came. The manager knows of the first of them, and not of the others. Keeps its
+/// memory, of which an unused one has none.
 class WaitingLine {
  public:
   [[nodiscard]] bool empty() const { return first_ == all_.size(); }
   [[nodiscard]] const LocalWaiter& front() const { return all_[first_]; }
+  [[nodiscard]] bool front_known() const { return first_ < known_end_; }
+  /// Those that the manager does not know of.
+  [[nodiscard]] std::span<const LocalWaiter> unknown() const { return std::span(all_).subspan(known_end_); }
+  /// At the end, unknown to the manager.
   void push(LocalWaiter waiter);
+  /// The manager knows of this one, as of all that are there. Not at the end if it has waited longer than others.
+  void insert_known(LocalWaiter waiter);
   LocalWaiter pop();
-  void remove(ClientId client);
+  /// False if it is not there. Quick for the first.
+  bool remove(ClientId client);
+  /// The first `count` of unknown() are no longer.
+  void make_known(std::size_t count) { known_end_ += count; }
 
  private:
+  void tidy();
+
   std::vector<LocalWaiter> all_;
   std::size_t first_ = 0;
+  std::size_t known_end_ = 0;  ///< never before first_
 };
 
 /// The part of a pool that lives on one worker.
@@ -77,7 +95,7 @@ struct LocalPool {
   PoolId id{};
   std::shared_ptr<const LeaseBoard> board;
   std::vector<ServerLease*> kept;    ///< longest unused first
-  WaitingLine waiting;               ///< clients of this worker of which the manager knows nothing
+  WaitingLine waiting;               ///< clients of this worker
   TimePoint last_release{kLongAgo};  ///< of a server that was leased
   bool listed = false;               ///< among those that WorkerLeases looks at
 };
@@ -112,28 +130,32 @@ class WorkerLeases {
   enum class Taken : std::uint8_t { Yes, Stale, Ask /* the manager, by PoolManager::grant_taken */ };
   [[nodiscard]] static Taken take(ServerLease& lease, ClientId client);
 
-  /// `client` does not wait any more, as far as it waits here. What it was granted the manager takes back.
+  /// The manager has put `client` of this worker into its queue, when it was asked; before that, all_waiting() was.
+  void queued(LocalPool& pool, ClientId client, TimePoint since);
+  /// `client` does not wait any more, or the manager has served it. What it was granted here the manager takes back.
   void withdraw(ClientId client);
+  static void withdraw(LocalPool& pool, ClientId client) { (void)pool.waiting.remove(client); }
   /// The pool is about to be forgotten: it keeps nothing, and nobody waits.
   void forget(LocalPool& pool);
 
   // ---- telling the manager ----
   /// It knows everything.
-  [[nodiscard]] bool settled() const { return untold_.empty() && active_.empty() && grants_.empty(); }
+  [[nodiscard]] bool settled() const;
   [[nodiscard]] bool untold() const { return !untold_.empty(); }
-  /// For PoolManager::tell_leases, to be called right afterwards. Nothing is kept any more then.
-  [[nodiscard]] const std::vector<LeasedServer>& tell(TimePoint now);
+  /// Tells it, by tell_leases. Nothing is kept any more then.
+  void tell(PoolManager& manager, TimePoint now, Actions& out);
   /// At the end of a batch: kept servers should go back to the manager now, by tell().
   [[nodiscard]] bool should_tell(TimePoint now) const;
-  /// Of a pool whose clients have waited here for long enough, those who have; for PoolManager::enqueue, to be called
-  /// right afterwards. Null when there are none. Valid until the next call.
+  /// Of a pool whose clients have waited for long enough without the manager, those who have; for
+  /// PoolManager::enqueue, to be called right afterwards. `clients` is empty when there are none. Valid until the next
+  /// call of anything here.
   struct Overdue {
     PoolId pool{};
-    std::vector<LocalWaiter> clients;
+    std::span<const LocalWaiter> clients;
   };
-  [[nodiscard]] const Overdue* overdue(TimePoint now);
+  [[nodiscard]] Overdue overdue(TimePoint now);
   /// The same for all who wait in `pool`, however long they have.
-  [[nodiscard]] const Overdue* all_waiting(LocalPool& pool);
+  [[nodiscard]] static Overdue all_waiting(LocalPool& pool);
   /// When should_tell or overdue want to be asked again if no event comes before: at once while servers are kept, which
   /// a worker does only as long as there is something to do.
   [[nodiscard]] TimePoint deadline() const;
@@ -141,6 +163,7 @@ class WorkerLeases {
  private:
   void list(LocalPool& pool);
   void tidy();
+  [[nodiscard]] bool keeps() const;
   void hold(ServerLease& lease, ClientId client);
   [[nodiscard]] bool may_wait(const LocalPool& pool, TimePoint now) const;
   [[nodiscard]] const LeaseBoard::Share& share(const LocalPool& pool) const { return pool.board->of_worker[worker_]; }
@@ -153,7 +176,7 @@ class WorkerLeases {
   std::vector<LocalPool*> active_;  ///< pools that keep servers or in which clients wait
   std::vector<Grant> grants_;
   std::vector<LeasedServer> told_;
-  Overdue overdue_;
+  std::vector<ClientId> served_known_;  ///< who got a server and still stands in the manager's queue
 };
 
 }  // namespace pgweir::pool

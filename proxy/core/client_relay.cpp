@@ -257,6 +257,7 @@ bool ClientSession::ask_pool(PoolContext& target, bool again) {
     if (result.status == pool::AcquireStatus::Failing) error = pools->last_login_error(target.id);
     epoch = target.local.board->epoch;
   }
+  if (result.status == pool::AcquireStatus::Queued) core_->leases().queued(target.local, id_, wait_start_);
   if (result.status == pool::AcquireStatus::Granted) {
     pool::WorkerLeases::granted(core_->find_server(result.server)->lease(), id_, epoch, core_->now());
   }

@@ -245,6 +245,8 @@ bool ClientSession::releases_server() const {
 }
 
 void ClientSession::on_rejected(std::string_view reason) {
+  if (!waiting_) return;  // it has been served since, by its own worker
+  core_->leases().withdraw(id_);
   waiting_ = false;
   if (state_ == State::Login && login_->rejected()) return;
   const auto [sqlstate, message] = decode_login_error(reason);

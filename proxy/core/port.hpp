@@ -221,7 +221,7 @@ class PoolLock {
  public:
   explicit PoolLock(Host& host) : host_(host), pools_(host.lock_pools()) {
     if (const LeaseTeller* teller = host.lease_teller_; teller != nullptr && teller->leases.untold()) {
-      pools_.tell_leases(teller->leases.tell(teller->now), teller->now, teller->actions);
+      teller->leases.tell(pools_, teller->now, teller->actions);
     }
   }
   ~PoolLock() { host_.unlock_pools(); }

@@ -20,6 +20,7 @@ void WorkerCore::grant(const pool::Action& action) {
   }
   if (!current) return;
   leases_.granted(server->lease(), action.client, epoch, now_);
+  leases_.withdraw(server->context().local, action.client);
   server->link(*client);
   if (client->on_granted(*server, action.needs_check) && !PGWEIR_MUTANT(4)) wake(*client);
 }
@@ -60,8 +61,8 @@ void WorkerCore::settle_leases() {
   for (;;) {
     if (leases_.should_tell(now_)) {
       const PoolLock told(host_);
-    } else if (const auto* late = leases_.overdue(now_)) {
-      enqueue(*late);
+    } else if (const auto late = leases_.overdue(now_); !late.clients.empty()) {
+      enqueue(late);
     } else {
       return;
     }
@@ -76,7 +77,7 @@ void WorkerCore::enqueue(const pool::WorkerLeases::Overdue& clients) {
 }
 
 void WorkerCore::enqueue_waiting(PoolContext& context) {
-  if (const auto* clients = leases_.all_waiting(context.local)) enqueue(*clients);
+  if (const auto clients = leases_.all_waiting(context.local); !clients.clients.empty()) enqueue(clients);
 }
 
 }  // namespace pgweir::core

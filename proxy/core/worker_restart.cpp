@@ -97,6 +97,7 @@ void WorkerCore::forget_changed_over() {
   forget(clients_, waiting);
   forget(clients_, linked);
   forget(servers_, servers);
+  for (const pool::ClientId id : waiting) leases_.withdraw(id);
   // Those in a queue leave it before a permit becomes free that they might get.
   PoolLock pools(host_);
   for (const pool::ClientId id : waiting) pools->remove_client(id, now_, actions_);
