@@ -182,8 +182,15 @@ TEST_CASE("no server goes round without the pools where they have to see each us
 TEST_CASE("nothing goes round without the pools while the process is suspended", "[leases]") {
   Busy world;
   CHECK_FALSE(world.core.at_rest());
+  const bool somebody_waits = GENERATE(false, true);
+  if (somebody_waits) {
+    world.feed(world.a, query("begin"));
+    world.feed(world.server, complete("BEGIN") + ready('T'));
+    world.feed(world.b, query("select 2"));
+  }
   world.core.set_suspending(true);
   world.settle();
   CHECK(world.core.at_rest());
-  CHECK(world.pool().sv_idle == 1);
+  CHECK(world.host.pools.totals().waiting_clients == (somebody_waits ? 1 : 0));
+  CHECK(world.pool().sv_idle == (somebody_waits ? 0 : 1));
 }
