@@ -44,6 +44,8 @@ class WorkerCore {
   void set_now(TimePoint now) { now_ = now; }
   /// After each event: carries out decisions that concern other sessions than the one that had the event.
   void run_pending();
+  /// There is something for run_pending() to do.
+  [[nodiscard]] bool has_pending() const { return !actions_.empty() || !woken_.empty(); }
   /// After each batch: destroys closed sessions. No reference to a session may be kept across it.
   void end_batch();
   /// A client connected. Refuses it itself if max_client_conn is reached.

@@ -346,3 +346,30 @@ TEST_CASE("the ledger says when it is full", "[ledger]") {
   b.ledger.clear();
   CHECK(b.ledger.idle());
 }
+
+TEST_CASE("an entry that may be skipped is not pushed in the short way", "[ledger]") {
+  const auto entry_of = [](Kind kind, std::uint32_t serial) {
+    ReplyEntry entry;
+    entry.kind = kind;
+    entry.unnamed_serial = serial;
+    return entry;
+  };
+  Bench b;
+  ReplyEntry parse = entry_of(Kind::Parse, 7);
+  REQUIRE(b.ledger.try_push(parse));
+  CHECK(b.ledger.front().unnamed_serial == 7);
+  CHECK(b.ledger.unsynced());
+  b.fail();
+  CHECK(b.ledger.skipping());
+  ReplyEntry skipped = entry_of(Kind::Bind, 8);
+  CHECK_FALSE(b.ledger.try_push(skipped));
+  CHECK(skipped.unnamed_serial == 8);
+  CHECK(b.ledger.empty());
+  b.push(Kind::Sync);
+  b.ledger.drop_front();
+  b.push(Kind::Query);
+  (void)b.ledger.begin_copy_in();
+  ReplyEntry end = entry_of(Kind::CopyEnd, 0);
+  CHECK_FALSE(b.ledger.try_push(end));
+  CHECK(b.ledger.copying_in());
+}
