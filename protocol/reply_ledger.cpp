@@ -13,6 +13,11 @@ void ReplyLedger::grow() {
   head_ = 0;
 }
 
+void ReplyLedger::release_memory() {
+  ring_ = std::vector<ReplyEntry>();
+  head_ = 0;
+}
+
 // True if the entry does not get a place: the server skips or ignores its message.
 bool ReplyLedger::swallow(ReplyEntry& entry, const Skipped* skipped) {
   if (copy_in_) {

@@ -141,6 +141,10 @@ class ReplyLedger {
   [[nodiscard]] bool skipping() const { return skip_to_sync_; }
   /// A message was forwarded that has no reply but needs a Sync (Flush).
   void note_unsynced() { unsynced_ = true; }
+  /// To be called now and then when nothing is owed: gives back the memory that a long pipeline took.
+  void trim() {
+    if (size_ == 0 && ring_.size() > kEntriesKept) release_memory();
+  }
   void clear();
   /// All of it for another process; `table` as for ClientStatements::transfer.
   void transfer(StateArchive& archive, StatementTable& table);
@@ -174,7 +178,10 @@ class ReplyLedger {
   ReplyEntry& nth(std::size_t n) { return ring_[(head_ + n) & (ring_.size() - 1)]; }
   void remove_nth(std::size_t n);
   void grow();
+  void release_memory();
   static void empty_entry(ReplyEntry& entry);  // not inline: it is much code for a message that has something to drop
+
+  static constexpr std::size_t kEntriesKept = 64;
 
   std::vector<ReplyEntry> ring_;  ///< size is a power of two, or zero before the first entry
   std::size_t head_ = 0;

@@ -17,6 +17,8 @@ namespace pgweir::core {
 namespace {
 /// Unread bytes kept of a client that may not send on yet (waiting for a server, or for replies).
 constexpr std::size_t kUnreadMax = 65536;
+/// A text whose memory is used again is not longer: it is held by a client, too, that needs less.
+constexpr std::size_t kSpareTextMax = 512;
 /// How long a last message may take to leave.
 constexpr Duration kLinger = std::chrono::seconds(5);
 
@@ -385,6 +387,10 @@ void ClientSession::unnamed_parsed(std::uint32_t serial) {
   for (std::size_t i = 0; i < unnamed_.size(); ++i) {
     if (unnamed_[i].serial != serial) continue;
     unnamed_[i].parsed = true;
+    if (i == 0) return;
+    // Whoever prepares one after another needs no memory for each.
+    std::string& dropped = unnamed_.front().query;
+    if (dropped.capacity() <= kSpareTextMax) core_->spare_text().swap(dropped);
     unnamed_.erase(unnamed_.begin(), unnamed_.begin() + static_cast<std::ptrdiff_t>(i));
     return;
   }

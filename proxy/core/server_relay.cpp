@@ -293,7 +293,10 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
   }
   // CopyDone behind a COPY that did not start has no reply to wait for.
   while (!ledger_.empty() && ledger_.front().kind == ReplyKind::CopyEnd) ledger_.drop_front();
-  if (ledger_.idle()) client_->segment_done(true);
+  if (ledger_.idle()) {
+    client_->segment_done(true);
+    ledger_.trim();
+  }
   if (discarding_) {
     if (status_ == 'I') return Step::Drop;
     flush_to_client(out);

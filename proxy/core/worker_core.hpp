@@ -121,6 +121,8 @@ class WorkerCore {
   [[nodiscard]] bool frozen() const { return frozen_; }
   [[nodiscard]] OutBatch& batch() { return batch_; }
   [[nodiscard]] pool::Actions& actions() { return actions_; }
+  /// Memory of a short text that is no longer needed, for the next one; its content means nothing.
+  [[nodiscard]] std::string& spare_text() { return spare_text_; }
   /// Resumes the input of a session after the current event.
   void wake(Connection& session) { woken_.push_back(&session); }
   /// The session has closed its port; destroyed at the end of the batch.
@@ -266,6 +268,7 @@ class WorkerCore {
   protocol::SaltedPasswordCache password_cache_;
   std::unordered_map<std::string, protocol::ScramSecret> scram_secrets_;
   OutBatch batch_;
+  std::string spare_text_;
   pool::Actions actions_, performing_;
   std::vector<pool::PoolId> offers_, offering_;  ///< OfferIdle, answered at the end of the batch
   std::vector<Connection*> woken_, waking_;

@@ -373,3 +373,22 @@ TEST_CASE("an entry that may be skipped is not pushed in the short way", "[ledge
   CHECK_FALSE(b.ledger.try_push(end));
   CHECK(b.ledger.copying_in());
 }
+
+TEST_CASE("the memory of a long pipeline is given back when nothing is owed", "[ledger]") {
+  Bench b;
+  for (std::size_t round = 0; round < 3; ++round) {
+    for (std::uint32_t i = 1; i <= 1000; ++i) b.push(Kind::Parse, i);
+    b.push(Kind::Sync);
+    b.ledger.trim();  // too early: nothing happens
+    for (std::uint32_t i = 1; i <= 1000; ++i) {
+      REQUIRE(b.ledger.front().unnamed_serial == i);
+      b.ledger.drop_front();
+    }
+    b.ledger.drop_front();
+    b.ledger.trim();
+    CHECK(b.ledger.idle());
+    b.push(Kind::Query);
+    CHECK(b.kinds() == Kinds{Kind::Query});
+    b.ledger.drop_front();
+  }
+}
