@@ -89,7 +89,7 @@ bool EventSet::run_once(std::chrono::milliseconds patience) {
   if (count <= 0 && deferred_.empty()) return false;
   if (before_batch_) before_batch_();
   dispatch(std::max(count, 0));
-  run_deferred();
+  if (!deferred_.empty()) run_deferred();
   if (after_batch_) after_batch_();
   return true;
 }
@@ -105,7 +105,6 @@ void EventSet::dispatch(int count) {
 }
 
 void EventSet::run_deferred() {
-  if (deferred_.empty()) return;
   running_deferred_.swap(deferred_);
   for (UniqueFunction& function : running_deferred_) {
     function();
