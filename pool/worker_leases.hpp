@@ -127,6 +127,7 @@ class WorkerLeases {
   };
   /// Those that release() has decided, to be carried out in this order: the client gets the server if take() says so.
   [[nodiscard]] std::vector<Grant>& grants() { return grants_; }
+  [[nodiscard]] bool has_grants() const { return !grants_.empty(); }
   enum class Taken : std::uint8_t { Yes, Stale, Ask /* the manager, by PoolManager::grant_taken */ };
   [[nodiscard]] static Taken take(ServerLease& lease, ClientId client);
 

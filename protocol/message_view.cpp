@@ -171,11 +171,6 @@ std::optional<BackendKeyDataView> parse_backend_key_data(ByteView body) {
   return BackendKeyDataView{key->pid, key->secret};
 }
 
-std::optional<char> parse_ready_for_query(ByteView body) {
-  if (body.size() != 1 || (body[0] != 'I' && body[0] != 'T' && body[0] != 'E')) return std::nullopt;
-  return body[0];
-}
-
 std::optional<AuthenticationView> parse_authentication(ByteView body) {
   BodyReader reader(body);
   AuthenticationView view;

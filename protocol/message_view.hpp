@@ -89,7 +89,10 @@ struct BackendKeyDataView {
 [[nodiscard]] std::optional<BackendKeyDataView> parse_backend_key_data(ByteView body);
 
 /// Transaction status: 'I', 'T' or 'E'.
-[[nodiscard]] std::optional<char> parse_ready_for_query(ByteView body);
+[[nodiscard]] inline std::optional<char> parse_ready_for_query(ByteView body) {
+  if (body.size() != 1 || (body[0] != 'I' && body[0] != 'T' && body[0] != 'E')) return std::nullopt;
+  return body[0];
+}
 
 struct AuthenticationView {
   AuthRequest kind = AuthRequest::Ok;  ///< May hold a number that is no enumerator, for requests we do not know.

@@ -13,6 +13,11 @@ void ReplyLedger::grow() {
   head_ = 0;
 }
 
+void ReplyLedger::release_memory() {
+  ring_ = std::vector<ReplyEntry>();
+  head_ = 0;
+}
+
 // True if the entry does not get a place: the server skips or ignores its message.
 bool ReplyLedger::swallow(ReplyEntry& entry, const Skipped* skipped) {
   if (copy_in_) {
@@ -49,11 +54,15 @@ void ReplyLedger::push(ReplyEntry entry, const Skipped& skipped) {
   ++size_;
 }
 
+void ReplyLedger::empty_entry(ReplyEntry& entry) {
+  entry.change.reset();
+  entry.statement.reset();
+}
+
 ReplyEntry ReplyLedger::pop() {
   sync_ignored_ = false;
   ReplyEntry entry = std::move(ring_[head_]);
-  ring_[head_].change.reset();
-  ring_[head_].statement.reset();
+  empty_entry(ring_[head_]);
   head_ = (head_ + 1) & (ring_.size() - 1);
   --size_;
   return entry;
@@ -61,8 +70,7 @@ ReplyEntry ReplyLedger::pop() {
 
 void ReplyLedger::remove_nth(std::size_t n) {
   for (std::size_t i = n; i + 1 < size_; ++i) nth(i) = std::move(nth(i + 1));
-  nth(size_ - 1).change.reset();
-  nth(size_ - 1).statement.reset();
+  empty_entry(nth(size_ - 1));
   --size_;
 }
 

@@ -38,6 +38,11 @@ enum class ReplyKind : std::uint8_t {
   Mistake,       ///< sent in place of a message that must fail; its ErrorResponse is replaced by `change->error`
 };
 
+/// The server is not to say anything, or nothing of its own: the entry is done with when its turn has come.
+[[nodiscard]] constexpr bool needs_no_reply(ReplyKind kind) {
+  return kind == ReplyKind::LocalParse || kind == ReplyKind::LocalClose || kind == ReplyKind::CopyEnd;
+}
+
 /// What an entry changed in the tables of prepared statements, to be confirmed or taken back with its reply.
 struct StatementChange {
   std::string client_name{};                 ///< the client's name, if its table was changed
@@ -75,6 +80,14 @@ class ReplyLedger {
   /// Records a message that was just sent (or answered locally). An entry that the server is going to skip anyway, or
   /// ignores because of a COPY, goes to `skipped` at once.
   void push(ReplyEntry entry, const Skipped& skipped);
+  /// The same for an entry that is sure to get a place. False, and nothing done: it is not.
+  [[nodiscard]] bool try_push(ReplyEntry& entry) {
+    if (skip_to_sync_ || copy_in_) return false;
+    note_sync(entry.kind);
+    ring_[size_slot()] = std::move(entry);
+    ++size_;
+    return true;
+  }
   void push(ReplyKind kind) {
     if (skip_to_sync_ || copy_in_) {
       push_special(kind);
@@ -99,8 +112,7 @@ class ReplyLedger {
   ReplyEntry pop();
   void drop_front() {
     sync_ignored_ = false;
-    ring_[head_].change.reset();
-    ring_[head_].statement.reset();
+    if (ReplyEntry& entry = ring_[head_]; entry.change || entry.statement) empty_entry(entry);
     head_ = (head_ + 1) & (ring_.size() - 1);
     --size_;
   }
@@ -129,6 +141,10 @@ class ReplyLedger {
   [[nodiscard]] bool skipping() const { return skip_to_sync_; }
   /// A message was forwarded that has no reply but needs a Sync (Flush).
   void note_unsynced() { unsynced_ = true; }
+  /// To be called now and then when nothing is owed: gives back the memory that a long pipeline took.
+  void trim() {
+    if (size_ == 0 && ring_.size() > kEntriesKept) release_memory();
+  }
   void clear();
   /// All of it for another process; `table` as for ClientStatements::transfer.
   void transfer(StateArchive& archive, StatementTable& table);
@@ -162,6 +178,10 @@ class ReplyLedger {
   ReplyEntry& nth(std::size_t n) { return ring_[(head_ + n) & (ring_.size() - 1)]; }
   void remove_nth(std::size_t n);
   void grow();
+  void release_memory();
+  static void empty_entry(ReplyEntry& entry);  // not inline: it is much code for a message that has something to drop
+
+  static constexpr std::size_t kEntriesKept = 64;
 
   std::vector<ReplyEntry> ring_;  ///< size is a power of two, or zero before the first entry
   std::size_t head_ = 0;

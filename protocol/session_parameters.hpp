@@ -64,6 +64,12 @@ struct ServerParameters : SessionParameters {
 void transfer(StateArchive& archive, ParameterSetPtr& set, const TrackedNames& names);
 void transfer(StateArchive& archive, ExtraParametersPtr& extras);
 
+/// Both have the same values because they share them; mostly true, and the quickest way to be aligned().
+[[nodiscard]] inline bool same_pointers(const SessionParameters& client, const ServerParameters& server) {
+  return client.tracked == server.tracked && client.extras == server.extras &&
+         (!server.extras_unknown || client.extras == nullptr);
+}
+
 /// True if nothing has to be set on the server. Cheap when the pointers agree.
 [[nodiscard]] bool aligned(const SessionParameters& client, const ServerParameters& server);
 

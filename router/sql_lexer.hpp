@@ -21,6 +21,28 @@ struct StatementNameUse {
   bool alone = true;  ///< false: other statements come before a name, or behind that of a DEALLOCATE
 };
 
+/// A look at the first letters, for nearly all texts enough: false only if none of the functions below finds anything
+/// in a text that begins so.
+[[nodiscard]] inline bool may_concern_session(std::string_view sql) {
+  std::size_t pos = 0;
+  while (pos < sql.size() && (sql[pos] == ' ' || (sql[pos] >= '\t' && sql[pos] <= '\r'))) ++pos;
+  if (pos == sql.size()) return false;
+  const auto lower = [&](std::size_t at) { return at < sql.size() ? static_cast<char>(sql[at] | 0x20) : '\0'; };
+  switch (lower(pos)) {
+    case 's':  // SAVEPOINT name; EXECUTE ..., but not SELECT
+      return lower(pos + 1) == 'a';
+    case 'b':
+    case 'd':
+    case 'e':
+    case 'r':
+    case '-':
+    case '/':
+      return true;
+    default:
+      return false;
+  }
+}
+
 /// nullopt for every other text and for `DEALLOCATE ALL`. Linear in the length of what comes before the name; looks
 /// hardly further.
 [[nodiscard]] std::optional<StatementNameUse> find_statement_name(std::string_view sql);

@@ -52,7 +52,7 @@ class CancelConnection final : public Connection {
   enum class State : std::uint8_t { Waiting, Connecting, SslAnswer, Handshake, Sent, Done };
   std::size_t consume(ByteView in) override;
   void on_output_drained() override {}
-  [[nodiscard]] bool wants_input() const override { return true; }
+  [[nodiscard]] std::uint8_t wanted_events() const override { return kRead; }
   void send_request();
 
   std::uint64_t token_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <utility>
 
@@ -29,35 +30,33 @@ constexpr std::size_t kHoldMax = 16384;
 /// A simple query that may name a prepared statement is looked at whole up to this size.
 constexpr std::size_t kQueryNamesMax = 65536;
 
-bool known_type(char type) {
-  switch (type) {
-    case frontend::Bind:
-    case frontend::Close:
-    case frontend::CopyData:
-    case frontend::CopyDone:
-    case frontend::CopyFail:
-    case frontend::Describe:
-    case frontend::Execute:
-    case frontend::Flush:
-    case frontend::FunctionCall:
-    case frontend::Parse:
-    case frontend::Query:
-    case frontend::Sync:
-    case frontend::Terminate:
-      return true;
-    default:
-      return false;
+enum : std::uint8_t { kRequestKnown = 1, kRequestCopies = 2 };
+constexpr auto kRequestTypes = [] {
+  std::array<std::uint8_t, 256> types{};
+  for (const char type :
+       {frontend::Bind, frontend::Close, frontend::Describe, frontend::Execute, frontend::Flush, frontend::FunctionCall,
+        frontend::Parse, frontend::Query, frontend::Sync, frontend::Terminate}) {
+    types[static_cast<unsigned char>(type)] = kRequestKnown;
   }
+  for (const char type : {frontend::CopyData, frontend::CopyDone, frontend::CopyFail}) {
+    types[static_cast<unsigned char>(type)] = kRequestKnown | kRequestCopies;
+  }
+  return types;
+}();
+
+bool request_is(char type, std::uint8_t what) {
+  return (kRequestTypes[static_cast<unsigned char>(type)] & what) != 0;
 }
 
 bool is_copy_type(char type) {
-  return type == frontend::CopyData || type == frontend::CopyDone || type == frontend::CopyFail;
+  return request_is(type, kRequestCopies);
 }
 
 }  // namespace
 
 std::size_t ClientSession::relay(ByteView in) {
   OutBatch& out = core_->batch();
+  const std::uint32_t max_packet_size = core_->config().max_packet_size;
   std::size_t pos = 0;
   bool dropped = false;
   last_request_ = core_->now();
@@ -75,38 +74,33 @@ std::size_t ClientSession::relay(ByteView in) {
       if (pos < in.size()) core_->wake(*this);  // behind it, whether it is given back or not
       return pos;
     }
-    protocol::FrameHeader header;
-    const auto status = read_frame_header(in.substr(pos), core_->config().max_packet_size, header);
-    if (status == protocol::FrameStatus::NeedMore) break;
     const ByteView rest = in.substr(pos);
-    if (status == protocol::FrameStatus::BadLength || !known_type(header.type)) {
+    protocol::FrameHeader header;
+    const auto status = read_frame_header(rest, max_packet_size, header);
+    if (status == protocol::FrameStatus::NeedMore) break;
+    if (status == protocol::FrameStatus::BadLength || !request_is(header.type, kRequestKnown)) [[unlikely]] {
       flush_to_server(out);
-      fatal(status == protocol::FrameStatus::BadLength ? fmt::format("bad packet header: '{}'", hex_of(rest))
-                                                       : std::string("unknown pkt"));
+      refuse_header(status, rest);
       return in.size();
     }
-    const ByteView message = rest.substr(0, std::min(header.total(), rest.size()));
-    if (header.type == frontend::Terminate) {
+    const ByteView message = rest.substr(0, header.total());
+    if (header.type == frontend::Terminate) [[unlikely]] {
       if (core_->noisy()) log_packet(header);
       flush_to_server(out);
       terminated_ = true;
       disconnect("client close request");
       return in.size();
     }
-    if (cancel_pending_ && server_ != nullptr && server_->runs_hidden()) break;
-    if ((cancel_pending_ || skip_to_sync_) && drop_cancelled(header)) {
-      dropped = true;
-      context_->stats.client_bytes += header.total();
-      stream_forward_ = false;
-      stream_left_ = header.total() - message.size();
-      pos += message.size();
-      continue;
+    if (cancel_pending_ || skip_to_sync_) [[unlikely]] {
+      if (cancel_pending_ && server_ != nullptr && server_->runs_hidden()) break;
+      if (drop_cancelled(header)) {
+        dropped = true;
+        pos += pass_over(header, message);
+        continue;
+      }
     }
     if (server_ == nullptr && is_copy_type(header.type) && !PGWEIR_MUTANT(28)) {
-      context_->stats.client_bytes += header.total();
-      stream_forward_ = false;  // late data of a COPY that has ended
-      stream_left_ = header.total() - message.size();
-      pos += message.size();
+      pos += pass_over(header, message);  // late data of a COPY that has ended
       continue;
     }
     // Behind a complete answer the server has begun to say something else, for instance that it ends.
@@ -121,10 +115,10 @@ std::size_t ClientSession::relay(ByteView in) {
         continue;
       }
     }
-    if (!prepare_server(header, rest, out)) break;
+    if ((server_ == nullptr || route_ || !server_->at_ease()) && !prepare_server(header, rest, out)) break;
     if (route_ && !route_->begun) guard(rest);
     const Step step = take_message(header, message, out);
-    if (state_ != State::Ready) {
+    if (state_ != State::Ready) [[unlikely]] {
       out.clear();
       return in.size();
     }
@@ -144,6 +138,19 @@ std::size_t ClientSession::relay(ByteView in) {
   // What a server was asked for has been cancelled, and nothing else has come.
   if (dropped && server_ != nullptr && !sent_to_server_) server_->finish_after_input();
   return pos;
+}
+
+void ClientSession::refuse_header(protocol::FrameStatus status, ByteView in) {
+  fatal(status == protocol::FrameStatus::BadLength ? fmt::format("bad packet header: '{}'", hex_of(in))
+                                                   : std::string("unknown pkt"));
+}
+
+// The message is dropped, and the rest of it when it comes. Returns how much of it is there.
+std::size_t ClientSession::pass_over(const protocol::FrameHeader& header, ByteView message) {
+  context_->stats.client_bytes += header.total();
+  stream_forward_ = false;
+  stream_left_ = header.total() - message.size();
+  return message.size();
 }
 
 // A request that was cancelled while it waited in the queue is answered as the server would have: an error, then
@@ -173,7 +180,7 @@ void ClientSession::flush_to_server(OutBatch& out) {
   if (!out.empty() && server_ != nullptr) {
     sent_to_server_ = true;
     server_->mark_used(mode_ == PoolMode::Session);
-    server_->forward(out);
+    server_->forward(out.views());
   }
   if (server_ != nullptr) server_->set_mid_request(stream_left_ > 0 && stream_forward_);
   out.clear();
@@ -306,6 +313,10 @@ bool ClientSession::acquired(const pool::AcquireResult& result, const std::strin
 bool ClientSession::align() {
   if (!server_->ledger().idle() || server_->transaction_status() != 'I') return true;
   protocol::ServerParameters& theirs = server_->parameters();
+  if (same_pointers(parameters_, theirs)) {
+    server_->set_aligned();
+    return true;
+  }
   if (aligned(parameters_, theirs) || PGWEIR_MUTANT(5)) {
     protocol::ParameterSetPtr& own = parameters_.tracked;
     if (own != theirs.tracked && own && theirs.tracked && *own == *theirs.tracked) {
@@ -349,10 +360,7 @@ ClientSession::Step ClientSession::take_message(const protocol::FrameHeader& hea
       if (bound_resets_ == 0) {
         server_->ledger().push(ReplyKind::Execute);
       } else {
-        ReplyEntry entry;
-        entry.kind = ReplyKind::Execute;
-        entry.purpose = bound_resets_;
-        push_entry(std::move(entry));
+        push_resetting(ReplyKind::Execute, bound_resets_, 0);
       }
       break;
     case frontend::FunctionCall:
@@ -375,13 +383,17 @@ ClientSession::Step ClientSession::take_message(const protocol::FrameHeader& hea
   return Step::Done;
 }
 
-void ClientSession::pass(ByteView message, OutBatch& out) {
-  out.add(message);
-  stream_forward_ = true;
+void ClientSession::push_skippable(ReplyEntry&& entry) {
+  server_->ledger().push(std::move(entry), [this](ReplyEntry& skipped) { server_->undo(skipped); });
 }
 
-void ClientSession::push_entry(ReplyEntry entry) {
-  server_->ledger().push(std::move(entry), [this](ReplyEntry& skipped) { server_->undo(skipped); });
+// Of a message about which nothing but this is to be remembered.
+void ClientSession::push_resetting(ReplyKind kind, std::uint8_t resets, std::uint32_t unnamed_serial) {
+  ReplyEntry entry;
+  entry.kind = kind;
+  entry.purpose = resets;
+  entry.unnamed_serial = unnamed_serial;
+  push_entry(std::move(entry));
 }
 
 ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
@@ -389,8 +401,9 @@ ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& heade
   constexpr std::size_t kGlance = 64;
   if (tracks_ && body.size() < kGlance && message.size() < header.total()) return Step::NeedMore;
   const ByteView glance = body.substr(0, kGlance);
+  const bool concerns_session = router::may_concern_session(glance);
   const bool names_statement =
-      tracks_ && (statements_->size() > 0 || names_changing_) && router::may_name_statement(glance);
+      concerns_session && tracks_ && (statements_->size() > 0 || names_changing_) && router::may_name_statement(glance);
   if (names_statement && message.size() < header.total() && header.total() <= kQueryNamesMax) return Step::NeedMore;
   if (names_statement && !names_settled()) return Step::Hold;
   if (core_->config().disable_pqexec) {
@@ -401,16 +414,15 @@ ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& heade
   if (names_statement && message.size() == header.total()) {
     if (const auto step = take_statement_sql(body, out)) return *step;
   }
-  if (tracks_ && router::may_clear_statements(glance)) names_cleared_ = true;
-  ReplyEntry entry;
-  entry.purpose = resets_of(glance);
-  entry.unnamed_serial = drop_unnamed_unless_skipped();  // as the server does for a simple query
-  server_->unnamed = {};
-  if (entry.unnamed_serial == 0 && entry.purpose == 0) {
+  if (concerns_session && tracks_ && router::may_clear_statements(glance)) names_cleared_ = true;
+  const std::uint8_t resets = concerns_session ? resets_of(glance) : std::uint8_t{0};
+  const std::uint32_t dropped = drop_unnamed_unless_skipped();  // as the server does for a simple query
+  if (resets == 0 && dropped == 0) {
     server_->ledger().push(ReplyKind::Query);
   } else {
-    push_entry(std::move(entry));
+    push_resetting(ReplyKind::Query, resets, dropped);
   }
+  server_->unnamed = {};
   pass(message, out);
   return Step::Done;
 }
@@ -437,17 +449,27 @@ void ClientSession::count_query_start() {
 }
 
 void ClientSession::count_query_end(TimePoint now, bool transaction_over, Latencies* latencies) {
-  if (in_query_) {
-    in_query_ = false;
-    context_->stats.query_time += static_cast<std::uint64_t>((now - query_start_).count());
-    if (core_->debugs()) log_duration("query", now - query_start_);
-    if (latencies != nullptr) latencies->query.add(now - query_start_);
-  }
-  if (transaction_over && in_transaction_) {
+  PoolStats& stats = context_->stats;
+  const bool query = std::exchange(in_query_, false);
+  const bool transaction = transaction_over && in_transaction_;
+  const Duration query_time = now - query_start_;
+  const Duration transaction_time = now - transaction_start_;
+  if (query) stats.query_time += static_cast<std::uint64_t>(query_time.count());
+  if (transaction) {
     in_transaction_ = false;
-    context_->stats.xact_time += static_cast<std::uint64_t>((now - transaction_start_).count());
-    if (core_->debugs()) log_duration("transaction", now - transaction_start_);
-    if (latencies != nullptr) latencies->transaction.add(now - transaction_start_);
+    stats.xact_time += static_cast<std::uint64_t>(transaction_time.count());
+  }
+  if (latencies != nullptr) {
+    if (query && transaction && query_time == transaction_time) {
+      LatencyHistogram::add_to_both(latencies->query, latencies->transaction, query_time);
+    } else {
+      if (query) latencies->query.add(query_time);
+      if (transaction) latencies->transaction.add(transaction_time);
+    }
+  }
+  if (core_->debugs()) [[unlikely]] {
+    if (query) log_duration("query", query_time);
+    if (transaction) log_duration("transaction", transaction_time);
   }
   last_request_ = now;
   if (has_deadlines_) core_->schedule(*this, next_deadline());

@@ -17,6 +17,8 @@ namespace pgweir::core {
 namespace {
 /// Unread bytes kept of a client that may not send on yet (waiting for a server, or for replies).
 constexpr std::size_t kUnreadMax = 65536;
+/// A text whose memory is used again is not longer: it is held by a client, too, that needs less.
+constexpr std::size_t kSpareTextMax = 512;
 /// How long a last message may take to leave.
 constexpr Duration kLinger = std::chrono::seconds(5);
 
@@ -28,10 +30,10 @@ TimePoint after(TimePoint start, Duration limit) {
 ClientSession::ClientSession(WorkerCore& core, std::unique_ptr<Port> port, pool::ClientId id, PeerAddress address)
     : Connection(core, std::move(port)),
       id_(id),
+      last_request_(core.now()),
       login_(std::make_unique<ClientLogin>(*this)),
       address_(std::move(address)),
       connected_at_(core.now()),
-      last_request_(core.now()),
       connect_wall_us_(core.host().wall_clock_us()),
       number_(core.host().next_number()) {
   core.schedule(*this, next_deadline());
@@ -83,8 +85,9 @@ bool ClientSession::wants_input() const {
   return unread_size() < kUnreadMax || (state_ == State::Ready && server_ != nullptr && server_->accepts_messages());
 }
 
-bool ClientSession::wants_hangup() const {
-  return waiting_ || (state_ == State::Login && login_->waits_for_host());
+std::uint8_t ClientSession::wanted_events() const {
+  const bool hangup = waiting_ || (state_ == State::Login && login_->waits_for_host());
+  return static_cast<std::uint8_t>((wants_input() ? kRead : 0) | (hangup ? kHangup : 0));
 }
 
 void ClientSession::on_woken() {
@@ -371,18 +374,9 @@ void ClientSession::restore_startup(std::uint32_t which, OutBatch& out) {
   }
 }
 
-void ClientSession::drop_unnamed() {
-  unnamed_.clear();
-  unnamed_hidden_ = false;
-}
-
 // As drop_unnamed(), because of a message that the server skips if one before it fails: then nothing was dropped.
-// Returns the serial for the message's entry in the ledger, which tells how it went; 0: nothing depends on that.
-std::uint32_t ClientSession::drop_unnamed_unless_skipped() {
-  if (unnamed_.empty() || !server_->ledger().may_skip()) {
-    drop_unnamed();
-    return 0;
-  }
+// Returns the serial for the message's entry in the ledger, which tells how it went.
+std::uint32_t ClientSession::mark_unnamed_dropped() {
   Unnamed none;  // never kept, so that it cannot be used
   none.serial = next_unnamed_serial();
   none.segment = segment_;
@@ -400,6 +394,10 @@ void ClientSession::unnamed_parsed(std::uint32_t serial) {
   for (std::size_t i = 0; i < unnamed_.size(); ++i) {
     if (unnamed_[i].serial != serial) continue;
     unnamed_[i].parsed = true;
+    if (i == 0) return;
+    // Whoever prepares one after another needs no memory for each.
+    std::string& dropped = unnamed_.front().query;
+    if (dropped.capacity() <= kSpareTextMax) core_->spare_text().swap(dropped);
     unnamed_.erase(unnamed_.begin(), unnamed_.begin() + static_cast<std::ptrdiff_t>(i));
     return;
   }

@@ -189,11 +189,13 @@ class ClientSession final : public Connection {
 
   std::size_t consume(ByteView in) override;
   void on_output_drained() override;
-  [[nodiscard]] bool wants_input() const override;
-  [[nodiscard]] bool wants_hangup() const override;
+  [[nodiscard]] std::uint8_t wanted_events() const override;
+  [[nodiscard]] bool wants_input() const;
 
   // relay (client_relay.cpp)
   std::size_t relay(ByteView in);
+  void refuse_header(protocol::FrameStatus status, ByteView in);
+  std::size_t pass_over(const protocol::FrameHeader& header, ByteView message);
   void flush_to_server(OutBatch& out);
   bool prepare_server(const protocol::FrameHeader& header, ByteView rest, OutBatch& out);
   bool acquire(PoolContext& target);
@@ -248,8 +250,16 @@ class ClientSession final : public Connection {
   Step take_parse(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_named_parse(const protocol::ParseView& view, OutBatch& out);
   void take_unnamed_parse(const protocol::ParseView* view);
-  void drop_unnamed();
-  [[nodiscard]] std::uint32_t drop_unnamed_unless_skipped();
+  void drop_unnamed() {
+    unnamed_.clear();
+    unnamed_hidden_ = false;
+  }
+  [[nodiscard]] std::uint32_t drop_unnamed_unless_skipped() {
+    if (!unnamed_.empty() && server_->ledger().may_skip()) return mark_unnamed_dropped();
+    drop_unnamed();
+    return 0;
+  }
+  std::uint32_t mark_unnamed_dropped();
   [[nodiscard]] std::uint32_t next_unnamed_serial();
   [[nodiscard]] bool names_settled();
   void note_names_changing();
@@ -260,8 +270,15 @@ class ClientSession final : public Connection {
   Step take_target(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_named_describe(ByteView name, OutBatch& out);
   Step take_named_close(ByteView name);
-  void pass(ByteView message, OutBatch& out);
-  void push_entry(protocol::ReplyEntry entry);
+  void pass(ByteView message, OutBatch& out) {
+    out.add(message);
+    stream_forward_ = true;
+  }
+  void push_entry(protocol::ReplyEntry&& entry) {
+    if (!server_->ledger().try_push(entry)) push_skippable(std::move(entry));
+  }
+  void push_skippable(protocol::ReplyEntry&& entry);
+  void push_resetting(protocol::ReplyKind kind, std::uint8_t resets, std::uint32_t unnamed_serial);
   void add_mistake(OutBatch& out, std::string_view sqlstate, std::string_view text);
   bool ensure_on_server(const protocol::Statement& statement, OutBatch& out, bool quiet);
   void evict_statements(OutBatch& out);
@@ -287,34 +304,36 @@ class ClientSession final : public Connection {
   /// A client may not name more statements than this; PostgreSQL would run out of memory, we must not.
   static constexpr std::size_t kStatementsMax = 100'000;
 
+  // What every transaction touches comes first, so that it lies in few cache lines.
   pool::ClientId id_;
   State state_ = State::Login;
-  bool waiting_ = false;         ///< in the pool's queue
-  bool waits_for_host_ = false;  ///< ... of a database none of whose hosts could be chosen
-  bool listed_ = false;          ///< WorkerCore's bookkeeping: among those who wait for hosts
-  bool left_ = false;            ///< the pools know that it is gone
+  bool waiting_ = false;  ///< in the pool's queue
   bool in_query_ = false, in_transaction_ = false;
   bool sent_to_server_ = false;  ///< bytes of this client went to the linked server
-  bool notified_ = false;        ///< query_wait_notify was sent for this wait
   bool stream_forward_ = false;
+  bool cancel_pending_ = false;  ///< the next request was cancelled while it waited
+  bool skip_to_sync_ = false;    ///< the rest of a cancelled pipeline is dropped
+  bool tracks_ = false;          ///< named statements are ours to manage
+  bool has_deadlines_ = false;   ///< some timeout of queries or transactions is on
+  bool names_changing_ = false;  ///< Parse or Close of names await their replies
+  bool unnamed_hidden_ = false;  ///< a hidden Parse of it was sent ...
+  bool sql_parse_sent_ = false;  ///< a hidden Parse for a simple query that waits for it
+  bool flush_asked_ = false;     ///< the replies that are waited for were asked for
+  bool waited_before_ = false;   ///< in the queue of the process that it was taken over from: it keeps its place
+  bool waits_for_host_ = false;  ///< waiting_, for a database none of whose hosts could be chosen
+  bool notified_ = false;        ///< query_wait_notify was sent for this wait
   PinReason pinned_ = PinReason::None;
-  bool tracks_ = false;                ///< named statements are ours to manage
-  bool has_deadlines_ = false;         ///< some timeout of queries or transactions is on
-  bool terminated_ = false;            ///< it sent Terminate
-  bool cancel_pending_ = false;        ///< the next request was cancelled while it waited
-  bool skip_to_sync_ = false;          ///< the rest of a cancelled pipeline is dropped
   PoolMode mode_ = PoolMode::Session;  ///< as at login: a reload changes it for later clients
   std::uint32_t segment_ = 0;          ///< number of Syncs so far
   std::size_t stream_left_ = 0;
   ServerSession* server_ = nullptr;
   PoolContext* context_ = nullptr;
-  std::unique_ptr<ClientLogin> login_;
-  std::unique_ptr<Console> console_;
+  std::unique_ptr<ClientRoute> route_;  ///< null until the first request to a routed database
+  TimePoint last_request_{}, wait_start_{}, query_start_{}, transaction_start_{};
+  Duration idle_timeout_{};
+  std::uint64_t segments_done_ = 0;  ///< parts of the pipeline, up to their Sync, that were answered
   std::unique_ptr<protocol::ClientStatements> statements_;
   protocol::SessionParameters parameters_;
-  std::unique_ptr<StartupOverrides> overrides_;
-  std::shared_ptr<const ReplicationStartup> replication_;
-  std::unique_ptr<ClientRoute> route_;  ///< null until the first request to a routed database
 
   /// An unnamed statement of the client, kept so that it can follow to another server.
   struct Unnamed {
@@ -328,24 +347,25 @@ class ClientSession final : public Connection {
   };
   /// The latest is the one that counts. Those before it are there while its Parse may still be skipped.
   std::vector<Unnamed> unnamed_;
-  std::uint32_t next_unnamed_serial_ = 1;
-  bool unnamed_hidden_ = false;               ///< a hidden Parse of it was sent ...
-  std::uint64_t unnamed_hidden_segment_ = 0;  ///< ... in this part of the pipeline
-  std::uint64_t segments_done_ = 0;           ///< parts of the pipeline, up to their Sync, that were answered
+  std::uint64_t unnamed_hidden_segment_ = 0;  ///< in which part of the pipeline a hidden Parse of it was sent
   std::uint64_t changing_segment_ = 0;
-  bool names_changing_ = false;    ///< Parse or Close of names await their replies
-  bool names_cleared_ = false;     ///< something was sent that may empty the server of prepared statements
-  bool sql_parse_sent_ = false;    ///< a hidden Parse for a simple query that waits for it
+  std::uint32_t next_unnamed_serial_ = 1;
   std::uint8_t bound_resets_ = 0;  ///< what the statement resets that was bound last
-  bool flush_asked_ = false;       ///< the replies that are waited for were asked for
-  bool waited_before_ = false;     ///< in the queue of the process that it was taken over from: it keeps its place
+  bool names_cleared_ = false;     ///< something was sent that may empty the server of prepared statements
+  bool listed_ = false;            ///< WorkerCore's bookkeeping: among those who wait for hosts
+  bool left_ = false;              ///< the pools know that it is gone
+  bool terminated_ = false;        ///< it sent Terminate
   bool output_cut_ = false;        ///< what the client got last is half a message: nothing may be appended
 
+  std::unique_ptr<StartupOverrides> overrides_;
+  std::unique_ptr<ClientLogin> login_;
+  std::unique_ptr<Console> console_;
+  std::shared_ptr<const ReplicationStartup> replication_;
   PeerAddress address_;
   std::string database_, user_;
-  Duration wait_timeout_{}, idle_timeout_{};
+  Duration wait_timeout_{};
   TimePoint closing_at_{};
-  TimePoint connected_at_{}, last_request_{}, wait_start_{}, query_start_{}, transaction_start_{};
+  TimePoint connected_at_{};
   std::int64_t connect_wall_us_ = 0;
   std::uint64_t number_ = 0;
 };

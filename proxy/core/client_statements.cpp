@@ -68,6 +68,7 @@ void ClientSession::take_unnamed_parse(const protocol::ParseView* view) {
   statement.segment = segment_;
   statement.kept = view != nullptr;
   if (view != nullptr) {
+    statement.query.swap(core_->spare_text());
     statement.query.assign(view->query);
     statement.parameter_types.assign(view->parameter_types_raw);
   }

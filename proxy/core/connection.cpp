@@ -26,12 +26,14 @@ std::string hex_of(ByteView bytes) {
   return text;
 }
 
-std::span<const ByteView> OutBatch::views() {
-  views_.clear();
-  for (const Piece& piece : pieces_) {
-    views_.emplace_back(piece.own ? scratch_.data() + piece.offset : piece.data, piece.size);
-  }
-  return views_;
+void OutBatch::add_piece(ByteView bytes) {
+  if (bytes.empty()) return;
+  pieces_.push_back(bytes);
+  end_ = bytes.data() + bytes.size();
+}
+
+void OutBatch::place_own() {
+  for (const Own& own : own_) pieces_[own.piece] = ByteView(scratch_.data() + own.offset, own.size);
 }
 
 void Connection::receive(ByteView fresh) {
@@ -85,9 +87,8 @@ void Connection::writable() {
   update_interest();
 }
 
-void Connection::send(std::span<const ByteView> pieces) {
-  if (closed_) return;
-  std::size_t accepted = has_unsent() ? 0 : port_->write(pieces);
+// What lies behind the first `accepted` bytes is sent later.
+void Connection::keep_unsent(std::span<const ByteView> pieces, std::size_t accepted) {
   bool rest = false;
   for (const ByteView piece : pieces) {
     if (accepted >= piece.size()) {
@@ -111,13 +112,9 @@ void Connection::end_output() {
   port_->shutdown_write();
 }
 
-void Connection::update_interest() {
-  if (closed_) return;
-  const bool read = wants_input();
-  const auto now = static_cast<std::uint8_t>((read ? 1 : 0) | (has_unsent() ? 2 : 0) | (wants_hangup() ? 4 : 0));
-  if (now == interest_) return;
-  interest_ = now;
-  port_->set_interest(read, has_unsent(), wants_hangup());
+void Connection::set_interest(std::uint8_t wanted) {
+  interest_ = wanted;
+  port_->set_interest((wanted & kRead) != 0, (wanted & kWrite) != 0, (wanted & kHangup) != 0);
 }
 
 void Connection::transfer_buffers(protocol::StateArchive& archive) {

@@ -23,14 +23,12 @@ class WorkerCore;
 /// One per worker; empty outside of a consume() call.
 class OutBatch {
  public:
-  /// Adds bytes that stay valid until take().
+  /// Adds bytes that stay valid until views(). Those that follow the last ones in memory join them.
   void add(ByteView bytes) {
-    if (bytes.empty()) return;
-    if (!pieces_.empty() && !pieces_.back().own && pieces_.back().data + pieces_.back().size == bytes.data()) {
-      pieces_.back().size += bytes.size();
-    } else {
-      pieces_.push_back({bytes.data(), 0, bytes.size(), false});
-    }
+    if (bytes.data() != end_ || bytes.empty()) return add_piece(bytes);
+    ByteView& last = pieces_.back();
+    last = ByteView(last.data(), last.size() + bytes.size());
+    end_ += bytes.size();
   }
   /// Bytes of our own may be appended to scratch() between begin_own() and end_own().
   std::string& begin_own() {
@@ -40,29 +38,40 @@ class OutBatch {
   void end_own() {
     const std::size_t size = scratch_.size() - own_start_;
     if (size == 0) return;
-    if (!pieces_.empty() && pieces_.back().own) {
-      pieces_.back().size += size;
+    if (!own_.empty() && own_.back().piece + 1 == pieces_.size()) {
+      own_.back().size += size;
     } else {
-      pieces_.push_back({nullptr, own_start_, size, true});
+      own_.push_back({pieces_.size(), own_start_, size});
+      pieces_.emplace_back();
+      end_ = nullptr;
     }
   }
   [[nodiscard]] bool empty() const { return pieces_.empty(); }
   /// The gathered bytes in order; valid until clear() or the next add.
-  std::span<const ByteView> views();
+  [[nodiscard]] std::span<const ByteView> views() {
+    if (!own_.empty()) place_own();
+    return pieces_;
+  }
   void clear() {
     pieces_.clear();
+    own_.clear();
     scratch_.clear();
+    end_ = nullptr;
   }
 
  private:
-  struct Piece {
-    const char* data;
+  /// A piece of our own, `offset` into scratch_, which may still move while there are more to come.
+  struct Own {
+    std::size_t piece;
     std::size_t offset;
     std::size_t size;
-    bool own;
   };
-  std::vector<Piece> pieces_;
-  std::vector<ByteView> views_;
+  void add_piece(ByteView bytes);
+  void place_own();
+
+  std::vector<ByteView> pieces_;
+  const char* end_ = nullptr;  ///< of the last piece, if that is not one of our own
+  std::vector<Own> own_;
   std::string scratch_;
   std::size_t own_start_ = 0;
 };
@@ -98,7 +107,11 @@ class Connection {
   [[nodiscard]] Port& port() { return *port_; }
   [[nodiscard]] const Port& port() const { return *port_; }
   /// Tells the Port what is wanted now; after changes made from outside.
-  void update_interest();
+  void update_interest() {
+    if (closed_) return;
+    const auto wanted = static_cast<std::uint8_t>(wanted_events() | (has_unsent() ? kWrite : 0));
+    if (wanted != interest_) set_interest(wanted);
+  }
   /// Another process has the socket: the object is over, without anything being done.
   void give_away() {
     closed_ = true;
@@ -110,12 +123,16 @@ class Connection {
   virtual std::size_t consume(ByteView in) = 0;
   /// Everything sent has left.
   virtual void on_output_drained() = 0;
-  /// Whether more input may come now.
-  [[nodiscard]] virtual bool wants_input() const = 0;
-  [[nodiscard]] virtual bool wants_hangup() const { return false; }
+  static constexpr std::uint8_t kRead = 1, kWrite = 2, kHangup = 4;
+  /// kRead if more input may come now; kHangup if the end of the peer's stream matters even so.
+  [[nodiscard]] virtual std::uint8_t wanted_events() const = 0;
 
   /// Sends, keeping what the socket does not take.
-  void send(std::span<const ByteView> pieces);
+  void send(std::span<const ByteView> pieces) {
+    if (closed_) return;
+    const std::size_t accepted = has_unsent() ? 0 : port_->write(pieces);
+    if (pieces.size() != 1 || accepted != pieces.front().size()) keep_unsent(pieces, accepted);
+  }
   void send(ByteView bytes) { send(std::span<const ByteView>(&bytes, 1)); }
   void drop_input() { in_.clear(); }
   /// These bytes are the next to be looked at. Not from within consume().
@@ -137,13 +154,16 @@ class Connection {
   WorkerCore* core_;
 
  private:
+  void keep_unsent(std::span<const ByteView> pieces, std::size_t accepted);
+  void set_interest(std::uint8_t wanted);
+
   std::unique_ptr<Port> port_;
-  std::string in_;
-  std::string out_;
-  std::size_t out_sent_ = 0;
   bool closed_ = false;
   bool consuming_ = false;
-  std::uint8_t interest_ = 1;  ///< what the Port was told last; a new Port reads
+  std::uint8_t interest_ = kRead;  ///< what the Port was told last; a new Port reads
+  std::size_t out_sent_ = 0;
+  std::string out_;
+  std::string in_;
 
   friend class WorkerCore;
 };

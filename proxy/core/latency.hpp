@@ -23,10 +23,15 @@ class LatencyHistogram {
   static constexpr std::size_t kBuckets = 4 * 37;
 
   void add(pool::Duration took) {
-    const auto us = took.count() < 0 ? std::uint64_t{0} : static_cast<std::uint64_t>(took.count());
-    ++counts_[bucket_of(us)];
-    ++count_;
-    if (us > max_us_) max_us_ = us;
+    const std::uint64_t us = microseconds(took);
+    add_at(bucket_of(us), us);
+  }
+  /// One duration to two of them.
+  static void add_to_both(LatencyHistogram& one, LatencyHistogram& other, pool::Duration took) {
+    const std::uint64_t us = microseconds(took);
+    const std::size_t bucket = bucket_of(us);
+    one.add_at(bucket, us);
+    other.add_at(bucket, us);
   }
   LatencyHistogram& operator+=(const LatencyHistogram& other) {
     for (std::size_t i = 0; i < kBuckets; ++i) counts_[i] += other.counts_[i];
@@ -56,6 +61,15 @@ class LatencyHistogram {
   }
 
  private:
+  static std::uint64_t microseconds(pool::Duration took) {
+    return took.count() < 0 ? std::uint64_t{0} : static_cast<std::uint64_t>(took.count());
+  }
+  void add_at(std::size_t bucket, std::uint64_t us) {
+    ++counts_[bucket];
+    ++count_;
+    if (us > max_us_) max_us_ = us;
+  }
+
   std::array<std::uint64_t, kBuckets> counts_{};
   std::uint64_t count_ = 0;
   std::uint64_t max_us_ = 0;

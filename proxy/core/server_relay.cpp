@@ -1,6 +1,7 @@
 // The way of a reply: which messages of a server go to the linked client, which are ours and vanish, which of the
 // client's messages are answered here, and when the server is free again.
 #include <algorithm>
+#include <array>
 
 #include "pool/mutation.hpp"
 #include "protocol/message_builder.hpp"
@@ -14,6 +15,7 @@
 namespace pgweir::core {
 
 namespace backend = protocol::backend;
+using std::string_view_literals::operator""sv;
 using protocol::ReplyEntry;
 using protocol::ReplyKind;
 
@@ -22,47 +24,50 @@ namespace {
 /// Messages that have to be looked at whole may not be longer than this.
 constexpr std::size_t kCompleteMax = 65536;
 
-/// Types whose body matters to us.
-bool needs_body(char type) {
-  switch (type) {
-    case backend::ReadyForQuery:
-    case backend::ParameterStatus:
-    case backend::ErrorResponse:
-    case backend::CommandComplete:
-      return true;
-    default:
-      return false;
+/// What is to be known of a message by its type.
+enum : std::uint8_t {
+  kKnown = 1,
+  kBodyMatters = 2,  ///< to us
+  kResult = 4,       ///< a part of the result of a query, and nothing else: it goes to the client unseen
+};
+constexpr auto kReplyTypes = [] {
+  std::array<std::uint8_t, 256> types{};
+  for (const char type : {backend::BackendKeyData,
+                          backend::BindComplete,
+                          backend::CloseComplete,
+                          backend::CommandComplete,
+                          backend::CopyBothResponse,
+                          backend::CopyData,
+                          backend::CopyDone,
+                          backend::CopyInResponse,
+                          backend::CopyOutResponse,
+                          backend::DataRow,
+                          backend::EmptyQueryResponse,
+                          backend::ErrorResponse,
+                          backend::FunctionCallResponse,
+                          backend::NoData,
+                          backend::NoticeResponse,
+                          backend::NotificationResponse,
+                          backend::ParameterDescription,
+                          backend::ParameterStatus,
+                          backend::ParseComplete,
+                          backend::PortalSuspended,
+                          backend::ReadyForQuery,
+                          backend::RowDescription}) {
+    types[static_cast<unsigned char>(type)] = kKnown;
   }
-}
+  for (const char type :
+       {backend::ReadyForQuery, backend::ParameterStatus, backend::ErrorResponse, backend::CommandComplete}) {
+    types[static_cast<unsigned char>(type)] |= kBodyMatters;
+  }
+  for (const char type : {backend::RowDescription, backend::DataRow, backend::CopyData}) {
+    types[static_cast<unsigned char>(type)] |= kResult;
+  }
+  return types;
+}();
 
-bool known_type(char type) {
-  switch (type) {
-    case backend::BackendKeyData:
-    case backend::BindComplete:
-    case backend::CloseComplete:
-    case backend::CommandComplete:
-    case backend::CopyBothResponse:
-    case backend::CopyData:
-    case backend::CopyDone:
-    case backend::CopyInResponse:
-    case backend::CopyOutResponse:
-    case backend::DataRow:
-    case backend::EmptyQueryResponse:
-    case backend::ErrorResponse:
-    case backend::FunctionCallResponse:
-    case backend::NoData:
-    case backend::NoticeResponse:
-    case backend::NotificationResponse:
-    case backend::ParameterDescription:
-    case backend::ParameterStatus:
-    case backend::ParseComplete:
-    case backend::PortalSuspended:
-    case backend::ReadyForQuery:
-    case backend::RowDescription:
-      return true;
-    default:
-      return false;
-  }
+bool reply_is(char type, std::uint8_t what) {
+  return (kReplyTypes[static_cast<unsigned char>(type)] & what) != 0;
 }
 
 /// Comes at any time, whatever is owed.
@@ -105,6 +110,7 @@ std::size_t ServerSession::relay(ByteView in) {
     }
   }
   OutBatch& out = core_->batch();
+  const std::uint32_t max_packet_size = core_->config().max_packet_size;
   std::size_t pos = 0;
   while (pos < in.size()) {
     if (stream_left_ > 0) {
@@ -115,10 +121,19 @@ std::size_t ServerSession::relay(ByteView in) {
       if (stream_left_ == 0) answer_local(out);
       continue;
     }
+    if (reply_is(in[pos], kResult)) {
+      if (const std::size_t size = result_size(in.substr(pos), max_packet_size)) {
+        context_->stats.server_bytes += size;
+        out.add(in.substr(pos, size));
+        stream_forward_ = true;
+        pos += size;
+        continue;
+      }
+    }
     protocol::FrameHeader header;
-    const protocol::FrameStatus status = read_frame_header(in.substr(pos), core_->config().max_packet_size, header);
+    const protocol::FrameStatus status = read_frame_header(in.substr(pos), max_packet_size, header);
     if (status == protocol::FrameStatus::NeedMore) break;
-    if (status == protocol::FrameStatus::BadLength || !known_type(header.type)) {
+    if (status == protocol::FrameStatus::BadLength || !reply_is(header.type, kKnown)) [[unlikely]] {
       flush_to_client(out);
       protocol_violation(status == protocol::FrameStatus::BadLength ? "bad pkt header" : "unknown pkt");
       return in.size();
@@ -147,6 +162,21 @@ std::size_t ServerSession::relay(ByteView in) {
   return pos;
 }
 
+// How many bytes `in` begins with that are whole messages of a result, which go to the client whatever they say:
+// take_message would decide just that of each of them, and leave everything as it is.
+std::size_t ServerSession::result_size(ByteView in, std::uint32_t max_packet_size) const {
+  if (client_ == nullptr || hidden_ > 0 || ledger_.empty() || core_->noisy()) return 0;
+  const ReplyKind front = ledger_.front().kind;
+  if (front != ReplyKind::Query && front != ReplyKind::Execute) return 0;
+  std::size_t size = 0;
+  while (in.size() - size >= protocol::kHeaderSize && reply_is(in[size], kResult)) {
+    const std::uint32_t length = protocol::load_u32(in.data() + size + 1);
+    if (length < protocol::kLengthMin || length > max_packet_size || length >= in.size() - size) break;
+    size += std::size_t{length} + 1;
+  }
+  return size;
+}
+
 void ServerSession::flush_to_client(OutBatch& out) {
   if (discarding_) out.clear();
   if (out.empty()) return;
@@ -157,7 +187,7 @@ void ServerSession::flush_to_client(OutBatch& out) {
 // The first bytes of a message, at least its header. Everything a message means is decided here, once.
 ServerSession::Step ServerSession::take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out) {
   const bool complete = message.size() == header.total();
-  const bool body_matters = needs_body(header.type);
+  const bool body_matters = reply_is(header.type, kBodyMatters);
   if (!complete && (body_matters || hidden_ > 0) && header.total() <= kCompleteMax) return Step::NeedMore;
   if (hidden_ > 0) return take_hidden(header, message);
   if (client_ == nullptr) return take_idle_message(header, message);
@@ -263,7 +293,10 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
   }
   // CopyDone behind a COPY that did not start has no reply to wait for.
   while (!ledger_.empty() && ledger_.front().kind == ReplyKind::CopyEnd) ledger_.drop_front();
-  if (ledger_.idle()) client_->segment_done(true);
+  if (ledger_.idle()) {
+    client_->segment_done(true);
+    ledger_.trim();
+  }
   if (discarding_) {
     if (status_ == 'I') return Step::Drop;
     flush_to_client(out);
@@ -396,129 +429,32 @@ ServerSession::Step ServerSession::take_command_complete(ByteView body) {
   if (ledger_.empty()) return unexpected(backend::CommandComplete);
   const std::uint8_t resets = ledger_.front().purpose;
   if (ledger_.front().kind == ReplyKind::Execute) ledger_.drop_front();
-  // Only a few tags concern us, and all begin with one of these letters.
-  const char first = body.empty() ? '\0' : body[0];
   if (context_->catalog != nullptr && !PGWEIR_MUTANT(32)) {
     catalog_seen_ =
         catalog_seen_ || body.starts_with("CREATE ") || body.starts_with("ALTER ") || body.starts_with("DROP ");
   }
-  if (first != 'D' && first != 'R' && first != 'S') return Step::Forward;
-  const auto complete = protocol::parse_command_complete(body);
-  if (!complete) return Step::Forward;
-  const ByteView tag = complete->tag;
-  if (tag == "DISCARD ALL" || tag == "DEALLOCATE ALL") {
+  // The tag with its terminator, and nothing behind it.
+  const bool discard_all = body == "DISCARD ALL\0"sv;
+  if (discard_all || body == "DEALLOCATE ALL\0"sv) {
     statement_tables_cleared();
     if (client_->statements() != nullptr) client_->statements()->clear_confirmed();
   }
-  if (tag == "DISCARD ALL") {
+  if (discard_all) {
     reset_seen_ = true;
     parameters_.extras.reset();
     parameters_.extras_unknown = false;
     restored_ = ~0U;
-  } else if (tag == "RESET") {
+  } else if (body == "RESET\0"sv) {
     reset_seen_ = true;
     if (resets != 0) restored_ |= resets == ClientSession::kResetsAll ? ~0U : 1U << (resets - 1);
     parameters_.extras_unknown = true;
-  } else if (tag == "SET") {
+  } else if (body == "SET\0"sv) {
     parameters_.extras_unknown = true;
   }
   return Step::Forward;
 }
 
-// Nobody is linked and nothing is asked: an idle server (or one being reset, whose replies are hidden). PgBouncer
-// throws a server away for any such message; only those that end its usefulness do so here.
-ServerSession::Step ServerSession::take_idle_message(const protocol::FrameHeader& header, ByteView message) {
-  const bool complete = message.size() == header.total();
-  switch (header.type) {
-    case backend::NoticeResponse:
-    case backend::NotificationResponse:
-      return Step::Drop;
-    case backend::ParameterStatus: {
-      if (!complete) break;
-      OutBatch unused;
-      return take_parameter_status(message.substr(protocol::kHeaderSize), unused) == Step::Stop ? Step::Stop
-                                                                                                : Step::Drop;
-    }
-    default:
-      break;
-  }
-  std::string reason = "server sent unexpected message while idle";
-  if (header.type == backend::ErrorResponse && complete) {
-    if (const auto error = protocol::parse_error_fields(message.substr(protocol::kHeaderSize))) {
-      reason = "server closed an idle connection: " + std::string(error->message);
-    }
-  }
-  close(reason);
-  return Step::Stop;
-}
-
-// A query of ours is under way: nothing of it reaches a client but what may come at any time anyway.
-ServerSession::Step ServerSession::take_hidden(const protocol::FrameHeader& header, ByteView message) {
-  const ByteView body = message.substr(protocol::kHeaderSize);
-  const bool complete = message.size() == header.total();
-  switch (header.type) {
-    case backend::ReadyForQuery: {
-      const std::optional<char> status = complete ? protocol::parse_ready_for_query(body) : std::nullopt;
-      if (!status) {
-        protocol_violation("bad pkt header");
-        return Step::Stop;
-      }
-      status_ = *status;
-      hidden_done();
-      return closed() || terminated_ ? Step::Stop : Step::Drop;
-    }
-    case backend::ParameterStatus:
-      if (!complete || !take_hidden_parameter(body)) {
-        protocol_violation("broken ParameterStatus packet");
-        return Step::Stop;
-      }
-      return Step::Drop;
-    case backend::NotificationResponse:
-      return client_ != nullptr && client_->state() == ClientSession::State::Ready ? Step::Forward : Step::Drop;
-    case backend::ErrorResponse:
-      hidden_result_->failed = true;
-      if (const auto error = complete ? protocol::parse_error_fields(body) : std::nullopt) {
-        hidden_result_->sqlstate = std::string(error->sqlstate);
-        hidden_result_->message = std::string(error->message);
-        hidden_result_->failure = router::classify_failure(error->sqlstate, error->message, error->routine);
-      }
-      return Step::Drop;
-    case backend::RowDescription:
-      hidden_result_->columns = complete ? protocol::parse_row_description(body).value_or(0) : std::uint16_t{0};
-      return Step::Drop;
-    case backend::DataRow:
-      ++hidden_result_->rows;
-      if (static_cast<HiddenPurpose>(ledger_.front().purpose) == HiddenPurpose::Lookup && complete) {
-        collect_row(body);
-      }
-      return Step::Drop;
-    default:
-      return Step::Drop;
-  }
-}
-
-bool ServerSession::take_hidden_parameter(ByteView body) {
-  const auto parameter = protocol::parse_parameter_status(body);
-  if (!parameter) return false;
-  const auto index = core_->settings()->tracked->find(parameter->name);
-  if (!index || *index >= parameters_.tracked->values.size()) {
-    if (parameter->name == kHotStandby && !PGWEIR_MUTANT(31)) set_role(role_of(parameter->value));
-    return true;
-  }
-  parameters_.tracked = with_value(parameters_.tracked, *index, parameter->value);
-  return true;
-}
-
-void ServerSession::collect_row(ByteView body) {
-  std::vector<std::optional<ByteView>> columns;
-  hidden_result_->row.clear();
-  if (!protocol::parse_data_row(body, columns)) return;
-  for (const auto& column : columns) {
-    hidden_result_->row.push_back(column ? std::optional<std::string>(*column) : std::nullopt);
-  }
-}
-
-void ServerSession::confirm(const ReplyEntry& entry) {
+void ServerSession::confirm_change(const ReplyEntry& entry) {
   if (entry.unnamed_serial != 0 && client_ != nullptr) {
     client_->unnamed_parsed(entry.unnamed_serial);
   }
@@ -545,7 +481,7 @@ void ServerSession::undo(ReplyEntry& entry) {
 }
 
 // Replies that we give in the server's place, when their turn has come. Not in the middle of a message.
-void ServerSession::answer_local(OutBatch& out) {
+void ServerSession::answer_in_place(OutBatch& out) {
   if (client_ != nullptr && client_->guarded() && !discarding_) return;  // in their turn, when it is known how it went
   while (!ledger_.empty() && stream_left_ == 0) {
     switch (ledger_.front().kind) {

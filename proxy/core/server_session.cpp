@@ -21,13 +21,13 @@ ServerSession::ServerSession(WorkerCore& core, std::unique_ptr<Port> port, pool:
                              PeerAddress address, ServerTarget target)
     : Connection(core, std::move(port)),
       id_(id),
-      pool_(context.id),
       context_(&context),
       lease_(id),
+      last_packet_(core.now()),
+      pool_(context.id),
       address_(std::move(address)),
       target_(std::move(target)),
       connected_at_(core.now()),
-      last_packet_(core.now()),
       connect_wall_us_(core.host().wall_clock_us()),
       number_(core.host().next_number()) {
   parameters_.tracked = std::make_shared<protocol::ParameterSet>(
@@ -95,11 +95,9 @@ void ServerSession::run_lookup(std::string_view sql, std::string_view user) {
   send(ByteView(message));
 }
 
-void ServerSession::forward(OutBatch& batch) {
-  if (batch.empty()) return;
+void ServerSession::forward(std::span<const ByteView> pieces) {
   last_packet_ = core_->now();
-  send(batch.views());
-  batch.clear();
+  send(pieces);
 }
 
 void ServerSession::on_output_drained() {
@@ -109,9 +107,9 @@ void ServerSession::on_output_drained() {
   core_->wake(*client_);
 }
 
-bool ServerSession::wants_input() const {
+std::uint8_t ServerSession::wanted_events() const {
   // One unsent buffer of the client is the whole window: a slow reader stops its server.
-  return client_ == nullptr || !client_->has_unsent();
+  return client_ == nullptr || !client_->has_unsent() ? kRead : 0;
 }
 
 void ServerSession::hidden_done() {

@@ -83,8 +83,12 @@ class ServerSession final : public Connection {
   void answer_local_now();
   /// The client has sent only the beginning of a message so far: nothing else may be put behind it.
   void set_mid_request(bool cut) { mid_request_ = cut; }
+  /// Nothing at all stands in the way of the linked client's next message; otherwise it depends on what it is.
+  [[nodiscard]] bool at_ease() const {
+    return hidden_ == 0 && !needs_alignment_ && flush_wanted_ && !ledger_.full() && !has_unsent();
+  }
   /// Sends what a client's relay gathered.
-  void forward(OutBatch& batch);
+  void forward(std::span<const ByteView> pieces);
   /// Gives the server back to the pool, after the reset query where one is due; unlinks the client.
   void give_back();
   /// give_back() as soon as what has been read is dealt with.
@@ -183,12 +187,13 @@ class ServerSession final : public Connection {
 
   std::size_t consume(ByteView in) override;
   void on_output_drained() override;
-  [[nodiscard]] bool wants_input() const override;
+  [[nodiscard]] std::uint8_t wanted_events() const override;
 
   std::size_t relay(ByteView in);
   enum class Weighed { Undecided, Deliver, Retry, Lost };
   [[nodiscard]] Weighed weigh(ByteView in);
   void take_back_request();
+  [[nodiscard]] std::size_t result_size(ByteView in, std::uint32_t max_packet_size) const;
   Step take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_reply(char type);
   Step unexpected(char type);
@@ -201,8 +206,14 @@ class ServerSession final : public Connection {
   Step take_hidden(const protocol::FrameHeader& header, ByteView message);
   bool take_hidden_parameter(ByteView body);
   void collect_row(ByteView body);
-  void confirm(const protocol::ReplyEntry& entry);
-  void answer_local(OutBatch& out);
+  void confirm(const protocol::ReplyEntry& entry) {
+    if (entry.unnamed_serial != 0 || entry.change) confirm_change(entry);
+  }
+  void confirm_change(const protocol::ReplyEntry& entry);
+  void answer_local(OutBatch& out) {
+    if (!ledger_.empty() && protocol::needs_no_reply(ledger_.front().kind)) answer_in_place(out);
+  }
+  void answer_in_place(OutBatch& out);
   void hidden_done();
   void set_role(HostRole role);
   void protocol_violation(const char* what);
@@ -210,50 +221,50 @@ class ServerSession final : public Connection {
   void flush_to_client(OutBatch& out);
   void release(pool::ReleaseKind kind);
 
+  // What every transaction touches comes first, so that it lies in few cache lines.
   pool::ServerId id_;
-  pool::PoolId pool_;  ///< the context belongs to a worker, this does not
+  char status_ = 'I';
+  HostRole role_ = HostRole::Unknown;
+  std::uint8_t hidden_ = 0;  ///< hidden queries under way
+  bool stream_forward_ = false;
+  bool needs_alignment_ = false;
+  bool flush_wanted_ = true;
+  bool mid_request_ = false;
+  bool copy_both_ = false;
+  bool terminated_ = false;    ///< Terminate was sent, waiting for the end
+  bool finish_ = false;        ///< give it back once the input is read
+  bool fast_close_ = false;    ///< close between two transactions of the client
+  bool discarding_ = false;    ///< what comes is the rest of a request that is run again elsewhere
+  bool catalog_seen_ = false;  ///< a statement of the transaction changed the catalogue
+  bool reset_seen_ = false;    ///< RESET or DISCARD ALL since the last ReadyForQuery
+  bool testing_ = false;
+  bool session_used_ = false;      ///< used_ by a client in session mode
+  bool used_ = false;              ///< a client's messages went to it since the last reset
+  bool finish_when_done_ = false;  ///< closing, but what runs may finish
+  bool hung_up_ = false;           ///< the socket is dead: nothing can be sent
+  bool host_lost_ = false;
+  std::uint32_t restored_ = 0;   ///< which tracked parameters may have been meant, if reset_seen_
+  std::size_t stream_left_ = 0;  ///< bytes of the current message still to come
+  ClientSession* client_ = nullptr;
+  protocol::ReplyLedger ledger_;
   PoolContext* context_;
   pool::ServerLease lease_;
-  PeerAddress address_;
-  ServerTarget target_;
+  Latencies* latencies_ = nullptr;
   std::unique_ptr<ServerLogin> login_;
   std::shared_ptr<const ReplicationStartup> replication_;  ///< null: it serves the clients of its pool
-  ClientSession* client_ = nullptr;
-
-  protocol::ReplyLedger ledger_;
-  protocol::ServerStatements statements_;
+  TimePoint last_packet_{}, testing_since_{};
   protocol::ServerParameters parameters_;
+  std::string dirty_;  ///< why it must not serve another client; empty: it may
+  protocol::ServerStatements statements_;
+
+  pool::PoolId pool_;  ///< the context belongs to a worker, this does not
+  PeerAddress address_;
+  ServerTarget target_;
   std::shared_ptr<const ServerReport> report_;
   pool::BackendKey key_;
   std::unique_ptr<HiddenResult> hidden_result_;
-  std::string dirty_;  ///< why it must not serve another client; empty: it may
-
-  std::size_t stream_left_ = 0;  ///< bytes of the current message still to come
-  bool stream_forward_ = false;
-  char status_ = 'I';
-  HostRole role_ = HostRole::Unknown;
-  Latencies* latencies_ = nullptr;
-  std::uint8_t hidden_ = 0;  ///< hidden queries under way
-  bool testing_ = false;
-  bool needs_alignment_ = false;
-  bool reset_seen_ = false;     ///< RESET or DISCARD ALL since the last ReadyForQuery
-  std::uint32_t restored_ = 0;  ///< ... and which tracked parameters may have been meant
-  bool copy_both_ = false;
-  bool host_lost_ = false;
-  bool discarding_ = false;    ///< what comes is the rest of a request that is run again elsewhere
-  bool catalog_seen_ = false;  ///< a statement of the transaction changed the catalogue
-  bool terminated_ = false;    ///< Terminate was sent, waiting for the end
   protocol::ExtraParametersPtr aligning_extras_;
-  bool mid_request_ = false;
-  bool flush_wanted_ = true;
-  bool finish_when_done_ = false;  ///< closing, but what runs may finish
-  bool finish_ = false;            ///< give it back once the input is read
-  bool fast_close_ = false;        ///< close between two transactions of the client
-  bool hung_up_ = false;           ///< the socket is dead: nothing can be sent
-  bool session_used_ = false;      ///< ... of a client in session mode
-  bool used_ = false;              ///< a client's messages went to it since the last reset
-  TimePoint closing_at_{}, testing_since_{};
-  TimePoint connected_at_{}, last_packet_{}, login_since_{};
+  TimePoint closing_at_{}, connected_at_{}, login_since_{};
   std::int64_t connect_wall_us_ = 0;
   std::uint64_t number_ = 0;
 };

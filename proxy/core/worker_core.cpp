@@ -35,7 +35,7 @@ WorkerCore::~WorkerCore() {
 // An event of one session may concern others: servers granted to them, input that can go on. Carried out here, after
 // the event, so that no session is entered while another one is in the middle of a decision.
 void WorkerCore::run_pending() {
-  while (!actions_.empty() || !woken_.empty() || !leases_.grants().empty()) {
+  while (has_pending()) {
     while (!actions_.empty()) {
       performing_.swap(actions_);
       for (const pool::Action& action : performing_) perform(action);

@@ -44,6 +44,8 @@ class WorkerCore {
   void set_now(TimePoint now) { now_ = now; }
   /// After each event: carries out decisions that concern other sessions than the one that had the event.
   void run_pending();
+  /// There is something for run_pending() to do.
+  [[nodiscard]] bool has_pending() const { return !actions_.empty() || !woken_.empty() || leases_.has_grants(); }
   /// After each batch: destroys closed sessions. No reference to a session may be kept across it.
   void end_batch();
   /// A client connected. Refuses it itself if max_client_conn is reached.
@@ -128,6 +130,8 @@ class WorkerCore {
   [[nodiscard]] pool::WorkerLeases& leases() { return leases_; }
   /// Whoever waits on this worker for one of its servers of this pool waits in the pools' queue from now on.
   void enqueue_waiting(PoolContext& context);
+  /// Memory of a short text that is no longer needed, for the next one; its content means nothing.
+  [[nodiscard]] std::string& spare_text() { return spare_text_; }
   /// Resumes the input of a session after the current event.
   void wake(Connection& session) { woken_.push_back(&session); }
   /// The session has closed its port; destroyed at the end of the batch.
@@ -281,6 +285,7 @@ class WorkerCore {
   protocol::SaltedPasswordCache password_cache_;
   std::unordered_map<std::string, protocol::ScramSecret> scram_secrets_;
   OutBatch batch_;
+  std::string spare_text_;
   pool::Actions actions_, performing_;
   pool::WorkerLeases leases_;
   std::vector<pool::WorkerLeases::Grant> granting_;

@@ -96,7 +96,7 @@ bool EventSet::run_once(std::chrono::milliseconds patience) {
 void EventSet::serve(int count) {
   if (hooks_.before_batch) hooks_.before_batch(count);
   dispatch(count);
-  run_deferred();
+  if (!deferred_.empty()) run_deferred();
   if (hooks_.after_batch) hooks_.after_batch();
 }
 
@@ -111,7 +111,6 @@ void EventSet::dispatch(int count) {
 }
 
 void EventSet::run_deferred() {
-  if (deferred_.empty()) return;
   running_deferred_.swap(deferred_);
   for (UniqueFunction& function : running_deferred_) {
     function();

@@ -20,6 +20,12 @@ constexpr std::size_t kPiecesMax = 64;
 bool small_read(std::size_t bytes, std::size_t room) {
   return bytes < room;
 }
+
+std::size_t size_of(std::span<const core::ByteView> pieces) {
+  std::size_t total = 0;
+  for (const core::ByteView piece : pieces) total += piece.size();
+  return total;
+}
 }  // namespace
 
 SocketPort::SocketPort(Worker& worker, int fd) : worker_(&worker), stream_(fd) {
@@ -49,10 +55,24 @@ void SocketPort::close() {
 }
 
 std::size_t SocketPort::write(std::span<const core::ByteView> pieces) {
-  std::size_t total = 0;
-  for (const core::ByteView piece : pieces) total += piece.size();
-  if (broken_ || !stream_.is_open()) return total;
+  if (broken_ || !stream_.is_open()) return size_of(pieces);
   if (handshaking_) return 0;
+  if (pieces.size() != 1) return gather(pieces);
+  const IoResult result = stream_.try_write(pieces.front());
+  if (result.status == IoStatus::Ok) [[likely]]
+    return result.bytes;
+  return result.status == IoStatus::WouldBlock ? 0 : swallow(result, pieces);
+}
+
+// The connection is broken, and takes whatever is written to it.
+std::size_t SocketPort::swallow(const IoResult& failure, std::span<const core::ByteView> pieces) {
+  broken_ = true;
+  failure_ = stream_.is_tls() ? stream_.tls_error() : std::strerror(failure.error);
+  if (worker_ != nullptr) worker_->look_again(*this);  // otherwise enter_worker does
+  return size_of(pieces);
+}
+
+std::size_t SocketPort::gather(std::span<const core::ByteView> pieces) {
   std::size_t accepted = 0;
   std::size_t index = 0;
   while (index < pieces.size()) {
@@ -66,12 +86,7 @@ std::size_t SocketPort::write(std::span<const core::ByteView> pieces) {
     }
     const IoResult result = stream_.try_write(vectors.data(), static_cast<int>(count));
     if (result.status == IoStatus::WouldBlock) return accepted;
-    if (result.status != IoStatus::Ok) {
-      broken_ = true;
-      failure_ = stream_.is_tls() ? stream_.tls_error() : std::strerror(result.error);
-      if (worker_ != nullptr) worker_->look_again(*this);  // otherwise enter_worker does
-      return total;
-    }
+    if (result.status != IoStatus::Ok) return swallow(result, pieces);
     accepted += result.bytes;
     if (result.bytes < wanted) return accepted;
     index += count;
@@ -152,6 +167,12 @@ void SocketPort::hang_up(const std::string& reason) {
   session_->on_hangup(reason);
 }
 
+// What the event means for other sessions; mostly nothing.
+void SocketPort::run_pending() {
+  core::WorkerCore& core = worker_->core();
+  if (core.has_pending()) core.run_pending();
+}
+
 void SocketPort::on_event(std::uint32_t events) {
   if (session_ == nullptr || session_->closed()) return;
   if (handshaking_) {
@@ -166,7 +187,7 @@ void SocketPort::on_event(std::uint32_t events) {
       }
     }
   }
-  worker_->core().run_pending();
+  run_pending();
 }
 
 void SocketPort::again() {
@@ -178,7 +199,7 @@ void SocketPort::again() {
   } else if (want_read_) {
     read();
   }
-  worker_->core().run_pending();
+  run_pending();
 }
 
 void SocketPort::read() {
@@ -191,8 +212,9 @@ void SocketPort::read() {
     switch (result.status) {
       case IoStatus::Ok:
         session_->receive({buffer, result.bytes});
+        if (small_read(result.bytes, size) && !stream_.has_buffered_input()) [[likely]]
+          return;
         if (session_->closed() || !want_read_ || handshaking_) return;
-        if (!stream_.has_buffered_input() && small_read(result.bytes, size)) return;
         break;
       case IoStatus::WouldBlock:
         if (stream_.is_tls()) update_events();

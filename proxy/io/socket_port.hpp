@@ -51,6 +51,9 @@ class SocketPort final : public core::Port, public EventHandler {
   void enter_worker(Worker& worker);
 
  private:
+  [[nodiscard]] std::size_t gather(std::span<const core::ByteView> pieces);
+  [[nodiscard]] std::size_t swallow(const IoResult& failure, std::span<const core::ByteView> pieces);
+  void run_pending();
   void handshake();
   void read();
   void hang_up(const std::string& reason);

@@ -333,6 +333,24 @@ TEST_CASE("what is no protocol ends the connection", "[session]") {
     CHECK(client->take() == fatal("08P01", "unknown pkt"));
     CHECK(world.server->closed);
   }
+  SECTION("unknown message among the rows of a result") {
+    world.feed(client, query("x"));
+    world.feed(world.server, kRows + row("2") + std::string("?\0\0\0\4", 5));
+    CHECK(client->take() == kRows + row("2") + fatal("08P01", "unknown pkt"));
+    CHECK(world.server->closed);
+  }
+  SECTION("bad length among the rows of a result") {
+    world.feed(client, query("x"));
+    world.feed(world.server, kRows + row("2") + std::string("D\0\0\0\3", 5) + row("3"));
+    CHECK(client->take() == kRows + row("2") + fatal("08P01", "bad pkt header"));
+    CHECK(world.server->closed);
+  }
+  SECTION("a row that nobody asked for") {
+    world.feed(client, query("x"));
+    world.feed(world.server, kRows + ready() + row("2") + kRows);
+    CHECK(idle(world) == 0);
+    return;
+  }
   SECTION("a reply that nobody asked for") {
     world.feed(client, query("x"));
     world.feed(world.server, parsed() + complete("X") + ready());
@@ -341,6 +359,28 @@ TEST_CASE("what is no protocol ends the connection", "[session]") {
     return;
   }
   CHECK(client->closed);
+}
+
+TEST_CASE("rows end where another kind of message begins", "[session]") {
+  World world;
+  const WirePtr client = world.client();
+  world.byte_by_byte = GENERATE(false, true);
+  const std::string notice = [] {
+    std::string text;
+    protocol::append_notice(text, "NOTICE", "00000", "between");
+    return text;
+  }();
+  const std::string replies = row_description() + row("1") + notice + row("2") + row("") + complete("SELECT 3") +
+                              row_description() + complete("SELECT 0") + ready();
+  world.feed(client, query("select; select"));
+  world.feed(world.server, replies);
+  CHECK(client->take() == replies);
+  CHECK(idle(world) == 1);
+  // A description is the answer to Describe, and settles it.
+  world.feed(client, parse("", "select 1") + describe("") + synced());
+  world.feed(world.server, parsed() + std::string("t\0\0\0\6\0\0", 7) + row_description() + ready());
+  CHECK(client->take() == parsed() + std::string("t\0\0\0\6\0\0", 7) + row_description() + ready());
+  CHECK(idle(world) == 1);
 }
 
 TEST_CASE("a slow client stops its server", "[session]") {

@@ -346,3 +346,49 @@ TEST_CASE("the ledger says when it is full", "[ledger]") {
   b.ledger.clear();
   CHECK(b.ledger.idle());
 }
+
+TEST_CASE("an entry that may be skipped is not pushed in the short way", "[ledger]") {
+  const auto entry_of = [](Kind kind, std::uint32_t serial) {
+    ReplyEntry entry;
+    entry.kind = kind;
+    entry.unnamed_serial = serial;
+    return entry;
+  };
+  Bench b;
+  ReplyEntry parse = entry_of(Kind::Parse, 7);
+  REQUIRE(b.ledger.try_push(parse));
+  CHECK(b.ledger.front().unnamed_serial == 7);
+  CHECK(b.ledger.unsynced());
+  b.fail();
+  CHECK(b.ledger.skipping());
+  ReplyEntry skipped = entry_of(Kind::Bind, 8);
+  CHECK_FALSE(b.ledger.try_push(skipped));
+  CHECK(skipped.unnamed_serial == 8);
+  CHECK(b.ledger.empty());
+  b.push(Kind::Sync);
+  b.ledger.drop_front();
+  b.push(Kind::Query);
+  (void)b.ledger.begin_copy_in();
+  ReplyEntry end = entry_of(Kind::CopyEnd, 0);
+  CHECK_FALSE(b.ledger.try_push(end));
+  CHECK(b.ledger.copying_in());
+}
+
+TEST_CASE("the memory of a long pipeline is given back when nothing is owed", "[ledger]") {
+  Bench b;
+  for (std::size_t round = 0; round < 3; ++round) {
+    for (std::uint32_t i = 1; i <= 1000; ++i) b.push(Kind::Parse, i);
+    b.push(Kind::Sync);
+    b.ledger.trim();  // too early: nothing happens
+    for (std::uint32_t i = 1; i <= 1000; ++i) {
+      REQUIRE(b.ledger.front().unnamed_serial == i);
+      b.ledger.drop_front();
+    }
+    b.ledger.drop_front();
+    b.ledger.trim();
+    CHECK(b.ledger.idle());
+    b.push(Kind::Query);
+    CHECK(b.kinds() == Kinds{Kind::Query});
+    b.ledger.drop_front();
+  }
+}

@@ -5,6 +5,7 @@
 using pgweir::router::find_reset;
 using pgweir::router::find_statement_name;
 using pgweir::router::may_clear_statements;
+using pgweir::router::may_concern_session;
 using pgweir::router::may_name_statement;
 using pgweir::router::skip_blank;
 using Kind = pgweir::router::StatementNameUse::Kind;
@@ -80,6 +81,35 @@ TEST_CASE("the quick look never misses one") {
   CHECK(may_name_statement("savepoint s; execute a"));
   CHECK_FALSE(may_name_statement("select 1"));
   CHECK_FALSE(may_name_statement(""));
+}
+
+TEST_CASE("what the first letters rule out is found by nothing else") {
+  const auto found_by_any = [](std::string_view sql) {
+    return may_name_statement(sql) || may_clear_statements(sql) || find_reset(sql) || find_statement_name(sql);
+  };
+  for (const char* sql : {"EXECUTE a", "deallocate a", " \n\tDISCARD ALL", "reset x", "RESET ALL", "/* x */ execute a",
+                          "-- x\nreset x", "begin; execute a", "Savepoint s; execute a", "\v\f\rdiscard all"}) {
+    INFO(sql);
+    CHECK(found_by_any(sql));
+    CHECK(may_concern_session(sql));
+  }
+  for (const char* sql :
+       {"select 1", "SELECT 1", "insert into d values (1)", "UPDATE e SET d = 1", "with x as (select 1) table x",
+        "commit", "set a = 1", "", "  ", "s", "(select 1)", "values (1)"}) {
+    INFO(sql);
+    CHECK_FALSE(may_concern_session(sql));
+  }
+  // Every beginning of three bytes, as it is and with something behind it.
+  for (const char* rest : {"", "a", "ecute a", "allocate a", "scard all", "set a"}) {
+    std::string sql = "   " + std::string(rest);
+    for (unsigned first = 0; first < 256; ++first) {
+      for (unsigned second = 0; second < 256; ++second) {
+        sql[1] = static_cast<char>(first);
+        sql[2] = static_cast<char>(second);
+        if (!may_concern_session(sql) && found_by_any(sql)) FAIL(sql);
+      }
+    }
+  }
 }
 
 TEST_CASE("blanks and comments are skipped") {
