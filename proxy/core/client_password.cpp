@@ -7,6 +7,7 @@
 #include "protocol/message_builder.hpp"
 #include "protocol/message_type.hpp"
 #include "protocol/message_view.hpp"
+#include "protocol/saslprep.hpp"
 #include "proxy/core/client_login.hpp"
 #include "proxy/core/client_session.hpp"
 #include "proxy/core/worker_core.hpp"
@@ -56,11 +57,38 @@ void ClientLogin::start_authentication() {
       return offer_scram(*secret, false);
     }
   }
-  if (kind == SecretKind::Plain && !mock_) return offer_scram(core.scram_secret_of(client_.user_, secret_), false);
+  if (kind == SecretKind::Plain && !mock_) return derive_secret();
   mock_ = true;
   offer_scram(protocol::mock_scram_secret(core.host().crypto(), client_.user_, core.keys().mock_auth_key,
                                           static_cast<std::uint32_t>(config.scram_iterations)),
               true);
+}
+
+/// Of a plain-text password; the login goes on in key_derived() where that takes a derivation.
+void ClientLogin::derive_secret() {
+  WorkerCore& core = *client_.core_;
+  if (const auto* known = core.known_scram_secret(client_.user_, secret_)) return offer_scram(*known, false);
+  step_ = Step::DeriveSecret;
+  derivation_ = core.derive_key(
+      client_.id_, {protocol::prepare_password(secret_),
+                    protocol::scram_salt_of(core.host().crypto(), client_.user_, core.keys().mock_auth_key),
+                    static_cast<std::uint32_t>(core.config().scram_iterations)});
+}
+
+void ClientLogin::key_derived(const KeyQuestion& question, const protocol::Sha256Digest& key) {
+  WorkerCore& core = *client_.core_;
+  if (step_ == Step::DeriveSecret) {
+    const auto secret = protocol::scram_secret_of_key(core.host().crypto(), key, question.iterations, question.salt);
+    core.remember_scram_secret(client_.user_, secret_, secret);
+    offer_scram(secret, false);
+  } else if (step_ == Step::DeriveGiven) {
+    protocol::Crypto& crypto = core.host().crypto();
+    const std::string password = std::move(asked_password_);
+    asked_password_.clear();
+    if (!compare_with_scram_secret(key)) return;
+    // Only what is right is worth its place.
+    protocol::keep_salted_password(crypto, password, question.salt, question.iterations, key, core.password_cache());
+  }
 }
 
 void ClientLogin::offer_scram(const protocol::ScramSecret& secret, bool mock) {
@@ -118,6 +146,9 @@ void ClientLogin::check_password(ByteView body) {
   if (!password || password->empty()) return fail("empty password returned by client", "28P01");
   if (others_judge()) return ask_about_password(*password);
   bool ok;
+  if (method_ == AuthType::Plain && protocol::classify_secret(secret_) == SecretKind::Scram) {
+    return check_against_scram_secret(*password);
+  }
   if (method_ == AuthType::Plain) {
     ok = protocol::check_plain_password(crypto, secret_, client_.user_, *password);
   } else {
@@ -125,6 +156,29 @@ void ClientLogin::check_password(ByteView body) {
   }
   if (!ok || mock_) return fail("password authentication failed", "28P01");
   authenticated();
+}
+
+void ClientLogin::check_against_scram_secret(std::string_view password) {
+  WorkerCore& core = *client_.core_;
+  const auto stored = protocol::parse_scram_secret(secret_);
+  if (!stored) return fail("password authentication failed", "28P01");
+  const auto* known = protocol::find_salted_password(core.host().crypto(), password, stored->salt, stored->iterations,
+                                                     core.password_cache());
+  if (known != nullptr) return (void)compare_with_scram_secret(*known);
+  step_ = Step::DeriveGiven;
+  asked_password_ = std::string(password);
+  derivation_ = core.derive_key(client_.id_, {protocol::prepare_password(password), stored->salt, stored->iterations});
+}
+
+// False if the client was refused.
+bool ClientLogin::compare_with_scram_secret(const protocol::Sha256Digest& key) {
+  const auto stored = protocol::parse_scram_secret(secret_);
+  if (!stored || mock_ || !protocol::is_key_of(client_.core_->host().crypto(), *stored, key)) {
+    fail("password authentication failed", "28P01");
+    return false;
+  }
+  authenticated();
+  return true;
 }
 
 void ClientLogin::take_sasl(ByteView body) {
