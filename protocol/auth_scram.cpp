@@ -8,6 +8,7 @@
 #include <charconv>
 
 #include "protocol/base64.hpp"
+#include "protocol/saslprep.hpp"
 #include "protocol/scram_attributes.hpp"
 
 namespace pgweir::protocol {
@@ -71,27 +72,6 @@ std::optional<ClientFinal> parse_client_final(std::string_view message) {
     if (!proof || !attributes.at_end()) return std::nullopt;
     return ClientFinal{*binding, *nonce, *proof, message.substr(0, before - 1)};
   }
-}
-
-struct ServerFirst {
-  std::string_view nonce;
-  std::string salt;
-  std::uint32_t iterations;
-};
-
-std::optional<ServerFirst> parse_server_first(std::string_view message) {
-  ScramAttributes attributes(message);
-  const auto nonce = attributes.next('r');
-  const auto salt_text = nonce ? attributes.next('s') : std::nullopt;
-  const auto iterations_text = salt_text ? attributes.next('i') : std::nullopt;
-  if (!iterations_text || !attributes.skip_extensions()) return std::nullopt;
-
-  auto salt = base64_decode(*salt_text);
-  std::uint32_t iterations = 0;
-  const char* const end = iterations_text->data() + iterations_text->size();
-  const auto [stop, error] = std::from_chars(iterations_text->data(), end, iterations);
-  if (!salt || salt->empty() || error != std::errc() || stop != end) return std::nullopt;
-  return ServerFirst{*nonce, std::move(*salt), iterations};
 }
 
 }  // namespace
@@ -188,30 +168,66 @@ std::string ScramClient::first() {
   return std::string(gs2_header()) + client_first_bare_;
 }
 
-ScramKeys ScramClient::derive_keys(std::string_view salt, std::uint32_t iterations) const {
-  if (keys_) return *keys_;
-  const Sha256Digest salted = salted_password(crypto_, password_, salt, iterations, cache_);
-  return {crypto_.hmac_sha256(digest_view(salted), "Client Key"),
-          crypto_.hmac_sha256(digest_view(salted), "Server Key")};
+ScramKeys ScramClient::keys_of(const Sha256Digest& salted_password) const {
+  return {crypto_.hmac_sha256(digest_view(salted_password), "Client Key"),
+          crypto_.hmac_sha256(digest_view(salted_password), "Server Key")};
+}
+
+struct ScramClient::ServerFirst {
+  std::string_view nonce;
+  std::string salt;
+  std::uint32_t iterations;
+};
+
+// Nullopt unless it is one that may be answered.
+std::optional<ScramClient::ServerFirst> ScramClient::read_server_first(std::string_view message) const {
+  if (!is_acceptable_size(message, kScramServerMessageMax)) return std::nullopt;
+  ScramAttributes attributes(message);
+  const auto nonce = attributes.next('r');
+  const auto salt_text = nonce ? attributes.next('s') : std::nullopt;
+  const auto iterations_text = salt_text ? attributes.next('i') : std::nullopt;
+  if (!iterations_text || !attributes.skip_extensions()) return std::nullopt;
+
+  auto salt = base64_decode(*salt_text);
+  std::uint32_t iterations = 0;
+  const char* const end = iterations_text->data() + iterations_text->size();
+  const auto [stop, error] = std::from_chars(iterations_text->data(), end, iterations);
+  if (!salt || salt->empty() || error != std::errc() || stop != end) return std::nullopt;
+  // The server has to add to our nonce: otherwise the exchange would not be fresh for it.
+  const bool continues_ours = nonce->size() > nonce_.size() && nonce->starts_with(nonce_);
+  if (!continues_ours || !is_valid_nonce(*nonce)) return std::nullopt;
+  if (iterations == 0 || iterations > options_.iterations_max) return std::nullopt;
+  return ServerFirst{*nonce, std::move(*salt), iterations};
+}
+
+std::optional<ScramClient::MissingKey> ScramClient::missing_key(std::string_view server_first) const {
+  if (state_ != State::Answer || keys_) return std::nullopt;
+  auto message = read_server_first(server_first);
+  if (!message) return std::nullopt;
+  const bool known = cache_ != nullptr &&
+                     find_salted_password(crypto_, password_, message->salt, message->iterations, *cache_) != nullptr;
+  if (known) return std::nullopt;
+  return MissingKey{prepare_password(password_), std::move(message->salt), message->iterations};
+}
+
+void ScramClient::take_key(std::string_view salt, std::uint32_t iterations, const Sha256Digest& salted_password) {
+  if (cache_ != nullptr) keep_salted_password(crypto_, password_, salt, iterations, salted_password, *cache_);
+  keys_ = keys_of(salted_password);
 }
 
 std::optional<std::string> ScramClient::answer(std::string_view server_first) {
   if (state_ != State::Answer) return std::nullopt;
   state_ = State::Done;
-  if (!is_acceptable_size(server_first, kScramServerMessageMax)) return std::nullopt;
-  const auto message = parse_server_first(server_first);
+  const auto message = read_server_first(server_first);
   if (!message) return std::nullopt;
-  // The server has to add to our nonce: otherwise the exchange would not be fresh for it.
-  const bool continues_ours = message->nonce.size() > nonce_.size() && message->nonce.starts_with(nonce_);
-  if (!continues_ours || !is_valid_nonce(message->nonce)) return std::nullopt;
-  if (message->iterations == 0 || message->iterations > options_.iterations_max) return std::nullopt;
 
   std::string binding(gs2_header());
   if (use_plus()) binding += options_.channel_binding_data;
   std::string reply = "c=" + base64_encode(binding) + ",r=" + std::string(message->nonce);
   const std::string auth_message = join_auth_message(client_first_bare_, server_first, reply);
 
-  const ScramKeys keys = derive_keys(message->salt, message->iterations);
+  const ScramKeys keys =
+      keys_ ? *keys_ : keys_of(salted_password(crypto_, password_, message->salt, message->iterations, cache_));
   const Sha256Digest stored_key = crypto_.sha256(digest_view(keys.client_key));
   const Sha256Digest client_signature = crypto_.hmac_sha256(digest_view(stored_key), auth_message);
   server_signature_ = crypto_.hmac_sha256(digest_view(keys.server_key), auth_message);

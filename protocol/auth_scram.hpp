@@ -94,6 +94,16 @@ class ScramClient {
   [[nodiscard]] std::string_view mechanism() const;
   /// The data of SASLInitialResponse.
   [[nodiscard]] std::string first();
+  /// Of what answer() to this message would have to derive a key by PBKDF2, because the cache does not have it. Nullopt
+  /// if of nothing; a message that is not acceptable is left to answer(), too.
+  struct MissingKey {
+    std::string password;  ///< SASLprep has been applied
+    std::string salt;
+    std::uint32_t iterations = 0;
+  };
+  [[nodiscard]] std::optional<MissingKey> missing_key(std::string_view server_first) const;
+  /// That key, for answer() and for the cache.
+  void take_key(std::string_view salt, std::uint32_t iterations, const Sha256Digest& salted_password);
   /// Takes the payload of AuthenticationSASLContinue, gives the data of SASLResponse; nullopt if the message is
   /// malformed, the nonce is not ours continued, or the iteration count is out of bounds. With a password that is not
   /// cached this computes PBKDF2.
@@ -106,7 +116,9 @@ class ScramClient {
 
   [[nodiscard]] bool use_plus() const { return mechanism() == kScramPlusMechanism; }
   [[nodiscard]] std::string_view gs2_header() const;
-  [[nodiscard]] ScramKeys derive_keys(std::string_view salt, std::uint32_t iterations) const;
+  struct ServerFirst;
+  [[nodiscard]] std::optional<ServerFirst> read_server_first(std::string_view message) const;
+  [[nodiscard]] ScramKeys keys_of(const Sha256Digest& salted_password) const;
 
   const Crypto& crypto_;
   std::string password_;

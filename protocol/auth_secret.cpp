@@ -79,10 +79,20 @@ std::string format_scram_secret(const ScramSecret& secret) {
 
 ScramSecret make_scram_secret(const Crypto& crypto, std::string_view plain_password, std::uint32_t iterations,
                               std::string_view salt, SaltedPasswordCache* cache) {
-  const Sha256Digest salted = salted_password(crypto, plain_password, salt, iterations, cache);
-  const Sha256Digest client_key = crypto.hmac_sha256(digest_view(salted), "Client Key");
+  return scram_secret_of_key(crypto, salted_password(crypto, plain_password, salt, iterations, cache), iterations,
+                             salt);
+}
+
+ScramSecret scram_secret_of_key(const Crypto& crypto, const Sha256Digest& salted_password, std::uint32_t iterations,
+                                std::string_view salt) {
+  const Sha256Digest client_key = crypto.hmac_sha256(digest_view(salted_password), "Client Key");
   return {iterations, std::string(salt), crypto.sha256(digest_view(client_key)),
-          crypto.hmac_sha256(digest_view(salted), "Server Key")};
+          crypto.hmac_sha256(digest_view(salted_password), "Server Key")};
+}
+
+std::string scram_salt_of(const Crypto& crypto, std::string_view user, std::string_view process_key) {
+  const Sha256Digest salt = crypto.hmac_sha256(process_key, std::string("salt:").append(user));
+  return std::string(digest_view(salt).substr(0, kScramSaltSize));
 }
 
 ScramSecret mock_scram_secret(const Crypto& crypto, std::string_view user, std::string_view process_key,
@@ -90,8 +100,12 @@ ScramSecret mock_scram_secret(const Crypto& crypto, std::string_view user, std::
   const auto derive = [&](std::string_view purpose) {
     return crypto.hmac_sha256(process_key, std::string(purpose).append(user));
   };
-  const Sha256Digest salt = derive("salt:");
-  return {iterations, std::string(digest_view(salt).substr(0, kScramSaltSize)), derive("stored:"), derive("server:")};
+  return {iterations, scram_salt_of(crypto, user, process_key), derive("stored:"), derive("server:")};
+}
+
+bool is_key_of(const Crypto& crypto, const ScramSecret& stored, const Sha256Digest& salted_password) {
+  return equal_secrets(digest_view(stored.server_key),
+                       digest_view(crypto.hmac_sha256(digest_view(salted_password), "Server Key")));
 }
 
 bool check_plain_password(const Crypto& crypto, std::string_view stored_secret, std::string_view user,
@@ -109,8 +123,7 @@ bool check_plain_password(const Crypto& crypto, std::string_view stored_secret, 
   }
   const auto stored = parse_scram_secret(stored_secret);
   if (!stored) return false;
-  const ScramSecret given = make_scram_secret(crypto, password, stored->iterations, stored->salt);
-  return equal_secrets(digest_view(stored->server_key), digest_view(given.server_key));
+  return is_key_of(crypto, *stored, salted_password(crypto, password, stored->salt, stored->iterations));
 }
 
 }  // namespace pgweir::protocol

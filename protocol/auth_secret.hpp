@@ -45,10 +45,21 @@ inline constexpr std::size_t kScramSaltSize = 16;
                                             std::uint32_t iterations, std::string_view salt,
                                             SaltedPasswordCache* cache = nullptr);
 
+/// The same when SaltedPassword has been derived already.
+[[nodiscard]] ScramSecret scram_secret_of_key(const Crypto& crypto, const Sha256Digest& salted_password,
+                                              std::uint32_t iterations, std::string_view salt);
+
+/// The salt of a user whose password is known as text, or who has none: the same for all who know `process_key`, so
+/// that asking twice, or another worker, does not tell which of the two it is.
+[[nodiscard]] std::string scram_salt_of(const Crypto& crypto, std::string_view user, std::string_view process_key);
+
 /// A stand-in for a user that has no secret. The same user gets the same salt as long as `process_key` (random bytes)
 /// stays the same, so asking twice does not tell that the user is unknown. No password matches it.
 [[nodiscard]] ScramSecret mock_scram_secret(const Crypto& crypto, std::string_view user, std::string_view process_key,
                                             std::uint32_t iterations = kScramDefaultIterations);
+
+/// Whether SaltedPassword of a password, derived with salt and iterations of `stored`, is that of the stored one.
+[[nodiscard]] bool is_key_of(const Crypto& crypto, const ScramSecret& stored, const Sha256Digest& salted_password);
 
 /// Checks a clear-text password against a stored secret of any kind. Empty passwords and empty secrets never match.
 /// For a SCRAM secret this costs its number of iterations.

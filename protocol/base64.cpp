@@ -27,18 +27,17 @@ std::size_t count_padding(std::string_view text) {
 }  // namespace
 
 std::string base64_encode(std::string_view raw) {
-  std::string out;
-  out.reserve((raw.size() + 2) / 3 * 4);
-  for (std::size_t i = 0; i < raw.size(); i += 3) {
-    const std::string_view group = raw.substr(i, 3);
-    std::uint32_t bits = 0;
-    for (std::size_t k = 0; k < 3; ++k) {
-      bits = (bits << 8) | (k < group.size() ? static_cast<unsigned char>(group[k]) : 0u);
-    }
-    for (std::size_t k = 0; k < 4; ++k) {
-      out += k <= group.size() ? kAlphabet[(bits >> (18 - 6 * k)) & 0x3F] : '=';
-    }
-  }
+  std::string out((raw.size() + 2) / 3 * 4, '=');
+  char* to = out.data();
+  const auto put = [&to](std::uint32_t bits, std::size_t digits) {
+    for (std::size_t k = 0; k < digits; ++k) to[k] = kAlphabet[(bits >> (18 - 6 * k)) & 0x3F];
+    to += 4;
+  };
+  const auto byte = [&raw](std::size_t i) -> std::uint32_t { return static_cast<unsigned char>(raw[i]); };
+  std::size_t i = 0;
+  for (; i + 3 <= raw.size(); i += 3) put(byte(i) << 16 | byte(i + 1) << 8 | byte(i + 2), 4);
+  if (raw.size() - i == 2) put(byte(i) << 16 | byte(i + 1) << 8, 3);
+  if (raw.size() - i == 1) put(byte(i) << 16, 2);
   return out;
 }
 
@@ -46,8 +45,8 @@ std::optional<std::string> base64_decode(std::string_view text) {
   if (text.size() % 4 != 0) return std::nullopt;
   const std::size_t padding = count_padding(text);
   text.remove_suffix(padding);
-  std::string out;
-  out.reserve(text.size() * 3 / 4);
+  std::string out(text.size() * 3 / 4, '\0');
+  char* to = out.data();
   std::uint32_t bits = 0;
   unsigned bit_count = 0;
   for (const char c : text) {
@@ -57,7 +56,7 @@ std::optional<std::string> base64_decode(std::string_view text) {
     bit_count += 6;
     if (bit_count < 8) continue;
     bit_count -= 8;
-    out += static_cast<char>(bits >> bit_count);
+    *to++ = static_cast<char>(bits >> bit_count);
   }
   const bool unused_bits_set = (bits & ((1u << bit_count) - 1)) != 0;
   if (unused_bits_set) return std::nullopt;

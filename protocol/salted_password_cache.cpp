@@ -59,6 +59,16 @@ Sha256Digest cache_key(const Crypto& crypto, std::string_view password, std::str
 
 }  // namespace
 
+const Sha256Digest* find_salted_password(const Crypto& crypto, std::string_view password, std::string_view salt,
+                                         std::uint32_t iterations, SaltedPasswordCache& cache) {
+  return cache.find(cache_key(crypto, password, salt, iterations));
+}
+
+void keep_salted_password(const Crypto& crypto, std::string_view password, std::string_view salt,
+                          std::uint32_t iterations, const Sha256Digest& result, SaltedPasswordCache& cache) {
+  cache.insert(cache_key(crypto, password, salt, iterations), result);
+}
+
 Sha256Digest salted_password(const Crypto& crypto, std::string_view password, std::string_view salt,
                              std::uint32_t iterations, SaltedPasswordCache* cache) {
   if (cache == nullptr) return crypto.pbkdf2_sha256(prepare_password(password), salt, iterations);

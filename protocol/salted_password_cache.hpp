@@ -42,6 +42,14 @@ class SaltedPasswordCache {
   std::unordered_map<Sha256Digest, std::list<Entry>::iterator, KeyHash> index_;
 };
 
+/// What salted_password() would take from `cache`; nullptr if it would have to be computed. Valid as find()'s.
+[[nodiscard]] const Sha256Digest* find_salted_password(const Crypto& crypto, std::string_view password,
+                                                       std::string_view salt, std::uint32_t iterations,
+                                                       SaltedPasswordCache& cache);
+/// Keeps what was computed elsewhere for salted_password().
+void keep_salted_password(const Crypto& crypto, std::string_view password, std::string_view salt,
+                          std::uint32_t iterations, const Sha256Digest& result, SaltedPasswordCache& cache);
+
 /// SaltedPassword of RFC 5802 for a password as the user typed it (raw salt, SASLprep applied here), taken from `cache`
 /// or computed and kept there; `cache` may be nullptr. Takes time proportional to `iterations` (at least 1) on a miss.
 [[nodiscard]] Sha256Digest salted_password(const Crypto& crypto, std::string_view password, std::string_view salt,

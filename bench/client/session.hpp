@@ -7,6 +7,7 @@
 #include <openssl/ssl.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -32,6 +33,7 @@ struct Shared {
   /// One derivation for each user: the proxy is measured, not its clients.
   protocol::SaltedPasswordCache salted_passwords;
   std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> tls;
+  std::uint32_t connections = 0;  ///< made so far: they take turns in where they come from
 };
 
 class Session {

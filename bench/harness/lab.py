@@ -49,7 +49,8 @@ class Lab:
         self.processes.call(self.bin / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync")
         hba = data / "pg_hba.conf"
         rule = f"host all {SCRAM_DIRECT} 127.0.0.1/32 scram-sha-256\n"
-        hba.write_text(rule + hba.read_text())
+        # Clients come from several addresses of the loopback interface.
+        hba.write_text((rule + hba.read_text()).replace("127.0.0.1/32", "127.0.0.0/8"))
         tls = f"ssl=on\nssl_cert_file='{self.certificate}'\nssl_key_file='{self.key}'\n" if "tls" in self.needs else ""
         with open(data / "postgresql.conf", "a") as conf:
             conf.write(f"port={self.pg_port}\nlisten_addresses='127.0.0.1'\nfsync=off\nmax_wal_size='4GB'\n"

@@ -59,6 +59,7 @@ class Process final : public core::Host {
   void abandon_cancel(std::uint64_t) override {}
   [[nodiscard]] bool check_password(pool::ClientId, core::PasswordQuestion) override { return false; }
   void abandon_password(pool::ClientId) override {}
+  void derive_key(std::uint64_t, core::KeyQuestion) override {}
   [[nodiscard]] bool find_host_name(pool::ClientId, const std::string&) override { return false; }
   void detach(core::Port&) override {}
   void attach(core::Port&) override {}

@@ -18,6 +18,7 @@
 #include "protocol/startup.hpp"
 #include "proxy/core/certificate_names.hpp"
 #include "proxy/core/hba.hpp"
+#include "proxy/core/key_derivations.hpp"
 #include "proxy/core/ldap_options.hpp"
 #include "proxy/core/pool_context.hpp"
 #include "proxy/core/port.hpp"
@@ -63,8 +64,12 @@ class ClientLogin {
   /// The answer to a question of check_password or find_host_name; late ones are ignored.
   void password_checked(const PasswordVerdict& verdict);
   void host_name_found(const std::string& name);
+  /// What it has asked WorkerCore::derive_key for.
+  void key_derived(const KeyQuestion& question, const protocol::Sha256Digest& key);
   /// It waits for one of these.
-  [[nodiscard]] bool waits_for_host() const { return step_ == Step::Check || step_ == Step::HostName; }
+  [[nodiscard]] bool waits_for_host() const {
+    return step_ == Step::Check || step_ == Step::HostName || step_ == Step::DeriveSecret || step_ == Step::DeriveGiven;
+  }
   /// The client has left: nobody is to judge its password any more.
   void abandon();
   /// Welcomes the client if what it waits for a server for is known by now.
@@ -79,7 +84,9 @@ class ClientLogin {
     Password,
     SaslInitial,
     SaslResponse,
-    Check,  ///< somebody else judges the password
+    Check,         ///< somebody else judges the password
+    DeriveSecret,  ///< the key of the password that we know is being derived, to ask the client for it by SCRAM
+    DeriveGiven,   ///< the key of the password that the client has sent, to compare it with a SCRAM secret
     Welcome,
     Done,
   };
@@ -120,7 +127,10 @@ class ClientLogin {
   void start_authentication();
   void offer_scram(const protocol::ScramSecret& secret, bool mock);
   std::size_t take_password(ByteView in);
+  void derive_secret();
   void check_password(ByteView body);
+  void check_against_scram_secret(std::string_view password);
+  [[nodiscard]] bool compare_with_scram_secret(const protocol::Sha256Digest& key);
   void ask_about_password(std::string_view password);
   void refuse_password(std::string_view reason);
   [[nodiscard]] bool others_judge() const { return method_ == AuthType::Pam || method_ == AuthType::Ldap; }
@@ -155,7 +165,8 @@ class ClientLogin {
   std::optional<CertificatePart> certificate_part_;  ///< set if the certificate's name must allow the user
   std::string certificate_map_;                      ///< of auth_ident_file; empty: the names must be equal
   std::variant<PamQuestion, std::shared_ptr<const LdapSettings>> judge_;  ///< who is asked, for pam and ldap
-  std::string asked_password_;                                            ///< while it is being judged
+  std::string asked_password_;            ///< while it is being judged, or its key derived
+  KeyDerivations::Request derivation_;    ///< while it is under way
   std::optional<std::string> host_name_;  ///< of the client, once it was needed; empty: none that counts
   bool secret_known_ = false;             ///< auth_query was asked: only the method is still open
   bool console_admin_ = false;

@@ -128,6 +128,12 @@ void ClientSession::on_host_name(const std::string& name) {
   core_->wake(*this);
 }
 
+void ClientSession::on_key_derived(const KeyQuestion& question, const protocol::Sha256Digest& key) {
+  if (state_ != State::Login) return;
+  login_->key_derived(question, key);
+  core_->wake(*this);
+}
+
 void ClientSession::set_over_limit() {
   login_->set_over_limit();
 }

@@ -71,6 +71,7 @@ class ClientSession final : public Connection {
   /// Answers that its login has asked the Host for.
   void on_password_checked(const PasswordVerdict& verdict);
   void on_host_name(const std::string& name);
+  void on_key_derived(const KeyQuestion& question, const protocol::Sha256Digest& key);
   /// Accepted beyond max_client_conn.
   void set_over_limit();
   /// Whether it has `context` or is about to.

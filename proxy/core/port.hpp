@@ -20,6 +20,7 @@
 #include "proxy/core/certificate_names.hpp"
 #include "proxy/core/config.hpp"
 #include "proxy/core/host_group.hpp"
+#include "proxy/core/key_derivations.hpp"
 #include "proxy/core/password_check.hpp"
 #include "router/host_tracker.hpp"
 
@@ -153,6 +154,8 @@ class Host {
   /// abandoned; a client has one question at a time. False: too many wait already, and there will be no answer.
   [[nodiscard]] virtual bool check_password(pool::ClientId client, PasswordQuestion question) = 0;
   virtual void abandon_password(pool::ClientId client) = 0;
+  /// Derives a key on another thread. Ends in WorkerCore::key_derived with the same number. A worker has one at a time.
+  virtual void derive_key(std::uint64_t number, KeyQuestion question) = 0;
   /// Looks up the name of a client's address and whether that name has the address too. Ends in
   /// WorkerCore::host_name_found, which finds nobody if the client is gone by then. False as above.
   [[nodiscard]] virtual bool find_host_name(pool::ClientId client, const std::string& address) = 0;

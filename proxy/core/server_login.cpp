@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "pool/mutation.hpp"
 #include "protocol/auth_md5.hpp"
@@ -203,13 +204,15 @@ void ServerLogin::take_authentication(ByteView body) {
     case AuthRequest::Sasl:
       start_sasl(request->data);
       return;
-    case AuthRequest::SaslContinue: {
-      const auto response = scram_ ? scram_->answer(request->data) : std::nullopt;
-      if (!response) return failed("server login failed: invalid server message", pool::CloseKind::LoginRejected);
-      protocol::append_sasl_response(answer, *response);
-      server_.send(ByteView(answer));
-      return;
-    }
+    case AuthRequest::SaslContinue:
+      if (auto missing = scram_ ? scram_->missing_key(request->data) : std::nullopt) {
+        state_ = State::DeriveKey;
+        server_first_ = std::string(request->data);
+        derivation_ = server_.core_->derive_key(
+            server_.id(), {std::move(missing->password), std::move(missing->salt), missing->iterations});
+        return;
+      }
+      return continue_sasl(request->data);
     case AuthRequest::SaslFinal:
       if (!scram_ || !scram_->verify(request->data)) {
         failed("server login failed: invalid server signature", pool::CloseKind::LoginRejected);
@@ -254,6 +257,21 @@ void ServerLogin::start_sasl(ByteView mechanisms) {
   std::string answer;
   protocol::append_sasl_initial_response(answer, scram_->mechanism(), scram_->first());
   server_.send(ByteView(answer));
+}
+
+void ServerLogin::continue_sasl(ByteView server_first) {
+  const auto response = scram_ ? scram_->answer(server_first) : std::nullopt;
+  if (!response) return failed("server login failed: invalid server message", pool::CloseKind::LoginRejected);
+  std::string answer;
+  protocol::append_sasl_response(answer, *response);
+  server_.send(ByteView(answer));
+}
+
+void ServerLogin::key_derived(const KeyQuestion& question, const protocol::Sha256Digest& key) {
+  if (state_ != State::DeriveKey) return;
+  state_ = State::Messages;
+  scram_->take_key(question.salt, question.iterations, key);
+  continue_sasl(std::exchange(server_first_, {}));
 }
 
 void ServerLogin::take_error(ByteView body) {

@@ -34,18 +34,29 @@ class ServerLogin {
   void failed(std::string_view text, pool::CloseKind kind, std::string_view sqlstate = "08P01",
               std::string_view severity = {});
   void connect_query_done(const HiddenResult& result);
+  /// What it has asked WorkerCore::derive_key for.
+  void key_derived(const KeyQuestion& question, const protocol::Sha256Digest& key);
   /// connect_query runs: messages are the relay's.
   [[nodiscard]] bool relaying() const { return state_ == State::ConnectQuery; }
   [[nodiscard]] bool done() const { return state_ == State::Done; }
 
  private:
-  enum class State : std::uint8_t { SslAnswer, Handshake, Messages, ConnectQuery, Done, Failed };
+  enum class State : std::uint8_t {
+    SslAnswer,
+    Handshake,
+    Messages,
+    DeriveKey,  ///< of the password, to answer the server's SCRAM message
+    ConnectQuery,
+    Done,
+    Failed,
+  };
 
   void send_startup();
   void add_replication(std::vector<std::pair<std::string_view, std::string_view>>& parameters) const;
   void take_message(char type, ByteView body);
   void take_authentication(ByteView body);
   void start_sasl(ByteView mechanisms);
+  void continue_sasl(ByteView server_first);
   void take_error(ByteView body);
   void logged_in();
   void share_report();
@@ -55,6 +66,8 @@ class ServerLogin {
   bool authenticated_ = false;  ///< AuthenticationOk came
   State state_ = State::Messages;
   std::unique_ptr<protocol::ScramClient> scram_;
+  std::string server_first_;  ///< while the key to answer it is being derived
+  KeyDerivations::Request derivation_;
   ServerReport report_;
 };
 

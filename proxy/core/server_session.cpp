@@ -56,6 +56,12 @@ void ServerSession::on_tls_ready() {
   if (login_) login_->tls_ready();
 }
 
+void ServerSession::on_key_derived(const KeyQuestion& question, const protocol::Sha256Digest& key) {
+  if (closed() || terminated_ || !login_) return;
+  login_->key_derived(question, key);
+  core_->wake(*this);
+}
+
 void ServerSession::link(ClientSession& client) {
   client_ = &client;
   needs_alignment_ = !replication_;  // a server for one client began with its parameters

@@ -52,6 +52,7 @@ class ServerSession final : public Connection {
   // ---- events ----
   void on_hangup(const std::string& reason) override;
   void on_tls_ready() override;
+  void on_key_derived(const KeyQuestion& question, const protocol::Sha256Digest& key);
   void on_timer(TimePoint now);
   void on_woken() override;
 

@@ -11,10 +11,6 @@
 
 namespace pgweir::core {
 
-namespace {
-constexpr std::size_t kScramSecretsMax = 10'000;
-}  // namespace
-
 WorkerCore::WorkerCore(pool::WorkerId id, Host& host, std::shared_ptr<const Settings> settings, const ProcessKeys& keys)
     : id_(id),
       host_(host),
@@ -353,22 +349,6 @@ void WorkerCore::addresses_changed(const std::string& name, const std::vector<st
     if (std::find(addresses.begin(), addresses.end(), server->address().host) != addresses.end()) continue;
     pools->recycle_server(id, now(), actions());
   }
-}
-
-const protocol::ScramSecret& WorkerCore::scram_secret_of(const std::string& user, const std::string& password) {
-  if (scram_secrets_.size() > kScramSecretsMax) scram_secrets_.clear();
-  const std::string key = user + '\0' + password;
-  auto it = scram_secrets_.find(key);
-  if (it == scram_secrets_.end()) {
-    unsigned char salt[protocol::kScramSaltSize];
-    host_.crypto().random_bytes(salt);
-    it = scram_secrets_
-             .emplace(key, protocol::make_scram_secret(host_.crypto(), password,
-                                                       static_cast<std::uint32_t>(config().scram_iterations),
-                                                       {reinterpret_cast<const char*>(salt), sizeof salt}))
-             .first;
-  }
-  return it->second;
 }
 
 protocol::ParameterSetPtr WorkerCore::console_parameters(

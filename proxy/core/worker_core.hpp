@@ -15,6 +15,7 @@
 #include "proxy/core/cancel_connection.hpp"
 #include "proxy/core/client_session.hpp"
 #include "proxy/core/handover.hpp"
+#include "proxy/core/key_derivations.hpp"
 #include "proxy/core/pool_context.hpp"
 #include "proxy/core/port.hpp"
 #include "proxy/core/server_session.hpp"
@@ -60,6 +61,8 @@ class WorkerCore {
   /// Nothing happens if the client is gone.
   void password_checked(pool::ClientId client, const PasswordVerdict& verdict);
   void host_name_found(pool::ClientId client, const std::string& name);
+  /// The outcome of Host::derive_key.
+  void key_derived(std::uint64_t number, const protocol::Sha256Digest& key);
   [[nodiscard]] TimePoint next_deadline() const;
   /// How many events the batch has that begins.
   void begin_batch(int events) { leases_.set_busy(events >= kBusyBatch); }
@@ -207,8 +210,14 @@ class WorkerCore {
   [[nodiscard]] std::string_view sqlstate(std::string_view native) const {
     return config().native_sqlstate ? native : std::string_view("08P01");
   }
-  /// A secret made of a plain-text password, derived once per worker.
-  const protocol::ScramSecret& scram_secret_of(const std::string& user, const std::string& password);
+  // ---- keys of passwords (worker_keys.cpp) ----
+  /// Has a key derived, for as long as the request lives: the session of `waiter` hears of it by on_key_derived.
+  [[nodiscard]] KeyDerivations::Request derive_key(const KeyWaiter& waiter, KeyQuestion question);
+  /// The secret made of a plain-text password; null until remember_scram_secret. Valid during the event.
+  [[nodiscard]] const protocol::ScramSecret* known_scram_secret(const std::string& user,
+                                                                const std::string& password) const;
+  void remember_scram_secret(const std::string& user, const std::string& password, protocol::ScramSecret secret);
+  [[nodiscard]] const KeyDerivations& key_derivations() const { return key_derivations_; }
 
   [[nodiscard]] const std::unordered_map<pool::ClientId, std::unique_ptr<ClientSession>>& clients() const {
     return clients_;
@@ -256,6 +265,7 @@ class WorkerCore {
   void move_server(const pool::Action& action);
   void remember(PoolContext& context, const std::shared_ptr<const ServerReport>& report, const ParameterList& accepted);
   void fire(const Timer& timer);
+  void derive_next();
 
   HostGroup& host_group(const std::string& name);
   Catalog& catalog_of(HostGroup& group, const std::string& dbname);
@@ -284,6 +294,7 @@ class WorkerCore {
   protocol::StatementTable statement_table_;
   protocol::SaltedPasswordCache password_cache_;
   std::unordered_map<std::string, protocol::ScramSecret> scram_secrets_;
+  KeyDerivations key_derivations_;  ///< before the sessions, whose logins have requests in it
   OutBatch batch_;
   std::string spare_text_;
   pool::Actions actions_, performing_;

@@ -11,11 +11,10 @@
 
 namespace pgweir::io {
 
-/// Thread-safe: one object may serve all workers. The algorithms are looked up once, in the constructor.
+/// Thread-safe: one object may serve all workers.
 class OpensslCrypto final : public protocol::Crypto {
  public:
-  /// Throws std::runtime_error if the library offers no SHA-256 or HMAC. MD5 may be missing (FIPS): then only md5_hex
-  /// throws.
+  /// MD5 may be missing (FIPS): then md5_hex throws.
   OpensslCrypto();
   ~OpensslCrypto() override;
   OpensslCrypto(const OpensslCrypto&) = delete;

@@ -15,6 +15,7 @@
 #include "proxy/core/report.hpp"
 #include "proxy/core/worker_core.hpp"
 #include "proxy/io/host_monitor.hpp"
+#include "proxy/io/key_deriver.hpp"
 #include "proxy/io/listener.hpp"
 #include "proxy/io/password_checker.hpp"
 #include "proxy/io/process.hpp"
@@ -62,8 +63,8 @@ class Runtime {
 
   /// Opens the listeners, becomes a daemon if asked to, and serves until shutdown. Returns the exit code.
   int run();
-  /// After run(). False: a thread is still inside PAM or a directory server's library, and only the end of the process
-  /// ends it.
+  /// After run(). False: a thread still derives a key or is inside PAM or a directory server's library, and only the
+  /// end of the process ends it.
   [[nodiscard]] bool finish();
 
   // for the workers (any thread)
@@ -85,6 +86,8 @@ class Runtime {
   /// Any thread: whoever has questions of this kind judged.
   [[nodiscard]] PasswordChecker& password_checker(const core::PasswordQuestion& question);
   void abandon_password(const PasswordChecker::Asker& asker);
+  /// Any thread.
+  [[nodiscard]] KeyDeriver& key_deriver() { return *key_deriver_; }
   /// Worker 0: what lookup() has found out.
   [[nodiscard]] core::DnsReport dns_report() const;
 
@@ -154,6 +157,7 @@ class Runtime {
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<Resolver> resolver_;  // on worker 0, as what follows
   std::unique_ptr<PasswordChecker> pam_, ldap_;
+  std::unique_ptr<KeyDeriver> key_deriver_;
   std::atomic<int> names_asked_{0};
   core::KnownClusters known_clusters_;           // those of the process before
   std::map<std::string, std::string> held_tls_;  ///< set by SET, in force with those that go with them

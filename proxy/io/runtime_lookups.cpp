@@ -1,6 +1,7 @@
 // What the workers have others find out: addresses of names, names of addresses, and whether a password is right.
 #include <netinet/in.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "proxy/core/ip_address.hpp"
@@ -103,6 +104,13 @@ void Runtime::start_password_checkers() {
   // somebody in as somebody else.
   pam_ = std::make_unique<PasswordChecker>(judge_password, deliver, PasswordChecker::Limits{.threads = 1});
   ldap_ = std::make_unique<PasswordChecker>(judge_password, deliver, PasswordChecker::Limits{.threads = 4});
+  // The workers have their own work to do meanwhile.
+  const std::size_t threads = std::max<std::size_t>(1, worker_count_ / 2U);
+  key_deriver_ = std::make_unique<KeyDeriver>(
+      [this](const KeyDeriver::Asker& asker, const protocol::Sha256Digest& key) {
+        workers_[asker.worker]->key_derived(asker.number, key);
+      },
+      threads);
 }
 
 PasswordChecker& Runtime::password_checker(const core::PasswordQuestion& question) {
@@ -119,6 +127,7 @@ bool Runtime::finish() {
   for (const auto& checker : {pam_.get(), ldap_.get()}) {
     if (checker != nullptr && !checker->stop(kLastChecksPatience)) all_ended = false;
   }
+  if (key_deriver_ && !key_deriver_->stop(kLastChecksPatience)) all_ended = false;
   return all_ended;
 }
 

@@ -231,6 +231,21 @@ void Worker::password_judged(pool::ClientId client, Judgement judgement) {
   });
 }
 
+void Worker::derive_key(std::uint64_t number, core::KeyQuestion question) {
+  if (runtime_.key_deriver().ask({id_, number}, question)) return;
+  // There is no other thread: one of these at a time, and everybody else has a turn in between.
+  post_function([this, number, question = std::move(question)] {
+    key_derived(number, crypto_.pbkdf2_sha256(question.password, question.salt, question.iterations));
+  });
+}
+
+void Worker::key_derived(std::uint64_t number, const protocol::Sha256Digest& key) {
+  post_function([this, number, key] {
+    core_->key_derived(number, key);
+    core_->run_pending();
+  });
+}
+
 bool Worker::find_host_name(pool::ClientId client, const std::string& address) {
   return runtime_.lookup_host_name(address, [this, client](std::string name) {
     post_function([this, client, name = std::move(name)] {

@@ -53,6 +53,7 @@ class Worker final : public core::Host {
   void abandon_cancel(std::uint64_t token) override;
   [[nodiscard]] bool check_password(pool::ClientId client, core::PasswordQuestion question) override;
   void abandon_password(pool::ClientId client) override;
+  void derive_key(std::uint64_t number, core::KeyQuestion question) override;
   [[nodiscard]] bool find_host_name(pool::ClientId client, const std::string& address) override;
   void detach(core::Port& port) override;
   void attach(core::Port& port) override;
@@ -98,6 +99,8 @@ class Worker final : public core::Host {
   void post_function(UniqueFunction function);
   /// Any thread: the answer to check_password.
   void password_judged(pool::ClientId client, Judgement judgement);
+  /// Any thread: the answer to derive_key.
+  void key_derived(std::uint64_t number, const protocol::Sha256Digest& key);
   /// The pools' earliest deadline has moved (worker 0 serves them).
   void pools_deadline_moved();
 

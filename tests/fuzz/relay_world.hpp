@@ -75,6 +75,7 @@ class RelayHost final : public core::Host {
   void abandon_cancel(std::uint64_t token) override { std::erase(cancel_connects, token); }
   [[nodiscard]] bool check_password(pool::ClientId, core::PasswordQuestion) override { return false; }
   void abandon_password(pool::ClientId) override {}
+  void derive_key(std::uint64_t, core::KeyQuestion) override {}
   [[nodiscard]] bool find_host_name(pool::ClientId, const std::string&) override { return false; }
   void detach(core::Port&) override;
   void attach(core::Port&) override;

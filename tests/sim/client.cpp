@@ -63,7 +63,8 @@ void Client::connect() {
     cancel_link_.reset();
   }
   logged_in_ = refused_ = busy_ = unnamed_copies_ = false;
-  std::vector<std::pair<std::string_view, std::string_view>> packet{{"user", "user"}, {"database", plan_.database}};
+  const std::string user = world_.plan().scram ? fmt::format("user{}", number_) : "user";
+  std::vector<std::pair<std::string_view, std::string_view>> packet{{"user", user}, {"database", plan_.database}};
   const std::array<std::pair<const char*, const char*>, 7> choices{{{"TimeZone", "Europe/Berlin"},
                                                                     {"application_name", "web"},
                                                                     {"DateStyle", "ISO"},
@@ -150,7 +151,7 @@ void Client::on_bytes(const std::string& bytes) {
 void Client::login_message(const Message& message) {
   switch (message.type) {
     case 'R':
-      return;
+      return authenticate(message.body);
     case 'K':
       key_ = message.body;
       return;

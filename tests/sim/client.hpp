@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,7 @@ class Client final : public Far {
  private:
   void connect();
   void login_message(const Message& message);
+  void authenticate(std::string_view request);
   void next_request();
   void send(std::string bytes);
   void note_sent(const std::string& bytes);
@@ -91,7 +93,8 @@ class Client final : public Far {
   std::string in_;
   std::string request_;  ///< for people
   char asked_in_ = 'I';  ///< transaction status that the last request met
-  std::string owner_;    ///< names this connection, if it replicates
+  std::optional<protocol::ScramClient> scram_;
+  std::string owner_;  ///< names this connection, if it replicates
   Parameters startup_, told_;
   std::string key_;
   bool logged_in_ = false, done_ = false, refused_ = false, busy_ = false, unnamed_copies_ = false;

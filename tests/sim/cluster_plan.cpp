@@ -114,6 +114,13 @@ std::shared_ptr<const core::Settings> settings_of(std::shared_ptr<core::Config> 
   auto settings = std::make_shared<core::Settings>();
   auto users = std::make_shared<std::map<std::string, std::string, std::less<>>>();
   (*users)["user"] = (*users)["admin"] = "";
+  if (config->auth_type == core::AuthType::ScramSha256) {
+    (*users)["user"] = password_of("user");
+    for (int number = 1; number <= kClientsMax; ++number) {
+      const std::string user = "user" + std::to_string(number);
+      (*users)[user] = password_of(user);
+    }
+  }
   settings->users = std::move(users);
   settings->tracked = std::make_shared<const protocol::TrackedNames>(std::vector<std::string>{"IntervalStyle"});
   settings->config = std::move(config);

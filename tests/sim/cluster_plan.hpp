@@ -14,7 +14,10 @@ struct ClusterDrawn {
   std::vector<RegisterPlan> clients;
 };
 
-/// Of both kinds of worlds: the configuration, who may log in, and what is tracked.
+/// Of a world without a cluster.
+inline constexpr int kClientsMax = 12;
+/// Of both kinds of worlds: the configuration, who may log in, and what is tracked. With auth_type scram-sha-256 each
+/// client is a user of its own (user1, user2, …) and has a password.
 [[nodiscard]] std::shared_ptr<const core::Settings> settings_of(std::shared_ptr<core::Config> config);
 
 /// Of both kinds of worlds: whether workers often have so much to do that they hand servers on by themselves.

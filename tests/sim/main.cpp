@@ -84,7 +84,6 @@ Drawn draw(std::uint64_t seed) {
   config->databases["tx"] = database("tx", rng, core::PoolMode::Transaction);
   config->databases["se"] = database("se", rng, core::PoolMode::Session);
   config->databases["st"] = database("st", rng, core::PoolMode::Statement);
-  drawn.plan.settings = sim::settings_of(config);
   drawn.plan.workers = static_cast<pool::WorkerId>(rng.between(1, 3));
   drawn.plan.fifo_slack = pool::Duration(rng.chance(30) ? 0 : 1000);
   drawn.plan.pipe_max = static_cast<std::size_t>(rng.chance(30) ? 16 + rng.below(100) : 1000 + rng.below(64000));
@@ -100,7 +99,7 @@ Drawn draw(std::uint64_t seed) {
   if (sleepy) drawn.plan.network_max = pool::Duration(rng.between(2, 30'000));
   Rng kinds(seed ^ 0x7265706cULL);  // of its own, so that the other choices of a seed stay what they were
   const unsigned replicating = kinds.chance(35) ? 40 : 0;
-  const std::int64_t count = rng.between(2, 12);
+  const std::int64_t count = rng.between(2, sim::kClientsMax);
   for (std::int64_t i = 0; i < count; ++i) {
     ClientPlan client;
     const std::string_view where = rng.chance(70) ? "tx" : statement_mode ? "st" : "se";
@@ -120,6 +119,12 @@ Drawn draw(std::uint64_t seed) {
   config->server_fast_close = rng.chance(50);
   sim::draw_leases(drawn.plan, *config, seed);
   drawn.plan.restarts = kinds.chance(35) ? static_cast<int>(kinds.between(1, 6)) : 0;
+  drawn.plan.scram = kinds.chance(30);
+  if (drawn.plan.scram) {
+    config->auth_type = core::AuthType::ScramSha256;
+    for (auto& [name, entry] : config->databases) entry.user = "user";
+  }
+  drawn.plan.settings = sim::settings_of(config);
   return drawn;
 }
 

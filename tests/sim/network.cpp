@@ -2,10 +2,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "protocol/frame_header.hpp"
 #include "protocol/message_builder.hpp"
+#include "protocol/message_view.hpp"
 #include "protocol/startup.hpp"
+#include "tests/sim/messages.hpp"
 #include "tests/sim/world.hpp"
 
 namespace pgweir::sim {
@@ -235,6 +238,7 @@ void Backend::on_bytes(const std::string& bytes) {
     take_startup();
     return;
   }
+  if (scram_) return take_proof(bytes);
   check_received(bytes);
   session_.input(bytes);
   go_on();
@@ -312,6 +316,44 @@ void Backend::take_startup() {
   secret_ = static_cast<std::uint32_t>(world_.rng().next());
   world_.trace(fmt::format("backend {} started for {}", pid_, counted_as()));
   world_.backend_started(*this, pid_);
+  startup_.erase(0, packet.size);
+  if (world_.plan().scram) return ask_for_password();
+  welcome();
+}
+
+// Its salt is now and then another: somebody has set the password anew.
+void Backend::ask_for_password() {
+  const std::string salt = fmt::format("salt {}", world_.rng().below(3));
+  const auto secret = protocol::make_scram_secret(world_.crypto(), password_of("user"), 4096, salt);
+  scram_ = std::make_unique<protocol::ScramServer>(world_.crypto(), secret, false, fmt::format("server-{}", pid_));
+  std::string out;
+  const std::string_view mechanism = protocol::kScramMechanism;
+  protocol::append_authentication_sasl(out, {&mechanism, 1});
+  link_->far_send(std::move(out));
+}
+
+void Backend::take_proof(const std::string& bytes) {
+  startup_ += bytes;
+  for (const Message& message : take_messages(startup_)) {
+    if (message.type != 'p') world_.fail("a backend that asked for a password got something else");
+    std::string out;
+    if (const auto initial = protocol::parse_sasl_initial_response(message.body); initial && initial->data) {
+      const auto first = scram_->first(initial->mechanism, *initial->data);
+      if (!first) world_.fail("a backend got a bad SASLInitialResponse");
+      protocol::append_authentication_sasl_continue(out, *first);
+      link_->far_send(std::move(out));
+      continue;
+    }
+    const auto result = scram_->final(message.body);
+    if (!result.ok) world_.fail("a backend was shown a wrong proof");
+    scram_.reset();
+    protocol::append_authentication_sasl_final(out, result.server_final);
+    link_->far_send(std::move(out));
+    return welcome();
+  }
+}
+
+void Backend::welcome() {
   std::string out;
   protocol::append_authentication_ok(out);
   session_.append_report(out);
@@ -320,7 +362,7 @@ void Backend::take_startup() {
   protocol::append_backend_key_data(out, pid_, {secret, 4});
   protocol::append_ready_for_query(out, 'I');
   link_->far_send(std::move(out));
-  session_.input(startup_.substr(packet.size));
+  session_.input(std::exchange(startup_, {}));
   go_on();
 }
 

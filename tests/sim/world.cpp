@@ -143,6 +143,19 @@ pool::WorkerId SimHost::worker_count() const {
   return world_.plan().workers;
 }
 
+// Takes far longer than any event, as it would on a machine that is busy.
+void SimHost::derive_key(std::uint64_t number, core::KeyQuestion question) {
+  if (std::exchange(deriving_, true)) world_.fail("a worker has two keys derived at once");
+  ++world_.under_way_;
+  world_.at(Duration(world_.rng().between(1, 20'000)), [this, number, question = std::move(question)] {
+    --world_.under_way_;
+    deriving_ = false;
+    core::WorkerCore& core = *world_.cores_[id_];
+    core.key_derived(number, crypto().pbkdf2_sha256(question.password, question.salt, question.iterations));
+    world_.settle(id_);
+  });
+}
+
 std::uint64_t SimHost::next_number() {
   return ++world_.numbers_;
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "pool/pool_manager.hpp"
+#include "protocol/auth_scram.hpp"
 #include "proxy/core/admin_data.hpp"
 #include "proxy/core/worker_core.hpp"
 #include "tests/sim/cluster.hpp"
@@ -25,6 +26,11 @@ inline constexpr int kFirstPort = 5432;
 
 using pool::Duration;
 using pool::TimePoint;
+
+/// The password of a user, where users have one.
+[[nodiscard]] inline std::string password_of(const std::string& user) {
+  return user + "'s";
+}
 
 /// A checker found something wrong.
 struct Failed {
@@ -136,6 +142,7 @@ class SimHost final : public core::Host {
   void abandon_cancel(std::uint64_t token) override { abandoned_cancels_.push_back(token); }
   [[nodiscard]] bool check_password(pool::ClientId, core::PasswordQuestion) override { return false; }
   void abandon_password(pool::ClientId) override {}
+  void derive_key(std::uint64_t number, core::KeyQuestion question) override;
   [[nodiscard]] bool find_host_name(pool::ClientId, const std::string&) override { return false; }
   void detach(core::Port& port) override { static_cast<SimPort&>(port).link().leave(); }
   void attach(core::Port& port) override { static_cast<SimPort&>(port).link().set_worker(id_); }
@@ -166,7 +173,7 @@ class SimHost final : public core::Host {
 
   World& world_;
   pool::WorkerId id_;
-  bool locked_ = false;
+  bool locked_ = false, deriving_ = false;
   std::vector<pool::ServerId> abandoned_servers_;
   std::vector<std::uint64_t> abandoned_cancels_;
 };
@@ -195,6 +202,9 @@ class Backend final : public Far {
  private:
   void take_startup();
   bool begin_replication(const Parameters& startup);
+  void ask_for_password();
+  void take_proof(const std::string& bytes);
+  void welcome();
   void check_received(const std::string& bytes);
   void go_on();
   void take_step();
@@ -211,6 +221,7 @@ class Backend final : public Far {
   PgSession session_;
   std::string startup_, database_, owner_, received_;
   std::uint32_t pid_ = 0, secret_ = 0;
+  std::unique_ptr<protocol::ScramServer> scram_;  ///< while it asks for the password
   bool started_ = false, over_ = false, counted_ = false, planned_ = false, sleeping_ = false;
   bool discarding_ = false;  ///< a DISCARD ALL takes its time and may be canceled
   std::uint64_t sleep_ = 0;
@@ -232,6 +243,7 @@ struct Plan {
   unsigned backend_death = 0;            ///< per mille of backend steps
   int operations = 0;                    ///< how often somebody pauses, resumes or reconnects a database
   int restarts = 0;                      ///< how often another process takes over
+  bool scram = false;                    ///< clients and servers log in by SCRAM
   std::optional<ClusterPlan> cluster;    ///< none: one server that never changes
   std::vector<std::string> databases{};  ///< that are spread over the hosts of the cluster: names on the servers
 };
@@ -249,6 +261,7 @@ class World {
   void end_batch(pool::WorkerId worker);
   [[nodiscard]] TimePoint now() const { return now_; }
   Rng& rng() { return rng_; }
+  [[nodiscard]] protocol::Crypto& crypto() { return *crypto_; }
   [[nodiscard]] const Plan& plan() const { return plan_; }
   [[nodiscard]] bool faults() const { return faults_; }
   void stop_faults() { faults_ = false; }

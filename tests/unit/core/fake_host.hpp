@@ -87,6 +87,8 @@ class FakeHost final : public Host {
   std::vector<pool::ClientId> abandoned_questions;
   std::deque<std::pair<pool::ClientId, std::string>> name_questions;
   bool refuses_questions = false;
+  std::optional<std::pair<std::uint64_t, KeyQuestion>> derivation;  ///< under way
+  bool derives_at_once = true;                                      ///< false: when World::derived says so
   std::deque<Task> tasks;
   std::vector<ProcessCommand> commands;
   std::vector<std::string> lines;
@@ -110,6 +112,10 @@ class FakeHost final : public Host {
     cancel_targets.push_back(target);
   }
   void abandon_cancel(std::uint64_t token) override { abandoned_cancels.push_back(token); }
+  void derive_key(std::uint64_t number, KeyQuestion question) override {
+    REQUIRE_FALSE(derivation);
+    derivation = {number, std::move(question)};
+  }
   [[nodiscard]] bool check_password(pool::ClientId client, PasswordQuestion question) override {
     if (refuses_questions) return false;
     questions.emplace_back(client, std::move(question));
@@ -259,6 +265,14 @@ class World {
     core.password_checked(client, {right, reason});
     settle();
   }
+  /// The key that is being derived is there.
+  void derived() {
+    const auto asked = std::exchange(host.derivation, std::nullopt);
+    REQUIRE(asked);
+    const auto& [number, question] = *asked;
+    core.key_derived(number, host.crypto_.pbkdf2_sha256(question.password, question.salt, question.iterations));
+    settle();
+  }
   /// The same for the name of a client's host; empty: there is none.
   void host_named(const std::string& name) {
     REQUIRE_FALSE(host.name_questions.empty());
@@ -294,6 +308,7 @@ class World {
     core.end_batch();
     REQUIRE(host.locked == 0);
     host.pools.check_invariants(now);
+    if (host.derives_at_once && host.derivation) derived();
   }
 
   // ---- what peers say ----
