@@ -395,10 +395,10 @@ void ClientLogin::welcome() {
   }
   client_.parameters_.tracked = values;
   if (!tracked_.empty()) client_.overrides_ = std::make_unique<StartupOverrides>(std::move(tracked_));
-  send_welcome(*report);
+  send_welcome(report);
 }
 
-void ClientLogin::send_welcome(const ServerReport& report) {
+void ClientLogin::send_welcome(const std::shared_ptr<const ServerReport>& report) {
   WorkerCore& core = *client_.core_;
   PoolContext& pool = *wanted_;
   std::string message;
@@ -415,15 +415,27 @@ void ClientLogin::send_welcome(const ServerReport& report) {
   core.wake(client_);
 }
 
-void ClientLogin::append_welcome(std::string& out, const ServerReport& report) const {
+/// Valid until the next call. It is put together once for each report of a server.
+const std::string& ClientLogin::shared_welcome(const std::shared_ptr<const ServerReport>& report) const {
+  PoolContext::SharedWelcome& shared = wanted_->shared_welcome;
+  const bool writable = wanted_->policy.read_write_split && wanted_->routed();
+  if (shared.report == report && shared.writable == writable) return shared.text;
+  shared = {report, writable, {}};
+  protocol::append_authentication_ok(shared.text);
+  for (const auto& [name, value] : report->untracked) {
+    // Where a transaction goes decides itself: no single server's role is that of the whole.
+    protocol::append_parameter_status(shared.text, name,
+                                      writable && name == kHotStandby ? std::string_view("off") : value);
+  }
+  return shared.text;
+}
+
+void ClientLogin::append_welcome(std::string& out, const std::shared_ptr<const ServerReport>& report) const {
+  constexpr std::size_t kUsualSize = 768;
   WorkerCore& core = *client_.core_;
   const auto& names = *core.settings()->tracked;
-  protocol::append_authentication_ok(out);
-  const bool writable = wanted_->policy.read_write_split && wanted_->routed();
-  for (const auto& [name, value] : report.untracked) {
-    // Where a transaction goes decides itself: no single server's role is that of the whole.
-    protocol::append_parameter_status(out, name, writable && name == kHotStandby ? std::string_view("off") : value);
-  }
+  out.reserve(kUsualSize);
+  out += shared_welcome(report);
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto& value = client_.parameters_.tracked->values[i];
     if (value) protocol::append_parameter_status(out, names.name(i), *value);

@@ -145,8 +145,9 @@ class ClientLogin {
   void align(ServerSession& server);
   void aligned(ServerSession& server);
   void welcome();
-  void send_welcome(const ServerReport& report);
-  void append_welcome(std::string& out, const ServerReport& report) const;
+  void send_welcome(const std::shared_ptr<const ServerReport>& report);
+  void append_welcome(std::string& out, const std::shared_ptr<const ServerReport>& report) const;
+  [[nodiscard]] const std::string& shared_welcome(const std::shared_ptr<const ServerReport>& report) const;
   void request_server(PoolContext& pool);
   [[nodiscard]] bool console_login() const;
   void fail(std::string_view text, std::string_view native_sqlstate);

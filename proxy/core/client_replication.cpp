@@ -28,7 +28,7 @@ void ClientLogin::request_own_server() {
 
 void ClientLogin::welcome_to(ServerSession& server) {
   client_.parameters_.tracked = server.parameters().tracked;
-  send_welcome(*server.report());
+  send_welcome(server.report());
 }
 
 }  // namespace pgweir::core

@@ -80,6 +80,12 @@ struct PoolContext {
 
   Credentials credentials;
   std::shared_ptr<const ServerReport> report;  ///< null until a server of this pool was seen here
+  /// The beginning of a welcome that is the same for all its clients: what the report says of untracked parameters.
+  struct SharedWelcome {
+    std::shared_ptr<const ServerReport> report;
+    bool writable = false;
+    std::string text;
+  } shared_welcome;
   PoolStats stats;
   StatsPeriod period;      ///< the last one that is over
   LatencyTable latencies;  ///< of this pool; server sessions point into it

@@ -50,6 +50,18 @@ std::string local_text(int fd) {
   return address_text(address, length);
 }
 
+/// Of a TCP socket that is bound to one address.
+std::optional<sockaddr_storage> bound_address(int fd) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return std::nullopt;
+  const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
+  const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
+  const bool bound = (address.ss_family == AF_INET && v4.sin_addr.s_addr != htonl(INADDR_ANY)) ||
+                     (address.ss_family == AF_INET6 && !IN6_IS_ADDR_UNSPECIFIED(&v6.sin6_addr));
+  return bound ? std::optional(address) : std::nullopt;
+}
+
 /// Throws if the path is too long.
 socklen_t checked_unix_address(const std::string& path, sockaddr_storage& address) {
   const socklen_t length = unix_address(path, address);
@@ -84,7 +96,7 @@ int open_tcp_socket(const addrinfo& address, const ListenSpec& spec) {
   if (address.ai_family == AF_INET6 && !set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1)) return -1;
   if (!set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1)) return -1;
   if (spec.reuse_port && !set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) return -1;
-  if (!set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, 1)) return -1;
+  if (!set_listener_options(fd.get(), spec.keepalive)) return -1;
   if (spec.defer_accept > 0 && !set_option(fd.get(), IPPROTO_TCP, TCP_DEFER_ACCEPT, spec.defer_accept)) return -1;
   if (::bind(fd.get(), address.ai_addr, address.ai_addrlen) != 0) return -1;
   if (::listen(fd.get(), spec.backlog) != 0) return -1;
@@ -109,6 +121,7 @@ void open_tcp_name(const std::string& name, const ListenSpec& spec, std::vector<
     const int fd = open_tcp_socket(*address, spec);
     if (fd >= 0) {
       sockets.emplace_back(fd, false, local_text(fd), std::string());
+      sockets.back().set_hands_down_options();
       continue;
     }
     const int reason = errno;
@@ -136,13 +149,15 @@ std::vector<std::string> split_list(std::string_view list) {
 }  // namespace
 
 ListenSocket::ListenSocket(int fd, bool is_unix, std::string text, std::string path)
-    : fd_(fd), is_unix_(is_unix), text_(std::move(text)), path_(std::move(path)) {}
+    : fd_(fd), is_unix_(is_unix), text_(std::move(text)), path_(std::move(path)), address_(bound_address(fd)) {}
 
 ListenSocket::ListenSocket(ListenSocket&& other) noexcept
     : fd_(std::exchange(other.fd_, -1)),
       is_unix_(other.is_unix_),
       text_(other.text_),
-      path_(std::exchange(other.path_, {})) {}
+      path_(std::exchange(other.path_, {})),
+      hands_down_options_(other.hands_down_options_),
+      address_(other.address_) {}
 
 ListenSocket& ListenSocket::operator=(ListenSocket&& other) noexcept {
   if (this != &other) {
@@ -151,6 +166,8 @@ ListenSocket& ListenSocket::operator=(ListenSocket&& other) noexcept {
     is_unix_ = other.is_unix_;
     text_ = other.text_;
     path_ = std::exchange(other.path_, {});
+    hands_down_options_ = other.hands_down_options_;
+    address_ = other.address_;
   }
   return *this;
 }
@@ -168,6 +185,10 @@ int ListenSocket::port() const {
 
 bool ListenSocket::set_defer_accept(int seconds) const noexcept {
   return is_unix_ || set_option(fd_, IPPROTO_TCP, TCP_DEFER_ACCEPT, seconds);
+}
+
+bool ListenSocket::set_keepalive(bool on) const noexcept {
+  return is_unix_ || !hands_down_options_ || set_listener_options(fd_, on);
 }
 
 int ListenSocket::release() noexcept {

@@ -17,13 +17,14 @@
 
 namespace pgweir::io {
 
-/// listen_*, unix_socket_*, so_reuseport and tcp_defer_accept.
+/// listen_*, unix_socket_*, so_reuseport, tcp_defer_accept and tcp_keepalive.
 struct ListenSpec {
   std::string listen_addr;  // Comma list of addresses and names; `*` is all addresses; empty is no TCP.
   int port = 6432;
   int backlog = 128;
   bool reuse_port = false;
   int defer_accept = 1;
+  bool keepalive = true;                 // What accepted sockets inherit.
   std::string unix_socket_dir = "/tmp";  // `@name` is abstract; empty is none.
   unsigned unix_socket_mode = 0777;
   std::string unix_socket_group;  // Name or number.
@@ -45,6 +46,14 @@ class ListenSocket {
   [[nodiscard]] int port() const;
   /// tcp_defer_accept from now on, 0 for off; nothing for Unix sockets. False, with errno, if the system refuses.
   [[nodiscard]] bool set_defer_accept(int seconds) const noexcept;
+  /// Accepted sockets come with TCP_NODELAY and SO_KEEPALIVE as they have to be. Not of a listening socket that was
+  /// somebody else's: what waits in its queue came before we could set anything.
+  [[nodiscard]] bool hands_down_options() const noexcept { return hands_down_options_; }
+  void set_hands_down_options() noexcept { hands_down_options_ = true; }
+  /// tcp_keepalive from now on, for those that hand down their options.
+  [[nodiscard]] bool set_keepalive(bool on) const noexcept;
+  /// The address it is bound to, which is also that of accepted sockets; null for wildcards and Unix sockets.
+  [[nodiscard]] const sockaddr_storage* address() const noexcept { return address_ ? &*address_ : nullptr; }
   /// Gives the descriptor away without removing the file.
   [[nodiscard]] int release() noexcept;
   void close() noexcept;
@@ -54,6 +63,8 @@ class ListenSocket {
   bool is_unix_;
   std::string text_;
   std::string path_;  // To be unlinked; empty for TCP and abstract sockets.
+  bool hands_down_options_ = false;
+  std::optional<sockaddr_storage> address_;
 };
 
 /// DIR/.s.PGSQL.PORT; with an abstract directory the leading `@` stays.

@@ -53,6 +53,7 @@ ListenSpec listen_spec(const core::Config& config) {
   spec.backlog = config.listen_backlog;
   spec.reuse_port = config.so_reuseport;
   spec.defer_accept = config.tcp_defer_accept;
+  spec.keepalive = config.tcp_keepalive;
   spec.unix_socket_dir = config.unix_socket_dir;
   spec.unix_socket_mode = static_cast<unsigned>(config.unix_socket_mode);
   spec.unix_socket_group = config.unix_socket_group;
@@ -180,20 +181,29 @@ void Runtime::make_forced_pools(const core::Config& config) {
 
 void Runtime::start_listeners(std::vector<ListenSocket> sockets) {
   for (ListenSocket& socket : sockets) {
-    listeners_.push_back(std::make_unique<Listener>(
-        workers_[0]->events(), std::move(socket),
-        [this](int fd, const sockaddr_storage& peer, bool is_unix) { place(fd, peer, is_unix); }));
+    AcceptedSocket client;
+    if (socket.address() != nullptr) client.local = *socket.address();
+    client.inherited = socket.hands_down_options();
+    listeners_.push_back(
+        std::make_unique<Listener>(workers_[0]->events(), std::move(socket),
+                                   [this, client](int fd, const sockaddr_storage& peer, bool is_unix) mutable {
+                                     client.fd = fd;
+                                     client.peer = peer;
+                                     client.is_unix = is_unix;
+                                     client.speaks = !is_unix && config().tcp_defer_accept > 0;
+                                     place(client);
+                                   }));
     listeners_.back()->on_failure([](int error) { log().warning("accept() failed: {}", std::strerror(error)); });
     listeners_.back()->start();
   }
 }
 
 // The worker with the fewest clients gets the next: connections are long-lived, an imbalance would last.
-void Runtime::place(int fd, const sockaddr_storage& peer, bool is_unix) {
+void Runtime::place(const AcceptedSocket& accepted) {
   const auto fewest = std::min_element(workers_.begin(), workers_.end(), [](const auto& a, const auto& b) {
     return a->client_count() < b->client_count();
   });
-  (*fewest)->accept(fd, peer, is_unix);
+  (*fewest)->accept(accepted);
 }
 
 void Runtime::pools_deadline_moved() {
@@ -368,8 +378,11 @@ void Runtime::apply(LoadedConfig loaded) {
   settings_ = loaded.settings;
   client_tls_ = loaded.client_tls;
   if (other_period) arm_stats();
-  if (before->config->tcp_defer_accept != config().tcp_defer_accept) {
-    for (const auto& listener : listeners_) {
+  for (const auto& listener : listeners_) {
+    if (!listener->socket().set_keepalive(config().tcp_keepalive)) {
+      log().warning("could not set tcp_keepalive of {}: {}", listener->socket().text(), std::strerror(errno));
+    }
+    if (before->config->tcp_defer_accept != config().tcp_defer_accept) {
       if (!listener->socket().set_defer_accept(config().tcp_defer_accept)) {
         log().warning("could not set tcp_defer_accept of {}: {}", listener->socket().text(), std::strerror(errno));
       }

@@ -109,7 +109,7 @@ class Runtime {
   void take_patroni_hosts(const std::vector<core::PatroniMember>& members);
   void use_patroni_hosts();
   void start_listeners(std::vector<ListenSocket> sockets);
-  void place(int fd, const sockaddr_storage& peer, bool is_unix);
+  void place(const AcceptedSocket& accepted);
   void on_signal(int number);
   [[nodiscard]] bool exits_fast(const char* signal);
   void pause_by_signal();

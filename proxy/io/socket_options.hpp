@@ -23,6 +23,13 @@ struct TcpSettings {
 /// (errno); the connection works all the same.
 bool apply_socket_options(int fd, const TcpSettings& settings);
 
+/// What sockets inherit from the listening socket they are accepted on: TCP_NODELAY and SO_KEEPALIVE. False, with
+/// errno, if the system refuses.
+bool set_listener_options(int fd, bool keepalive);
+/// The rest of apply_socket_options, for a socket that has inherited those; with the defaults there is none. A TCP
+/// socket.
+bool apply_inherited_options(int fd, const TcpSettings& settings);
+
 /// Fills in the address of the Unix socket `path` (non-empty; a leading `@` is an abstract name). Gives its length, 0
 /// if the path is too long.
 [[nodiscard]] socklen_t unix_address(const std::string& path, sockaddr_storage& address);

@@ -45,7 +45,6 @@ void SocketPort::close() {
   }
   if (!stream_.is_tls() && !broken_ && worker_ != nullptr) {
     // Unread input would turn the close into a reset, which may overtake our last message.
-    stream_.shutdown_write();
     for (int i = 0; i < kDrainRounds; ++i) {
       const IoResult result = stream_.try_read(worker_->buffer(), worker_->buffer_size());
       if (result.status != IoStatus::Ok) break;

@@ -101,19 +101,21 @@ void Worker::finish_batch() {
 
 // ---- clients ----
 
-void Worker::accept(int fd, const sockaddr_storage& peer, bool is_unix) {
+void Worker::accept(const AcceptedSocket& accepted) {
   client_count_.fetch_add(1, std::memory_order_relaxed);
-  post_function([this, fd, peer, is_unix] { adopt_socket(fd, peer, is_unix); });
+  if (id_ == 0) return adopt_socket(accepted);
+  post_function([this, accepted] { adopt_socket(accepted); });
 }
 
-core::PeerAddress Worker::address_of(int fd, const sockaddr_storage& peer, bool is_unix) const {
+core::PeerAddress Worker::address_of(int fd, const sockaddr_storage& peer, bool is_unix,
+                                     const sockaddr_storage& known) const {
   core::PeerAddress address;
   address.is_unix = is_unix;
   address.host = address_host(peer);
   address.port = address_port(peer);
-  sockaddr_storage local{};
+  sockaddr_storage local = known;
   socklen_t length = sizeof local;
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &length) == 0) {
+  if (local.ss_family != AF_UNSPEC || ::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &length) == 0) {
     address.local_host = address_host(local);
     address.local_port = address_port(local);
   }
@@ -125,10 +127,18 @@ core::PeerAddress Worker::address_of(int fd, const sockaddr_storage& peer, bool 
   return address;
 }
 
-void Worker::adopt_socket(int fd, const sockaddr_storage& peer, bool is_unix) {
-  if (!is_unix) apply_socket_options(fd, tcp_);
-  core::PeerAddress address = address_of(fd, peer, is_unix);
-  core_->client_accepted(std::make_unique<SocketPort>(*this, fd), std::move(address));
+void Worker::adopt_socket(const AcceptedSocket& accepted) {
+  if (accepted.inherited) {
+    apply_inherited_options(accepted.fd, tcp_);
+  } else if (!accepted.is_unix) {
+    apply_socket_options(accepted.fd, tcp_);
+  }
+  core::PeerAddress address = address_of(accepted.fd, accepted.peer, accepted.is_unix, accepted.local);
+  auto port = std::make_unique<SocketPort>(*this, accepted.fd);
+  SocketPort& socket = *port;
+  core_->client_accepted(std::move(port), std::move(address));
+  // Saves a turn of the loop.
+  if (accepted.speaks && !core_->frozen()) socket.on_event(EPOLLIN);
 }
 
 void Worker::take_over(std::optional<core::FdRow> client, std::optional<core::FdRow> server) {

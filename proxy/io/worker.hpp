@@ -28,6 +28,16 @@ namespace pgweir::io {
 
 class Runtime;
 
+/// A client's socket that nobody has yet.
+struct AcceptedSocket {
+  int fd = -1;
+  sockaddr_storage peer{};
+  bool is_unix = false;
+  sockaddr_storage local{};  ///< AF_UNSPEC: to be asked for
+  bool inherited = false;    ///< it has the options of set_listener_options
+  bool speaks = false;       ///< it was not given to us before there was something to read
+};
+
 class Worker final : public core::Host {
  public:
   Worker(pool::WorkerId id, Runtime& runtime, std::shared_ptr<const core::Settings> settings,
@@ -40,8 +50,8 @@ class Worker final : public core::Host {
   /// Any thread.
   void stop();
   void join();
-  /// Any thread: takes over an accepted socket.
-  void accept(int fd, const sockaddr_storage& peer, bool is_unix);
+  /// Thread of worker 0, who accepts for all: takes over an accepted socket.
+  void accept(const AcceptedSocket& accepted);
   [[nodiscard]] int client_count() const { return client_count_.load(std::memory_order_relaxed); }
 
   // core::Host
@@ -109,11 +119,13 @@ class Worker final : public core::Host {
   [[nodiscard]] std::chrono::milliseconds patience() const;
   void finish_batch();
   [[nodiscard]] core::Newcomer newcomer(core::FdRow row);
-  void adopt_socket(int fd, const sockaddr_storage& peer, bool is_unix);
+  void adopt_socket(const AcceptedSocket& accepted);
   void arm_timer();
   void on_timer();
   void run_again();
-  [[nodiscard]] core::PeerAddress address_of(int fd, const sockaddr_storage& peer, bool is_unix) const;
+  /// `known`: the local address of the socket if it is known already.
+  [[nodiscard]] core::PeerAddress address_of(int fd, const sockaddr_storage& peer, bool is_unix,
+                                             const sockaddr_storage& known = {}) const;
 
   pool::WorkerId id_;
   Runtime& runtime_;

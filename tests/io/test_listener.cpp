@@ -55,6 +55,7 @@ struct Accepted {
   int fd = -1;
   sockaddr_storage peer{};
   bool is_unix = false;
+  int nodelay = -1, keepalive = -1;
 };
 Accepted accept_one(ListenSocket socket) {
   EventSet events;
@@ -65,6 +66,10 @@ Accepted accept_one(ListenSocket socket) {
   });
   listener.start();
   REQUIRE(run_until(events, [&] { return result.fd >= 0; }));
+  if (!result.is_unix) {
+    result.nodelay = tcp_option(result.fd, IPPROTO_TCP, TCP_NODELAY);
+    result.keepalive = tcp_option(result.fd, SOL_SOCKET, SO_KEEPALIVE);
+  }
   CHECK((::fcntl(result.fd, F_GETFL) & O_NONBLOCK) != 0);
   CHECK((::fcntl(result.fd, F_GETFD) & FD_CLOEXEC) != 0);
   ::close(result.fd);
@@ -97,6 +102,33 @@ TEST_CASE("TCP listeners on both loopback addresses") {
   CHECK(address_port(four.peer) > 0);
   CHECK_FALSE(four.is_unix);
   CHECK(address_host(accept_one(std::move(sockets[1])).peer) == "::1");
+}
+
+TEST_CASE("TCP listeners: accepted sockets inherit their options") {
+  std::vector<std::string> problems;
+  ListenSpec spec = tcp_spec("127.0.0.1");
+  spec.keepalive = GENERATE(false, true);
+  for (const bool changed : {false, true}) {
+    auto sockets = open_tcp_listeners(spec, into(problems));
+    REQUIRE(sockets.size() == 1);
+    CHECK(sockets[0].hands_down_options());
+    if (changed) CHECK(sockets[0].set_keepalive(!spec.keepalive));
+    const Accepted client = accept_one(std::move(sockets[0]));
+    CHECK(client.nodelay == 1);
+    CHECK(client.keepalive == ((spec.keepalive != changed) ? 1 : 0));
+  }
+}
+
+TEST_CASE("TCP listeners: the address that accepted sockets have too") {
+  std::vector<std::string> problems;
+  const auto bound = open_tcp_listeners(tcp_spec("127.0.0.1"), into(problems));
+  REQUIRE(bound.size() == 1);
+  REQUIRE(bound[0].address() != nullptr);
+  CHECK(address_host(*bound[0].address()) == "127.0.0.1");
+  CHECK(address_port(*bound[0].address()) == bound[0].port());
+  const auto any = open_tcp_listeners(tcp_spec("0.0.0.0"), into(problems));
+  REQUIRE(any.size() == 1);
+  CHECK(any[0].address() == nullptr);
 }
 
 TEST_CASE("TCP listeners: options that are asked for") {
