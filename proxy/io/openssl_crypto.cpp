@@ -1,24 +1,18 @@
-// SHA-256 is computed by its own functions, which OpenSSL 3 deprecates in favour of EVP and keeps: EVP copies and frees
-// a context for each of the thousands of hashes of PBKDF2, which then takes two and a half times as long, and for an
-// HMAC it allocates a dozen times.
+// EVP calls. Objects are fetched once, since fetching by name takes locks and builds queries on every call.
 #include "proxy/io/openssl_crypto.hpp"
 
+#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/params.h>
 #include <openssl/rand.h>
-#include <openssl/sha.h>
 #include <openssl/x509.h>
 
 #include <algorithm>
 #include <array>
-#include <initializer_list>
+#include <limits>
 #include <memory>
 #include <stdexcept>
-
-#include "protocol/wire.hpp"
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 
 namespace pgweir::io {
 namespace {
@@ -31,7 +25,8 @@ struct Free {
   }
 };
 using DigestPtr = std::unique_ptr<EVP_MD, Free<EVP_MD_free>>;
-using protocol::Sha256Digest;
+using MacPtr = std::unique_ptr<EVP_MAC, Free<EVP_MAC_free>>;
+using MacContextPtr = std::unique_ptr<EVP_MAC_CTX, Free<EVP_MAC_CTX_free>>;
 
 void require(bool success, const char* what) {
   if (!success) throw std::runtime_error(std::string("OpenSSL: ") + what + " failed");
@@ -42,80 +37,17 @@ const unsigned char* bytes_of(std::string_view text) {
   return reinterpret_cast<const unsigned char*>(text.empty() ? "" : text.data());
 }
 
-Sha256Digest finish_hash(SHA256_CTX& context) {
-  Sha256Digest out;
-  SHA256_Final(out.data(), &context);
-  return out;
+// HMAC-SHA-256 without a key. Copying it is much cheaper than setting the digest by name.
+MacContextPtr make_hmac_template() {
+  const MacPtr mac(EVP_MAC_fetch(nullptr, "HMAC", nullptr));
+  require(mac != nullptr, "fetching HMAC");
+  MacContextPtr context(EVP_MAC_CTX_new(mac.get()));
+  char digest_name[] = "SHA256";
+  const OSSL_PARAM parameters[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest_name, 0),
+                                   OSSL_PARAM_construct_end()};
+  require(context && EVP_MAC_CTX_set_params(context.get(), parameters) == 1, "preparing HMAC");
+  return context;
 }
-
-/// HMAC (RFC 2104) with one key: the state of both hashes behind the block that depends on it. Wiped in the end, as the
-/// key could be computed from neither but stands for it.
-class Hmac {
- public:
-  explicit Hmac(std::string_view key) {
-    std::array<unsigned char, SHA256_CBLOCK> block{};
-    if (key.size() > block.size()) {
-      SHA256_Init(&inner_);
-      SHA256_Update(&inner_, key.data(), key.size());
-      SHA256_Final(block.data(), &inner_);
-    } else {
-      std::copy(key.begin(), key.end(), block.begin());
-    }
-    begin(inner_, block, 0x36);
-    begin(outer_, block, 0x36 ^ 0x5c);  // the first has left its own mark on the block
-    OPENSSL_cleanse(block.data(), block.size());
-  }
-  ~Hmac() {
-    OPENSSL_cleanse(&inner_, sizeof inner_);
-    OPENSSL_cleanse(&outer_, sizeof outer_);
-  }
-  Hmac(const Hmac&) = delete;
-  Hmac& operator=(const Hmac&) = delete;
-
-  /// Of the concatenated texts.
-  [[nodiscard]] Sha256Digest of(std::initializer_list<std::string_view> texts) const {
-    SHA256_CTX context = inner_;
-    for (const std::string_view text : texts) SHA256_Update(&context, text.data(), text.size());
-    const Sha256Digest hash = finish_hash(context);
-    context = outer_;
-    SHA256_Update(&context, hash.data(), hash.size());
-    return finish_hash(context);
-  }
-
-  /// The same of a single digest, again and again: U2, U3, … of PBKDF2 in `sum`, exclusive-ored. Each hash is of one
-  /// block, whose rest is the same every time: the end mark and the length, 64 + 32 bytes.
-  void repeat(Sha256Digest last, std::uint32_t times, Sha256Digest& sum) const {
-    std::array<unsigned char, SHA256_CBLOCK> block{};
-    std::copy(last.begin(), last.end(), block.begin());
-    block[SHA256_DIGEST_LENGTH] = 0x80;
-    constexpr unsigned kBits = 8 * (SHA256_CBLOCK + SHA256_DIGEST_LENGTH);
-    block[SHA256_CBLOCK - 2] = kBits >> 8;
-    block[SHA256_CBLOCK - 1] = kBits & 0xFF;
-    for (std::uint32_t i = 0; i < times; ++i) {
-      transform(inner_, block);
-      transform(outer_, block);
-      for (std::size_t k = 0; k < sum.size(); ++k) sum[k] = static_cast<unsigned char>(sum[k] ^ block[k]);
-    }
-  }
-
- private:
-  using Block = std::array<unsigned char, SHA256_CBLOCK>;
-
-  static void begin(SHA256_CTX& context, Block& block, unsigned char mark) {
-    for (unsigned char& byte : block) byte = static_cast<unsigned char>(byte ^ mark);
-    SHA256_Init(&context);
-    SHA256_Update(&context, block.data(), block.size());
-  }
-  /// The hash goes into the beginning of the block.
-  static void transform(SHA256_CTX context, Block& block) {
-    SHA256_Transform(&context, block.data());
-    for (std::size_t k = 0; k < SHA256_DIGEST_LENGTH / 4; ++k) {
-      protocol::store_u32(reinterpret_cast<char*>(block.data()) + 4 * k, context.h[k]);
-    }
-  }
-
-  SHA256_CTX inner_, outer_;
-};
 
 /// Drawn ahead, since each call of RAND_bytes costs more than a login's other work with random numbers, and a system
 /// call. What was given is wiped.
@@ -145,31 +77,46 @@ class RandomSupply {
 }  // namespace
 
 struct OpensslCrypto::Algorithms {
+  DigestPtr sha256{EVP_MD_fetch(nullptr, "SHA256", nullptr)};
   DigestPtr md5{EVP_MD_fetch(nullptr, "MD5", nullptr)};
+  MacContextPtr hmac_template = make_hmac_template();
 };
 
-OpensslCrypto::OpensslCrypto() : algorithms_(std::make_unique<Algorithms>()) {}
+OpensslCrypto::OpensslCrypto() : algorithms_(std::make_unique<Algorithms>()) {
+  require(algorithms_->sha256 != nullptr, "fetching SHA256");
+}
 
 OpensslCrypto::~OpensslCrypto() = default;
 
-Sha256Digest OpensslCrypto::sha256(std::string_view data) const {
-  SHA256_CTX context;
-  SHA256_Init(&context);
-  SHA256_Update(&context, data.data(), data.size());
-  return finish_hash(context);
+protocol::Sha256Digest OpensslCrypto::sha256(std::string_view data) const {
+  protocol::Sha256Digest out;
+  require(EVP_Digest(bytes_of(data), data.size(), out.data(), nullptr, algorithms_->sha256.get(), nullptr) == 1,
+          "SHA256");
+  return out;
 }
 
-Sha256Digest OpensslCrypto::hmac_sha256(std::string_view key, std::string_view data) const {
-  return Hmac(key).of({data});
+protocol::Sha256Digest OpensslCrypto::hmac_sha256(std::string_view key, std::string_view data) const {
+  protocol::Sha256Digest out;
+  const MacContextPtr context(EVP_MAC_CTX_dup(algorithms_->hmac_template.get()));
+  std::size_t size = 0;
+  const bool done = context && EVP_MAC_init(context.get(), bytes_of(key), key.size(), nullptr) == 1 &&
+                    EVP_MAC_update(context.get(), bytes_of(data), data.size()) == 1 &&
+                    EVP_MAC_final(context.get(), out.data(), &size, out.size()) == 1;
+  require(done && size == out.size(), "HMAC");
+  return out;
 }
 
-Sha256Digest OpensslCrypto::pbkdf2_sha256(std::string_view password, std::string_view salt,
-                                          std::uint32_t iterations) const {
-  const Hmac hmac(password);
-  const Sha256Digest first = hmac.of({salt, std::string_view("\0\0\0\1", 4)});
-  Sha256Digest sum = first;
-  if (iterations > 1) hmac.repeat(first, iterations - 1, sum);
-  return sum;
+protocol::Sha256Digest OpensslCrypto::pbkdf2_sha256(std::string_view password, std::string_view salt,
+                                                    std::uint32_t iterations) const {
+  constexpr auto int_max = static_cast<std::size_t>(std::numeric_limits<int>::max());
+  require(password.size() <= int_max && salt.size() <= int_max && iterations <= int_max, "PBKDF2 size check");
+  protocol::Sha256Digest out;
+  const int done =
+      PKCS5_PBKDF2_HMAC(reinterpret_cast<const char*>(bytes_of(password)), static_cast<int>(password.size()),
+                        bytes_of(salt), static_cast<int>(salt.size()), static_cast<int>(iterations),
+                        algorithms_->sha256.get(), static_cast<int>(out.size()), out.data());
+  require(done == 1, "PBKDF2");
+  return out;
 }
 
 std::string OpensslCrypto::md5_hex(std::string_view data) const {
@@ -207,5 +154,3 @@ std::string tls_server_end_point_hash(X509* certificate) {
 }
 
 }  // namespace pgweir::io
-
-#pragma GCC diagnostic pop

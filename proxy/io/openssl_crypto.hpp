@@ -11,10 +11,11 @@
 
 namespace pgweir::io {
 
-/// Thread-safe: one object may serve all workers.
+/// Thread-safe: one object may serve all workers. The algorithms are looked up once, in the constructor.
 class OpensslCrypto final : public protocol::Crypto {
  public:
-  /// MD5 may be missing (FIPS): then md5_hex throws.
+  /// Throws std::runtime_error if the library offers no SHA-256 or HMAC. MD5 may be missing (FIPS): then only md5_hex
+  /// throws.
   OpensslCrypto();
   ~OpensslCrypto() override;
   OpensslCrypto(const OpensslCrypto&) = delete;
