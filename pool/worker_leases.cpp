@@ -215,7 +215,7 @@ WorkerLeases::Overdue WorkerLeases::all_waiting(LocalPool& pool) {
   return {pool.id, waiting};
 }
 
-TimePoint WorkerLeases::deadline() const {
+TimePoint WorkerLeases::next_deadline() const {
   if (!served_known_.empty() || keeps()) return kLongAgo;
   TimePoint due = kNever;
   for (const LocalPool* pool : active_) {

@@ -159,12 +159,15 @@ class WorkerLeases {
   [[nodiscard]] static Overdue all_waiting(LocalPool& pool);
   /// When should_tell or overdue want to be asked again if no event comes before: at once while servers are kept, which
   /// a worker does only as long as there is something to do.
-  [[nodiscard]] TimePoint deadline() const;
+  [[nodiscard]] TimePoint deadline() const { return quiet() ? kNever : next_deadline(); }
+  /// There is nothing to tell, nothing kept and nobody waits: as always where there is little to do.
+  [[nodiscard]] bool quiet() const { return active_.empty() && untold_.empty(); }
 
  private:
   void list(LocalPool& pool);
   void tidy();
   [[nodiscard]] bool keeps() const;
+  [[nodiscard]] TimePoint next_deadline() const;
   void hold(ServerLease& lease, ClientId client);
   [[nodiscard]] bool may_wait(const LocalPool& pool, TimePoint now) const;
   [[nodiscard]] const LeaseBoard::Share& share(const LocalPool& pool) const { return pool.board->of_worker[worker_]; }

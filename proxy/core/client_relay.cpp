@@ -255,7 +255,7 @@ bool ClientSession::ask_pool(PoolContext& target, bool again) {
   const Local local = again ? Local::Ask : core_->leases().acquire(target.local, id_, core_->now(), result.server);
   if (local == Local::Granted) result.status = pool::AcquireStatus::Granted;
   if (local != Local::Ask) return acquired(result, error);
-  core_->enqueue_waiting(target);  // they came before
+  if (!target.local.waiting.empty()) core_->enqueue_waiting(target);  // they came before
   std::uint64_t epoch;
   {
     PoolLock pools(core_->host());
@@ -265,10 +265,7 @@ bool ClientSession::ask_pool(PoolContext& target, bool again) {
     epoch = target.local.board->epoch;
   }
   if (result.status == pool::AcquireStatus::Queued) core_->leases().queued(target.local, id_, wait_start_);
-  if (result.status == pool::AcquireStatus::Granted) {
-    pool::WorkerLeases::granted(core_->find_server(result.server)->lease(), id_, epoch, core_->now());
-  }
-  return acquired(result, error);
+  return acquired(result, error, epoch);
 }
 
 void ClientSession::stop_waiting() {
@@ -280,10 +277,12 @@ void ClientSession::stop_waiting() {
   waiting_ = false;
 }
 
-bool ClientSession::acquired(const pool::AcquireResult& result, const std::string& error) {
+bool ClientSession::acquired(const pool::AcquireResult& result, const std::string& error,
+                             std::optional<std::uint64_t> epoch) {
   switch (result.status) {
     case pool::AcquireStatus::Granted: {
       ServerSession* server = core_->find_server(result.server);
+      if (epoch) pool::WorkerLeases::granted(server->lease(), id_, *epoch, core_->now());
       server->link(*this);
       return on_granted(*server, result.needs_check);
     }

@@ -202,7 +202,8 @@ class ClientSession final : public Connection {
   bool acquire(PoolContext& target);
   bool ask_pool(PoolContext& target, bool again);
   void stop_waiting();
-  bool acquired(const pool::AcquireResult& result, const std::string& error);
+  /// `epoch`: of the board when the pools granted it; none if this worker did.
+  bool acquired(const pool::AcquireResult& result, const std::string& error, std::optional<std::uint64_t> epoch = {});
   bool align();
   [[nodiscard]] bool gated() const;
   [[nodiscard]] bool held_at_gate(char type) const;

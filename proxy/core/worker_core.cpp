@@ -50,8 +50,8 @@ void WorkerCore::run_pending() {
 
 void WorkerCore::end_batch() {
   run_pending();
-  answer_offers();
-  settle_leases();
+  if (!offers_.empty()) answer_offers();
+  if (!leases_.quiet()) settle_leases();
   graveyard_.clear();
 }
 
