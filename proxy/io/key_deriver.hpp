@@ -5,14 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <memory>
-#include <thread>
-#include <vector>
 
 #include "pool/ids.hpp"
 #include "pool/time.hpp"
 #include "protocol/crypto.hpp"
 #include "proxy/core/key_derivations.hpp"
+#include "proxy/io/task_threads.hpp"
 
 namespace pgweir::io {
 
@@ -25,25 +23,20 @@ class KeyDeriver {
   /// On one of the threads, never after stop(); must not block nor call back.
   using Deliver = std::function<void(const Asker&, const protocol::Sha256Digest& key)>;
 
-  /// No thread is started before it is needed; at most `threads_max`.
   KeyDeriver(Deliver deliver, std::size_t threads_max);
-  KeyDeriver(const KeyDeriver&) = delete;
-  KeyDeriver& operator=(const KeyDeriver&) = delete;
-  ~KeyDeriver();
 
   /// Any thread. False: the system gives no thread, or stop() was called; `question` is as it was. The queue needs no
   /// bound of its own, as there are no more questions than workers.
   [[nodiscard]] bool ask(const Asker& asker, core::KeyQuestion& question);
-  /// Owner. No answer is delivered any more. False if after `patience` a thread still computes, which nothing can stop
-  /// (a secret may ask for two billion iterations): it goes on alone, and the process should end without it.
-  bool stop(pool::Duration patience);
+  /// As TaskThreads::stop. (A secret may ask for two billion iterations.)
+  bool stop(pool::Duration patience) { return threads_.stop(patience); }
 
  private:
-  struct State;
-  static void run(const std::shared_ptr<State>& state);
-
-  std::shared_ptr<State> state_;      // Shared with the threads, one of which may outlive this object.
-  std::vector<std::thread> threads_;  // Under the mutex of the state until stop().
+  struct Task {
+    Asker asker;
+    core::KeyQuestion question;
+  };
+  TaskThreads<Task> threads_;
 };
 
 }  // namespace pgweir::io

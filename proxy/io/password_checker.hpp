@@ -4,13 +4,11 @@
 
 #include <cstddef>
 #include <functional>
-#include <memory>
-#include <thread>
-#include <vector>
 
 #include "pool/ids.hpp"
 #include "pool/time.hpp"
 #include "proxy/core/password_check.hpp"
+#include "proxy/io/task_threads.hpp"
 
 namespace pgweir::io {
 
@@ -38,24 +36,20 @@ class PasswordChecker {
   using Deliver = std::function<void(const Asker&, Judgement)>;
 
   PasswordChecker(Judge judge, Deliver deliver, const Limits& limits);
-  PasswordChecker(const PasswordChecker&) = delete;
-  PasswordChecker& operator=(const PasswordChecker&) = delete;
-  ~PasswordChecker();
 
   /// Any thread. True: there will be one answer, unless abandoned. False: the queue is full, or there are no threads.
   [[nodiscard]] bool ask(const Asker& asker, core::PasswordQuestion question);
   /// Any thread: takes the question of `asker` back if no thread has begun with it. An answer may still come.
   void abandon(const Asker& asker);
-  /// Owner. No answer is delivered any more. False if after `patience` a thread still waits for a judge, which nothing
-  /// can stop: it goes on alone, and the process should end without calling what it may be using.
-  bool stop(pool::Duration patience);
+  /// As TaskThreads::stop. (Nothing can stop a call of PAM.)
+  bool stop(pool::Duration patience) { return threads_.stop(patience); }
 
  private:
-  struct State;
-  static void run(const std::shared_ptr<State>& state);
-
-  std::shared_ptr<State> state_;      // Shared with the threads, one of which may outlive this object.
-  std::vector<std::thread> threads_;  // Under the mutex of the state until stop().
+  struct Task {
+    Asker asker;
+    core::PasswordQuestion question;
+  };
+  TaskThreads<Task> threads_;
 };
 
 /// Asks whom the question names.
