@@ -72,11 +72,16 @@ std::size_t SocketPort::write(std::span<const core::ByteView> pieces) {
       if (worker_ != nullptr) worker_->look_again(*this);  // otherwise enter_worker does
       return total;
     }
+    note_use();
     accepted += result.bytes;
     if (result.bytes < wanted) return accepted;
     index += count;
   }
   return accepted;
+}
+
+void SocketPort::note_use() {
+  if (worker_ != nullptr) stream_.note_use(worker_->tls_buffers(), worker_->core().now());
 }
 
 void SocketPort::set_interest(bool read, bool write, bool hangup) {
@@ -190,6 +195,7 @@ void SocketPort::read() {
     const IoResult result = stream_.try_read(buffer, size);
     switch (result.status) {
       case IoStatus::Ok:
+        note_use();
         session_->receive({buffer, result.bytes});
         if (session_->closed() || !want_read_ || handshaking_) return;
         if (!stream_.has_buffered_input() && small_read(result.bytes, size)) return;
@@ -210,6 +216,7 @@ void SocketPort::read() {
 
 void SocketPort::leave_worker() {
   if (worker_ == nullptr) return;
+  stream_.release_buffers();
   worker_->forget(*this);
   worker_->events().remove(stream_.fd(), this);
   worker_ = nullptr;

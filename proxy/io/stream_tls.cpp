@@ -186,14 +186,13 @@ TlsSocket::Reading::~Reading() {
   socket_.ahead = {};
 }
 
-Stream::Tls::Tls(SSL_CTX* context, int fd, std::string_view already_received) {
+Stream::Tls::Tls(SSL_CTX* context, int fd, std::string_view already_received) : ssl(SSL_new(context)), buffers(ssl) {
   socket.fd = fd;
   socket.received_before = already_received;
-  ERR_clear_error();
-  ssl = SSL_new(context);
   BIO* bio = ssl != nullptr ? BIO_new(bio_method()) : nullptr;
   if (bio == nullptr) {
     SSL_free(ssl);
+    ERR_clear_error();
     throw std::runtime_error("OpenSSL is out of memory");
   }
   BIO_set_data(bio, &socket);

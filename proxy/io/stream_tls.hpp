@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "proxy/io/stream.hpp"
+#include "proxy/io/tls_buffers.hpp"
 
 namespace pgweir::io {
 
@@ -55,7 +56,8 @@ struct Stream::Tls {
   /// Remembers the text of OpenSSL's newest error, or of the errno value if there is none.
   void remember_error(int error_number);
 
-  SSL* ssl = nullptr;
+  SSL* ssl;
+  TlsBuffers::User buffers;
   TlsSocket socket;  // OpenSSL holds a pointer to it: a Tls never moves.
   std::string error;
   int want = 0;  // SSL_ERROR_WANT_* of the last failure() that gave WouldBlock.
