@@ -36,6 +36,12 @@ struct LeaseBoard {
   std::atomic<std::uint64_t> epoch{0};
   std::vector<Share> of_worker;
 
+  /// For the manager. Writing what is there already would take the cache line from those who read it.
+  template <class T>
+  static void set(std::atomic<T>& where, T value) {
+    if (where.load(std::memory_order_relaxed) != value) where.store(value, std::memory_order_relaxed);
+  }
+
   [[nodiscard]] bool open() const { return oldest.load(std::memory_order_relaxed) != kClosed; }
   [[nodiscard]] bool somebody_waits() const { return oldest.load(std::memory_order_relaxed) != kNobody; }
   /// Whether somebody who has waited since `since` may be served by a worker itself: the board is open, and nobody in

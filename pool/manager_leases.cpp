@@ -28,31 +28,21 @@ bool PoolManager::Impl::is_full(const PoolState& pool) {
   return pool.settings.pool_size != 0 && pool.servers.total >= pool.settings.pool_size;
 }
 
-namespace {
-
-// Writing what is there already would take the cache line from those who read it.
-template <class T>
-void set(std::atomic<T>& where, T value) {
-  if (where.load(std::memory_order_relaxed) != value) where.store(value, std::memory_order_relaxed);
-}
-
-}  // namespace
-
 void PoolManager::Impl::publish_queue(PoolState& pool) {
-  set(pool.board->oldest, oldest_waiter(pool));
+  LeaseBoard::set(pool.board->oldest, oldest_waiter(pool));
 }
 
 void PoolManager::Impl::publish_size(PoolState& pool) {
-  set(pool.board->full, is_full(pool));
+  LeaseBoard::set(pool.board->full, is_full(pool));
 }
 
 void PoolManager::Impl::publish_waiting(PoolState& pool, WorkerId worker) {
-  set(pool.board->of_worker[worker].waiting, static_cast<std::uint32_t>(pool.queue.size_on(worker)));
+  LeaseBoard::set(pool.board->of_worker[worker].waiting, static_cast<std::uint32_t>(pool.queue.size_on(worker)));
   publish_queue(pool);
 }
 
 void PoolManager::Impl::publish_idle(PoolState& pool, WorkerId worker) {
-  set(pool.board->of_worker[worker].idle, static_cast<std::uint32_t>(pool.idle.size_on(worker)));
+  LeaseBoard::set(pool.board->of_worker[worker].idle, static_cast<std::uint32_t>(pool.idle.size_on(worker)));
 }
 
 void PoolManager::Impl::publish_rules(PoolState& pool) {

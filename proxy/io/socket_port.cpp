@@ -58,8 +58,10 @@ std::size_t SocketPort::write(std::span<const core::ByteView> pieces) {
   if (handshaking_) return 0;
   if (pieces.size() != 1) return gather(pieces);
   const IoResult result = stream_.try_write(pieces.front());
-  if (result.status == IoStatus::Ok) [[likely]]
+  if (result.status == IoStatus::Ok) [[likely]] {
+    note_use();
     return result.bytes;
+  }
   return result.status == IoStatus::WouldBlock ? 0 : swallow(result, pieces);
 }
 
@@ -86,11 +88,16 @@ std::size_t SocketPort::gather(std::span<const core::ByteView> pieces) {
     const IoResult result = stream_.try_write(vectors.data(), static_cast<int>(count));
     if (result.status == IoStatus::WouldBlock) return accepted;
     if (result.status != IoStatus::Ok) return swallow(result, pieces);
+    note_use();
     accepted += result.bytes;
     if (result.bytes < wanted) return accepted;
     index += count;
   }
   return accepted;
+}
+
+void SocketPort::note_use() {
+  if (stream_.is_tls() && worker_ != nullptr) stream_.note_use(worker_->tls_buffers(), worker_->core().now());
 }
 
 void SocketPort::set_interest(bool read, bool write, bool hangup) {
@@ -210,6 +217,7 @@ void SocketPort::read() {
     const IoResult result = stream_.try_read(buffer, size);
     switch (result.status) {
       case IoStatus::Ok:
+        note_use();
         session_->receive({buffer, result.bytes});
         if (small_read(result.bytes, size) && !stream_.has_buffered_input()) [[likely]]
           return;
@@ -231,6 +239,7 @@ void SocketPort::read() {
 
 void SocketPort::leave_worker() {
   if (worker_ == nullptr) return;
+  stream_.release_buffers();
   worker_->forget(*this);
   worker_->events().remove(stream_.fd(), this);
   worker_ = nullptr;

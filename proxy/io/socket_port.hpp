@@ -58,6 +58,7 @@ class SocketPort final : public core::Port, public EventHandler {
   void read();
   void hang_up(const std::string& reason);
   void update_events();
+  void note_use();
 
   Worker* worker_;  ///< null between leave_worker and enter_worker
   Stream stream_;

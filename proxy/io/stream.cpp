@@ -58,6 +58,14 @@ bool Stream::wants_read_for_write() const noexcept {
   return tls_ != nullptr && tls_->write_wants_read;
 }
 
+void Stream::tls_note_use(TlsBuffers& buffers, pool::TimePoint now) {
+  buffers.used(tls_->buffers, now);
+}
+
+void Stream::release_buffers() noexcept {
+  if (tls_ != nullptr) tls_->buffers.release();
+}
+
 void Stream::shutdown_write() noexcept {
   if (tls_ != nullptr) tls_->send_close_notify();
   if (fd_ >= 0) ::shutdown(fd_, SHUT_WR);

@@ -14,9 +14,12 @@
 #include <string_view>
 #include <utility>
 
+#include "pool/time.hpp"
 #include "proxy/core/certificate_names.hpp"
 
 namespace pgweir::io {
+
+class TlsBuffers;
 
 enum class IoStatus { Ok, WouldBlock, Eof, Error };
 
@@ -70,6 +73,13 @@ class Stream {
   [[nodiscard]] int detach_fd() noexcept;
 
   // --- TLS ---
+  /// To be called after try_read or try_write gave Ok, so that a busy TLS connection keeps its buffers; the later calls
+  /// with the same `buffers` until release_buffers(). Nothing on plain sockets.
+  void note_use(TlsBuffers& buffers, pool::TimePoint now) {
+    if (tls_ != nullptr) tls_note_use(buffers, now);
+  }
+  /// Ends what note_use() began: before the connection goes to another thread, or the TlsBuffers end.
+  void release_buffers() noexcept;
   [[nodiscard]] bool is_tls() const noexcept { return tls_ != nullptr; }
   /// Begins TLS as the server. `already_received`: bytes of the handshake which the caller has read from the socket
   /// (direct TLS is only recognised by its first byte); copied. Throws std::runtime_error if OpenSSL has no memory.
@@ -108,6 +118,7 @@ class Stream {
   [[nodiscard]] IoResult tls_read(char* p, std::size_t n);
   [[nodiscard]] IoResult tls_write(const struct iovec* pieces, int count);
   [[nodiscard]] bool tls_buffered() const noexcept;
+  void tls_note_use(TlsBuffers& buffers, pool::TimePoint now);
 
   int fd_ = -1;
   std::unique_ptr<Tls, TlsDeleter> tls_;

@@ -27,11 +27,6 @@ constexpr std::size_t kRecordMax = 16384;
 /// Two of the largest records.
 constexpr std::size_t kAheadMax = 2 * (kRecordMax + 256 + 5);
 
-/// What others left behind must not be taken for the failure of the next call. Looking costs less than clearing.
-void forget_errors() {
-  if (ERR_peek_error() != 0) ERR_clear_error();
-}
-
 TlsSocket& socket_of(BIO* bio) {
   return *static_cast<TlsSocket*>(BIO_get_data(bio));
 }
@@ -42,6 +37,7 @@ int bio_read(BIO* bio, char* out, std::size_t size, std::size_t* got) {
   *got = socket.take(out, size);
   if (*got > 0) return 1;
   if (socket.dry) {
+    socket.blocked = SSL_ERROR_WANT_READ;
     BIO_set_retry_read(bio);
     return 0;
   }
@@ -57,20 +53,25 @@ int bio_read(BIO* bio, char* out, std::size_t size, std::size_t* got) {
     BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
     errno = 0;
   } else if (errno == EAGAIN || errno == EINTR) {
+    socket.blocked = SSL_ERROR_WANT_READ;
     BIO_set_retry_read(bio);
   }
   return 0;
 }
 
 int bio_write(BIO* bio, const char* bytes, std::size_t size, std::size_t* written) {
+  TlsSocket& socket = socket_of(bio);
   BIO_clear_retry_flags(bio);
-  const ssize_t sent = ::send(socket_of(bio).fd, bytes, size, MSG_NOSIGNAL);
+  const ssize_t sent = ::send(socket.fd, bytes, size, MSG_NOSIGNAL);
   if (sent >= 0) {
     *written = static_cast<std::size_t>(sent);
     return 1;
   }
   *written = 0;
-  if (errno == EAGAIN || errno == EINTR) BIO_set_retry_write(bio);
+  if (errno == EAGAIN || errno == EINTR) {
+    socket.blocked = SSL_ERROR_WANT_WRITE;
+    BIO_set_retry_write(bio);
+  }
   return 0;
 }
 
@@ -186,14 +187,13 @@ TlsSocket::Reading::~Reading() {
   socket_.ahead = {};
 }
 
-Stream::Tls::Tls(SSL_CTX* context, int fd, std::string_view already_received) {
+Stream::Tls::Tls(SSL_CTX* context, int fd, std::string_view already_received) : ssl(SSL_new(context)), buffers(ssl) {
   socket.fd = fd;
   socket.received_before = already_received;
-  ERR_clear_error();
-  ssl = SSL_new(context);
   BIO* bio = ssl != nullptr ? BIO_new(bio_method()) : nullptr;
   if (bio == nullptr) {
     SSL_free(ssl);
+    ERR_clear_error();
     throw std::runtime_error("OpenSSL is out of memory");
   }
   BIO_set_data(bio, &socket);
@@ -230,8 +230,14 @@ void Stream::Tls::remember_error(int error_number) {
 }
 
 IoResult Stream::Tls::failure(int ssl_result, int saved_errno) {
+  // SSL_get_error() would take an error that others left in the thread's queue for ours, and to look there before every
+  // call costs 230 instructions. Whether the socket blocked is known without it; an alert about a fatal error may have
+  // blocked too.
+  if (socket.blocked != 0 && std::strcmp(SSL_state_string(ssl), "SSLERR") != 0) {
+    want = socket.blocked;
+    return {IoStatus::WouldBlock, 0, 0};
+  }
   want = SSL_get_error(ssl, ssl_result);
-  if (want == SSL_ERROR_WANT_READ || want == SSL_ERROR_WANT_WRITE) return {IoStatus::WouldBlock, 0, 0};
   if (want == SSL_ERROR_ZERO_RETURN) return {IoStatus::Eof, 0, 0};
   // A close without close_notify is how most PostgreSQL clients end; the Terminate message tells a truncation apart.
   const unsigned long code = ERR_peek_error();
@@ -283,6 +289,7 @@ HandshakeStatus Stream::handshake() {
   if (result == 1) {
     tls_->handshake_done = true;
     tls_->drained = false;  // The client's first data may have come together with its last handshake message.
+    tls_->look_for_input();
     return HandshakeStatus::Done;
   }
   const IoResult outcome = tls_->failure(result, saved_errno);
@@ -299,17 +306,17 @@ IoResult Stream::tls_read(char* p, std::size_t n) {
   const TlsSocket::Reading reading(tls.socket);
   tls.read_wants_write = false;
   tls.ended = false;
+  tls.buffered = false;
   std::size_t total = 0;
   while (total < n) {
     std::size_t got = 0;
-    forget_errors();
     errno = 0;
     const int result = SSL_read_ex(tls.ssl, p + total, n - total, &got);
     const int saved_errno = errno;
     if (result == 1) {
       total += got;
       tls.drained = false;
-      if (SSL_has_pending(tls.ssl) == 0 && !tls.socket.has_received_before()) break;
+      if (SSL_has_pending(tls.ssl) == 0 && !tls.socket.has_received_before()) return {IoStatus::Ok, total, 0};
       continue;
     }
     const IoResult outcome = tls.failure(result, saved_errno);
@@ -319,15 +326,17 @@ IoResult Stream::tls_read(char* p, std::size_t n) {
     tls.ended = !tls.drained;
     break;
   }
+  tls.look_for_input();
   return {IoStatus::Ok, total, 0};
 }
 
-bool Stream::tls_buffered() const noexcept {
-  const Tls& tls = *tls_;
-  if (!tls.handshake_done) return tls.socket.has_received_before();
-  if (tls.ended || SSL_pending(tls.ssl) > 0) return true;
+void Stream::Tls::look_for_input() noexcept {
   // A record of which only a part has come counts as pending too, hence the look at how the last read ended.
-  return !tls.drained && (SSL_has_pending(tls.ssl) != 0 || tls.socket.has_received_before());
+  buffered = ended || SSL_pending(ssl) > 0 || (!drained && (SSL_has_pending(ssl) != 0 || socket.has_received_before()));
+}
+
+bool Stream::tls_buffered() const noexcept {
+  return tls_->handshake_done ? tls_->buffered : tls_->socket.has_received_before();
 }
 
 IoResult Stream::tls_write(const struct iovec* pieces, int count) {
@@ -339,7 +348,6 @@ IoResult Stream::tls_write(const struct iovec* pieces, int count) {
   while (!gather.empty()) {
     const std::string_view record = gather.next();
     std::size_t written = 0;
-    forget_errors();
     errno = 0;
     const int result = SSL_write_ex(tls.ssl, record.data(), record.size(), &written);
     const int saved_errno = errno;
@@ -350,6 +358,7 @@ IoResult Stream::tls_write(const struct iovec* pieces, int count) {
     }
     const IoResult outcome = tls.failure(result, saved_errno);
     if (outcome.status == IoStatus::WouldBlock) tls.write_wants_read = tls.want == SSL_ERROR_WANT_READ;
+    tls.look_for_input();
     // After an error the next call, or the next read, fails again and tells it.
     if (total > 0) break;
     if (outcome.status == IoStatus::Eof) return {IoStatus::Error, 0, EPIPE};

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "proxy/io/stream.hpp"
+#include "proxy/io/tls_buffers.hpp"
 
 namespace pgweir::io {
 
@@ -18,7 +19,10 @@ struct TlsSocket {
   /// Encloses every SSL_* call that may read. What was read ahead and not asked for is kept for the next.
   class Reading {
    public:
-    explicit Reading(TlsSocket& socket) noexcept : socket_(socket) { socket_.dry = false; }
+    explicit Reading(TlsSocket& socket) noexcept : socket_(socket) {
+      socket_.dry = false;
+      socket_.blocked = 0;
+    }
     Reading(const Reading&) = delete;
     Reading& operator=(const Reading&) = delete;
     ~Reading();
@@ -32,6 +36,7 @@ struct TlsSocket {
   std::size_t received_before_used = 0;
   std::string_view ahead;  // In a buffer of the thread, while a Reading lives.
   bool dry = false;        // The last recv took all there was: the event set tells of more.
+  int blocked = 0;         // SSL_ERROR_WANT_READ or _WRITE: this SSL_* call waits for the socket.
 
   [[nodiscard]] bool has_received_before() const noexcept {
     return !ahead.empty() || received_before_used < received_before.size();
@@ -52,10 +57,13 @@ struct Stream::Tls {
   /// Turns the failure of an SSL_* call into a result and remembers its text. `saved_errno`: errno right after the
   /// call.
   [[nodiscard]] IoResult failure(int ssl_result, int saved_errno);
+  /// Finds out whether the next read can give something though the socket is silent.
+  void look_for_input() noexcept;
   /// Remembers the text of OpenSSL's newest error, or of the errno value if there is none.
   void remember_error(int error_number);
 
-  SSL* ssl = nullptr;
+  SSL* ssl;
+  TlsBuffers::User buffers;
   TlsSocket socket;  // OpenSSL holds a pointer to it: a Tls never moves.
   std::string error;
   int want = 0;  // SSL_ERROR_WANT_* of the last failure() that gave WouldBlock.
@@ -65,7 +73,8 @@ struct Stream::Tls {
   bool read_wants_write = false;
   bool write_wants_read = false;
   bool drained = true;  // The last read gave WouldBlock: only the socket can bring more.
-  bool ended = false;   // An EOF or error is to be told by the next read, though the socket may be silent.
+  bool buffered = false;
+  bool ended = false;  // An EOF or error is to be told by the next read, though the socket may be silent.
 };
 
 }  // namespace pgweir::io

@@ -48,6 +48,7 @@ Worker::Worker(pool::WorkerId id, Runtime& runtime, std::shared_ptr<const core::
                  }),
       client_tls_(runtime.client_tls()),
       buffer_(new char[buffer_size()]),
+      tls_buffers_(events_),
       timer_(events_),
       tcp_(tcp_settings(*settings->config)),
       reads_per_event_(io::reads_per_event(*settings->config)) {

@@ -22,6 +22,7 @@
 #include "proxy/io/socket_options.hpp"
 #include "proxy/io/socket_port.hpp"
 #include "proxy/io/timer.hpp"
+#include "proxy/io/tls_buffers.hpp"
 #include "proxy/io/tls_context.hpp"
 
 namespace pgweir::io {
@@ -98,6 +99,7 @@ class Worker final : public core::Host {
   /// Calls port.again() soon, though its socket is silent.
   void look_again(SocketPort& port);
   void forget(SocketPort& port);
+  [[nodiscard]] TlsBuffers& tls_buffers() { return tls_buffers_; }
   [[nodiscard]] const TlsContext& client_tls() const { return client_tls_; }
   /// The context for a server connection, made on first use after a change of settings. Throws std::runtime_error.
   [[nodiscard]] TlsContext server_tls(const core::ServerTarget& target);
@@ -136,6 +138,7 @@ class Worker final : public core::Host {
   TlsContext client_tls_;
   std::map<std::string, TlsContext> server_tls_;
   std::unique_ptr<char[]> buffer_;
+  TlsBuffers tls_buffers_;
   std::unique_ptr<core::WorkerCore> core_;
   Timer timer_;
   pool::TimePoint armed_ = pool::kNever;

@@ -48,6 +48,8 @@ BANNED_TOKENS = {
     r"\b(asio|PQexec|PQconnect\w*|SSL_\w+|EVP_\w+)\b": "uses a library of the I/O layer",
     r"::\s*(time|clock_gettime|gettimeofday|rand|srand|usleep|sleep|nanosleep)\s*\(": "uses time or randomness",
 }
+# The one place where pure code is written by one thread and read by others.
+SHARED = {"pool/lease_board.hpp": ("#include of atomic", "std::atomic")}
 MAX_LINES = 600
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 NOISE = re.compile(r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'', re.DOTALL)
@@ -117,7 +119,10 @@ def check_layering():
                 found += 1
                 continue
             text = path.read_text()
+            allowed = SHARED.get(str(path.relative_to(ROOT)), ())
             for line, problem in sorted([*layer_problems(layer, text), *form_problems(path, text)]):
+                if allowed and problem.startswith(allowed):
+                    continue
                 print(f"{path.relative_to(ROOT)}:{line}: {problem}")
                 found += 1
     return 1 if found else 0
