@@ -89,6 +89,12 @@ def times_left_out(row):
     return {name: value for name, value in row.items() if not name.endswith("_time") and not name.startswith("avg_")}
 
 
+def pools_seen_alone(pooler):
+    """SHOW POOLS of a console that is the only one; None while another is still about to leave."""
+    rows = pooler.admin("SHOW POOLS")
+    return rows if [row["cl_active"] for row in rows if row["database"] == "pgbouncer"] == ["1"] else None
+
+
 def close_all(clients):
     for client in clients:
         client.close()
@@ -190,7 +196,7 @@ def test_averages(pooler, seen):
 @both(fresh=True, **WORK)
 def test_pools(pooler, seen):
     staying = work(pooler)
-    for row in pooler.admin("SHOW POOLS"):
+    for row in wait_until(lambda: pools_seen_alone(pooler), what="the consoles before this one have gone"):
         seen.row(f"{row['database']} {row['user']}", row, "POOLS")
     close_all(staying)
 
