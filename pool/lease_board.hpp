@@ -29,6 +29,8 @@ struct LeaseBoard {
   const Duration slack;  ///< ManagerSettings::fifo_slack
   /// Since when the first in the manager's queue has been waiting, in microseconds as TimePoint counts them.
   std::atomic<Duration::rep> oldest{kClosed};
+  /// Servers that the manager holds idle, on all workers.
+  std::atomic<std::uint32_t> idle{0};
   /// No server can be opened for those who wait: pool_size is reached.
   std::atomic<bool> full{false};
   /// Changes when servers must pass the manager before they serve again: some are to be closed, or the settings

@@ -43,6 +43,7 @@ void PoolManager::Impl::publish_waiting(PoolState& pool, WorkerId worker) {
 
 void PoolManager::Impl::publish_idle(PoolState& pool, WorkerId worker) {
   LeaseBoard::set(pool.board->of_worker[worker].idle, static_cast<std::uint32_t>(pool.idle.size_on(worker)));
+  LeaseBoard::set(pool.board->idle, static_cast<std::uint32_t>(pool.idle.size()));
 }
 
 void PoolManager::Impl::publish_rules(PoolState& pool) {

@@ -177,15 +177,11 @@ bool WorkerLeases::settled() const {
 
 bool WorkerLeases::should_tell(TimePoint now) const {
   if (untold_.empty()) return false;
-  if (!enabled_) return true;
-  const auto late = [&](const LocalPool* pool) {
-    const LeaseBoard& board = *pool->board;
-    if (!served_known_.empty() && now - told_at_ > board.slack / kTellShare) return true;
-    if (pool->kept.empty()) return false;
-    return !board.open() || board.somebody_waits() || now - told_at_ > board.slack;
-  };
-  if (!busy_ && (!served_known_.empty() || keeps())) return true;
-  return std::any_of(active_.begin(), active_.end(), late);
+  if (!enabled_ || keeps()) return true;
+  if (served_known_.empty()) return false;
+  return !busy_ || std::any_of(active_.begin(), active_.end(), [&](const LocalPool* pool) {
+    return now - told_at_ > pool->board->slack / kTellShare;
+  }) || active_.empty();
 }
 
 bool WorkerLeases::keeps() const {
@@ -198,7 +194,10 @@ WorkerLeases::Overdue WorkerLeases::overdue(TimePoint now) {
     const std::span<const LocalWaiter> waiting = pool->waiting.unknown();
     if (waiting.empty()) continue;
     // A server may have come free here in another way than by release(): after its login, a test or a cancel request.
-    const bool free = share(*pool).idle.load(std::memory_order_relaxed) > 0;
+    // Or there are enough elsewhere, and too few here.
+    const bool free =
+        share(*pool).idle.load(std::memory_order_relaxed) > 0 ||
+        (board.idle.load(std::memory_order_relaxed) > 0 && now - waiting.front().since > board.slack / kTellShare);
     if (free || !enabled_ || !board.open()) return all_waiting(*pool);
     std::size_t count = 0;
     while (count < waiting.size() && now - waiting[count].since > board.slack) ++count;
@@ -216,7 +215,7 @@ WorkerLeases::Overdue WorkerLeases::all_waiting(LocalPool& pool) {
 }
 
 TimePoint WorkerLeases::next_deadline() const {
-  if (!served_known_.empty() || keeps()) return kLongAgo;
+  if (!served_known_.empty()) return kLongAgo;
   TimePoint due = kNever;
   for (const LocalPool* pool : active_) {
     const std::span<const LocalWaiter> waiting = pool->waiting.unknown();

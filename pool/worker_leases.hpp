@@ -12,7 +12,7 @@
 //  - Nobody is served here while somebody else in the manager's queue has waited longer by more than `fifo_slack`.
 //  - Nobody waits here longer than that before he stands in the manager's queue as well (overdue). He may be served
 //    here all the same; the manager then hears of it soon (kTellShare).
-//  - An unused server is kept only until the batch of events ends, or the next ones while there is much to do.
+//  - An unused server is kept only until the batch of events ends.
 //  - A server passes the manager at least every kLeaseTime, and when it is to be closed (LeaseBoard::epoch): so the age
 //    of connections, PAUSE, RECONNECT and the like take effect as if it had been used by one client in between.
 //  - A server for which a cancel request is under way is not handed on here.
@@ -104,7 +104,7 @@ class WorkerLeases {
  public:
   explicit WorkerLeases(WorkerId worker) : worker_(worker) {}
 
-  /// There is much to do: servers are kept beyond the end of the batch.
+  /// There is much to do: servers are kept for clients whose queries come with the same batch of events.
   void set_busy(bool busy) { busy_ = busy; }
   /// Off: everything is asked of the manager. What is kept stays until settle.
   void set_enabled(bool on) { enabled_ = on; }
@@ -145,7 +145,7 @@ class WorkerLeases {
   [[nodiscard]] bool untold() const { return !untold_.empty(); }
   /// Tells it, by tell_leases. Nothing is kept any more then.
   void tell(PoolManager& manager, TimePoint now, Actions& out);
-  /// At the end of a batch: kept servers should go back to the manager now, by tell().
+  /// At the end of a batch: the manager should be told now.
   [[nodiscard]] bool should_tell(TimePoint now) const;
   /// Of a pool whose clients have waited for long enough without the manager, those who have; for
   /// PoolManager::enqueue, to be called right afterwards. `clients` is empty when there are none. Valid until the next
@@ -157,8 +157,8 @@ class WorkerLeases {
   [[nodiscard]] Overdue overdue(TimePoint now);
   /// The same for all who wait in `pool`, however long they have.
   [[nodiscard]] static Overdue all_waiting(LocalPool& pool);
-  /// When should_tell or overdue want to be asked again if no event comes before: at once while servers are kept, which
-  /// a worker does only as long as there is something to do.
+  /// When should_tell or overdue want to be asked again if no event comes before: at once where others take somebody
+  /// for waiting who does not any more.
   [[nodiscard]] TimePoint deadline() const { return quiet() ? kNever : next_deadline(); }
   /// There is nothing to tell, nothing kept and nobody waits: as always where there is little to do.
   [[nodiscard]] bool quiet() const { return active_.empty() && untold_.empty(); }

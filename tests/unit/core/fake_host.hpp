@@ -199,6 +199,7 @@ class World {
   FakeHost host;
   pool::TimePoint now{seconds(1000)};
   bool byte_by_byte = false;
+  bool mid_batch = false;  ///< more events are at hand
 
  private:
   std::shared_ptr<const Settings> settings_;
@@ -305,7 +306,7 @@ class World {
       task(core);
       core.run_pending();
     }
-    core.end_batch();
+    if (!mid_batch) core.end_batch();
     REQUIRE(host.locked == 0);
     host.pools.check_invariants(now);
     if (host.derives_at_once && host.derivation) derived();

@@ -12,7 +12,7 @@ namespace {
 
 const std::string kDone = complete("SELECT 1") + ready();
 
-/// One server, which has just served somebody: `a` and `b` may have it in turn from now on.
+/// One server, which has just served somebody, in the middle of a batch of many events: `a` and `b` may have it.
 struct Busy : World {
   explicit Busy(const std::string& more = "pool_size = 1\n") : World(config_text("", "db = host=127.0.0.1 " + more)) {
     a = client();
@@ -20,16 +20,16 @@ struct Busy : World {
     b = client();
     b_key = welcome;
     core.begin_batch(100);
-    for (int i = 0; i < 2; ++i) {  // told once, so that the second time counts as recent
-      feed(a, query("warm up"));
-      feed(server, kDone);
-    }
+    mid_batch = true;
+    feed(a, query("warm up"));
+    feed(server, kDone);
     a->written.clear();
     server->written.clear();
   }
   [[nodiscard]] pool::PoolSnapshot pool() { return host.pools.pool_snapshots(now).front(); }
   /// As if no event had come for a moment.
   void rest() {
+    mid_batch = false;
     core.begin_batch(0);
     settle();
   }
@@ -56,6 +56,7 @@ TEST_CASE("a busy worker hands a server to the next client without the pools", "
 
 TEST_CASE("a worker without much to do gives servers back at once", "[leases]") {
   Busy world;
+  world.rest();
   world.core.begin_batch(1);
   world.feed(world.a, query("select 1"));
   world.feed(world.server, kDone);
@@ -65,10 +66,10 @@ TEST_CASE("a worker without much to do gives servers back at once", "[leases]") 
 TEST_CASE("whoever comes while servers come free all the time waits on the worker for a moment", "[leases]") {
   Busy world;
   const WirePtr c = world.client();
-  world.core.begin_batch(100);
   world.feed(world.a, query("select 1"));
   world.feed(world.b, query("select 2"));
   world.feed(c, query("select 3"));
+  world.mid_batch = false;
   CHECK(world.server->take() == query("select 1"));
   CHECK(world.host.pools.totals().waiting_clients == 0);
   SECTION("and is served in turn") {
@@ -132,6 +133,7 @@ TEST_CASE("a cancel request finds the client that has the server now", "[leases]
     world.feed(world.server, kDone);
     CHECK(world.server->take().empty());
     world.hang_up(cancel);
+    world.rest();
     CHECK(world.server->take() == query("select 1"));
   }
 }
@@ -188,6 +190,7 @@ TEST_CASE("nothing goes round without the pools while the process is suspended",
     world.feed(world.server, complete("BEGIN") + ready('T'));
     world.feed(world.b, query("select 2"));
   }
+  world.mid_batch = false;
   world.core.set_suspending(true);
   world.settle();
   CHECK(world.core.at_rest());

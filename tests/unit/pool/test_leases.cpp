@@ -69,12 +69,6 @@ TEST_CASE("a kept server that the manager is told of is idle", "[leases]") {
 TEST_CASE("a kept server goes to who waits on another worker, at the end of the batch", "[leases]") {
   Leases r;
   CHECK(r.give_back());
-  CHECK(r.own.deadline() <= r.now);
-  r.tell();  // for the first time
-  CHECK(r.acquire(r.first, r.p).status == AcquireStatus::Granted);
-  WorkerLeases::granted(r.lease, r.first, r.local.board->epoch, r.now);
-  CHECK(r.give_back());
-  CHECK_FALSE(r.own.should_tell(r.now));
   const ClientId other = r.waiting(r.p, 1);
   CHECK(r.own.should_tell(r.now));
   r.tell();
@@ -217,6 +211,23 @@ TEST_CASE("a server that the manager has sent to a client whom the worker has se
   r.arrived(moving);
   CHECK(r.m.totals().idle_servers == 1);
   CHECK(r.m.grant_taken(second, r.lease.server()));
+}
+
+TEST_CASE("nobody waits on the worker for long while servers are idle on others", "[leases]") {
+  Leases r(Rig::size(2));
+  const auto other = r.linked(r.p, 1);
+  CHECK(r.give_back());
+  CHECK(r.take(r.first));
+  const ClientId second = r.attached(r.p);
+  CHECK(r.waits(second));
+  r.advance(Duration(251));
+  CHECK(r.own.overdue(r.now).clients.empty());
+  r.release(other.server);
+  const auto late = r.own.overdue(r.now);
+  REQUIRE(late.clients.size() == 1);
+  r.m.enqueue(0, late.pool, late.clients, r.now, r.out);
+  r.offers();
+  CHECK(r.only(ActionKind::MoveServer).client == second);
 }
 
 TEST_CASE("nobody waits on the worker for a server that could be opened", "[leases]") {
