@@ -20,8 +20,7 @@ struct LeaseBoard {
 
   /// Of one worker, on a cache line of its own: it is mostly that worker who causes the changes.
   struct alignas(64) Share {
-    std::atomic<std::uint32_t> idle{0};     ///< servers that the manager holds idle there
-    std::atomic<std::uint32_t> waiting{0};  ///< clients of that worker in the manager's queue
+    std::atomic<std::uint32_t> idle{0};  ///< servers that the manager holds idle there
   };
 
   LeaseBoard(WorkerId workers, Duration fifo_slack) : slack(fifo_slack), of_worker(workers) {}
@@ -45,7 +44,6 @@ struct LeaseBoard {
   }
 
   [[nodiscard]] bool open() const { return oldest.load(std::memory_order_relaxed) != kClosed; }
-  [[nodiscard]] bool somebody_waits() const { return oldest.load(std::memory_order_relaxed) != kNobody; }
   /// Whether somebody who has waited since `since` may be served by a worker itself: the board is open, and nobody in
   /// the manager's queue has waited longer by more than the slack.
   [[nodiscard]] bool lets_pass(TimePoint since) const {

@@ -71,10 +71,9 @@ void PoolManager::Impl::check_pool(const PoolState& pool, TimePoint now) const {
   for (WorkerId w = 0; w < settings.workers; ++w) on_workers += pool.idle.size_on(w);
   PROXY_INVARIANT(on_workers == pool.idle.size());
   PROXY_INVARIANT(pool.leases == may_lease(pool));
-  PROXY_INVARIANT(pool.board->oldest == oldest_waiter(pool) && pool.board->full == is_full(pool));
+  PROXY_INVARIANT(pool.board->oldest == oldest_waiter(pool) && pool.board->full == pool.uses_reserve());
   for (WorkerId w = 0; w < settings.workers; ++w) {
     PROXY_INVARIANT(pool.board->of_worker[w].idle == pool.idle.size_on(w));
-    PROXY_INVARIANT(pool.board->of_worker[w].waiting == pool.queue.size_on(w));
   }
   PROXY_INVARIANT(std::is_sorted(pool.idle.all().begin(), pool.idle.all().end(),
                                  [](const auto& a, const auto& b) { return a.idle_since < b.idle_since; }));

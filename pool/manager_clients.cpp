@@ -136,14 +136,14 @@ void PoolManager::Impl::enqueue(ClientSlot& client, PoolState& pool) {
   }
   client.queue_of = &pool;
   pool.queue_for(client).insert(client);
-  publish_waiting(pool, client.worker);
+  publish_queue(pool);
   set_waiting(client, true);
 }
 
 void PoolManager::Impl::dequeue(ClientSlot& client) {
   PoolState& pool = *client.queue_of;
   pool.queue_for(client).remove(client);
-  publish_waiting(pool, client.worker);
+  publish_queue(pool);
   client.queue_of = nullptr;
   set_waiting(client, false);
   if (pool.nobody_waits()) {

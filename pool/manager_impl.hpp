@@ -173,10 +173,8 @@ struct PoolManager::Impl {
   // ---- what workers decide by themselves (manager_leases.cpp) ----
   [[nodiscard]] bool may_lease(const PoolState& pool) const;
   [[nodiscard]] static Duration::rep oldest_waiter(const PoolState& pool);  ///< LeaseBoard::oldest
-  [[nodiscard]] static bool is_full(const PoolState& pool);                 ///< LeaseBoard::full
   static void publish_queue(PoolState& pool);
   static void publish_size(PoolState& pool);
-  static void publish_waiting(PoolState& pool, WorkerId worker);
   static void publish_idle(PoolState& pool, WorkerId worker);
   /// After a change of what may_lease looks at, or of pool_size.
   void publish_rules(PoolState& pool);

@@ -24,21 +24,12 @@ Duration::rep PoolManager::Impl::oldest_waiter(const PoolState& pool) {
   return pool.queue.empty() ? LeaseBoard::kNobody : pool.queue.front().since.time_since_epoch().count();
 }
 
-bool PoolManager::Impl::is_full(const PoolState& pool) {
-  return pool.settings.pool_size != 0 && pool.servers.total >= pool.settings.pool_size;
-}
-
 void PoolManager::Impl::publish_queue(PoolState& pool) {
   LeaseBoard::set(pool.board->oldest, oldest_waiter(pool));
 }
 
 void PoolManager::Impl::publish_size(PoolState& pool) {
-  LeaseBoard::set(pool.board->full, is_full(pool));
-}
-
-void PoolManager::Impl::publish_waiting(PoolState& pool, WorkerId worker) {
-  LeaseBoard::set(pool.board->of_worker[worker].waiting, static_cast<std::uint32_t>(pool.queue.size_on(worker)));
-  publish_queue(pool);
+  LeaseBoard::set(pool.board->full, pool.uses_reserve());
 }
 
 void PoolManager::Impl::publish_idle(PoolState& pool, WorkerId worker) {

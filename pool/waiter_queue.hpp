@@ -25,7 +25,6 @@ class WaiterQueue {
 
   [[nodiscard]] bool empty() const { return all_.empty(); }
   [[nodiscard]] std::uint32_t size() const { return static_cast<std::uint32_t>(all_.size()); }
-  [[nodiscard]] std::size_t size_on(WorkerId worker) const { return by_worker_[worker].size(); }
   [[nodiscard]] ClientSlot& front() { return all_.front(); }
   [[nodiscard]] const ClientSlot& front() const { return all_.front(); }
   /// Calls `f` with each waiter in turn; the queue stays as it is meanwhile.

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "pool/invariant.hpp"
-#include "pool/mutation.hpp"
 
 namespace pgweir::pool {
 
@@ -108,11 +107,14 @@ bool WorkerLeases::release(LocalPool& pool, ServerLease& lease, TimePoint now) {
   const LeaseBoard& board = *pool.board;
   if (!enabled_ || !lease.leased_ || !board.open()) return false;
   pool.last_release = now;
-  if (lease.epoch_ != board.epoch.load(std::memory_order_relaxed) && !PGWEIR_MUTANT(34)) return false;
+  if (lease.epoch_ != board.epoch.load(std::memory_order_relaxed)) return false;
   if (now - lease.granted_at_ > kLeaseTime) return false;
   if (!pool.waiting.empty()) {
     if (!board.lets_pass(pool.waiting.front().since)) return false;
-    if (pool.waiting.front_known()) served_known_.push_back(pool.waiting.front().client);
+    if (pool.waiting.front_known()) {
+      served_known_.push_back(pool.waiting.front().client);
+      tell_by_ = told_at_ + board.slack / kTellShare;
+    }
     const LocalWaiter next = pool.waiting.pop();
     hold(lease, next.client);
     lease.pending_ = true;
@@ -178,10 +180,7 @@ bool WorkerLeases::settled() const {
 bool WorkerLeases::should_tell(TimePoint now) const {
   if (untold_.empty()) return false;
   if (!enabled_ || keeps()) return true;
-  if (served_known_.empty()) return false;
-  return !busy_ || std::any_of(active_.begin(), active_.end(), [&](const LocalPool* pool) {
-    return now - told_at_ > pool->board->slack / kTellShare;
-  }) || active_.empty();
+  return !served_known_.empty() && (!busy_ || now > tell_by_);
 }
 
 bool WorkerLeases::keeps() const {

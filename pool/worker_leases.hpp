@@ -106,12 +106,12 @@ class WorkerLeases {
 
   /// There is much to do: servers are kept for clients whose queries come with the same batch of events.
   void set_busy(bool busy) { busy_ = busy; }
-  /// Off: everything is asked of the manager. What is kept stays until settle.
+  /// Off: everything is asked of the manager, which hears of what there is at the end of the batch.
   void set_enabled(bool on) { enabled_ = on; }
 
   enum class Acquired : std::uint8_t {
     Granted,  ///< the kept server is the client's
-    Waits,    ///< a Grant will come from release(), unless settle() puts the client into the manager's queue
+    Waits,    ///< a Grant will come, from release() or, once it is overdue() as well, from the manager
     Ask,      ///< the manager
   };
   /// `client` needs a server of `pool`. On Granted `server` is set.
@@ -175,7 +175,7 @@ class WorkerLeases {
   WorkerId worker_;
   bool busy_ = false;
   bool enabled_ = true;
-  TimePoint told_at_ = kLongAgo;
+  TimePoint told_at_ = kLongAgo, tell_by_ = kNever;  ///< tell_by_: of `served_known_`
   std::vector<ServerLease*> untold_;
   std::vector<LocalPool*> active_;  ///< pools that keep servers or in which clients wait
   std::vector<Grant> grants_;

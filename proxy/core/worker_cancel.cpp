@@ -1,7 +1,6 @@
 // Cancel keys and requests on one worker: connections that carry them out, to servers and to other processes. Who is
 // hit and whether it is a request's turn is PoolManager's decision.
 #include "pool/cancel_key.hpp"
-#include "pool/mutation.hpp"
 #include "proxy/core/worker_core.hpp"
 
 namespace pgweir::core {
@@ -48,7 +47,7 @@ void WorkerCore::start_cancel(const pool::CancelResult& decided, pool::WorkerId 
     host_.post(origin, [requester](WorkerCore& there) { there.cancel_finished(requester); });
     return;
   }
-  if (!PGWEIR_MUTANT(35)) session->lease().end();
+  session->lease().end();
   open_cancel({.cancel = decided.cancel,
                .key = session->key(),
                .target = session->target(),

@@ -259,6 +259,8 @@ class WorkerCore {
   void open_server(const pool::Action& action);
   void grant(const pool::Action& action);
   void carry_out(const pool::WorkerLeases::Grant& grant);
+  /// The client has waited for the server, which is its now.
+  void hand_over(ServerSession& server, ClientSession& client, bool needs_check);
   void enqueue(const pool::WorkerLeases::Overdue& clients);
   void answer_offers();
   void settle_leases();

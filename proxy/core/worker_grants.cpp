@@ -21,8 +21,12 @@ void WorkerCore::grant(const pool::Action& action) {
   if (!current) return;
   leases_.granted(server->lease(), action.client, epoch, now_);
   leases_.withdraw(server->context().local, action.client);
-  server->link(*client);
-  if (client->on_granted(*server, action.needs_check) && !PGWEIR_MUTANT(4)) wake(*client);
+  hand_over(*server, *client, action.needs_check);
+}
+
+void WorkerCore::hand_over(ServerSession& server, ClientSession& client, bool needs_check) {
+  server.link(client);
+  if (client.on_granted(server, needs_check) && !PGWEIR_MUTANT(4)) wake(client);
 }
 
 // Of a server that one client of this worker leaves to another. Where the pools were told before it came to that, they
@@ -40,8 +44,7 @@ void WorkerCore::carry_out(const pool::WorkerLeases::Grant& decided) {
   }
   ClientSession* client = find_client(decided.client);
   PROXY_INVARIANT(client != nullptr && client->waiting());  // else the pools had been told of its leaving
-  server->link(*client);
-  if (client->on_granted(*server, false)) wake(*client);
+  hand_over(*server, *client, false);
 }
 
 // Only now is it known what stays idle here.

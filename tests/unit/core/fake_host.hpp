@@ -360,6 +360,10 @@ class World {
   }
 };
 
+inline std::uint32_t idle(World& world) {
+  return world.host.pools.totals().idle_servers;
+}
+
 // ---- messages, as short as tests want them ----
 
 template <class Append, class... Args>

@@ -8,23 +8,29 @@ using namespace pgweir::core;
 using namespace pgweir::core::test;
 
 namespace {
-const std::string kRows = row_description() + row("1") + complete("SELECT 1");
 
-std::uint32_t idle(World& world) {
-  return world.host.pools.totals().idle_servers;
+const std::string kCopyIn("G\0\0\0\7\0\0\0", 8);
+
+/// A COPY of `client` fails when the server has been sent `data`.
+void fail_copy(World& world, const WirePtr& client, std::string_view data) {
+  world.feed(client, query("copy t from stdin"));
+  world.feed(world.server, kCopyIn);
+  world.feed(client, data);
+  world.feed(world.server, server_error("22P04", "bad data") + ready());
+  world.server->written.clear();
 }
+
 }  // namespace
 
 TEST_CASE("COPY FROM STDIN", "[session]") {
   World world;
   const WirePtr client = world.client();
   world.byte_by_byte = GENERATE(false, true);
-  const std::string copy_in("G\0\0\0\7\0\0\0", 8);
   const std::string data = made(protocol::append_copy_data, "1\n");
   const std::string done = made(protocol::append_copy_done);
   world.feed(client, query("copy t from stdin"));
-  world.feed(world.server, copy_in);
-  CHECK(client->take() == copy_in);
+  world.feed(world.server, kCopyIn);
+  CHECK(client->take() == kCopyIn);
   world.feed(client, data + synced() + data + done);
   CHECK(world.server->take() == query("copy t from stdin") + data + synced() + data + done);
   world.feed(world.server, complete("COPY 2") + ready());
@@ -39,9 +45,8 @@ TEST_CASE("COPY FROM STDIN", "[session]") {
 TEST_CASE("a COPY that fails while a Sync is under way costs the server", "[session]") {
   World world;
   const WirePtr client = world.client();
-  const std::string copy_in("G\0\0\0\7\0\0\0", 8);
   world.feed(client, query("copy t from stdin"));
-  world.feed(world.server, copy_in);
+  world.feed(world.server, kCopyIn);
   world.feed(client, made(protocol::append_copy_data, "bad\n") + synced());
   client->written.clear();
   world.server->written.clear();
@@ -67,12 +72,8 @@ TEST_CASE("the end of a CopyData that comes late gives the server back", "[sessi
   World world;
   const WirePtr client = world.client();
   const std::string data = made(protocol::append_copy_data, std::string(1000, 'x'));
-  world.feed(client, query("copy t from stdin"));
-  world.feed(world.server, std::string("G\0\0\0\7\0\0\0", 8));
-  world.feed(client, data.substr(0, 500));
-  world.feed(world.server, server_error("22P04", "bad data") + ready());
+  fail_copy(world, client, data.substr(0, 500));
   CHECK(idle(world) == 0);
-  world.server->written.clear();
   SECTION("at once") {
     world.feed(client, data.substr(500));
     CHECK(world.server->take() == data.substr(500));
@@ -81,7 +82,7 @@ TEST_CASE("the end of a CopyData that comes late gives the server back", "[sessi
   SECTION("before anything else is asked of it") {
     world.feed(client, data.substr(500) + made(protocol::append_copy_done) + query("select 1"));
     CHECK(world.server->take() == data.substr(500) + query("select 1"));
-    world.feed(world.server, kRows + ready());
+    world.feed(world.server, complete("SELECT 1") + ready());
     CHECK(idle(world) == 1);
   }
 }
@@ -91,7 +92,7 @@ TEST_CASE("a server that answers before it has read everything is given back whe
   const WirePtr client = world.client();
   const std::string data = made(protocol::append_copy_data, std::string(1000, 'x'));
   world.feed(client, query("copy t from stdin"));
-  world.feed(world.server, std::string("G\0\0\0\7\0\0\0", 8));
+  world.feed(world.server, kCopyIn);
   world.server->written.clear();
   world.server->accept = 100;
   world.feed(client, data);
@@ -113,11 +114,7 @@ TEST_CASE("a server that answers before it has read everything is given back whe
 TEST_CASE("leaving with half a CopyData sent costs the server", "[session]") {
   World world;
   const WirePtr client = world.client();
-  world.feed(client, query("copy t from stdin"));
-  world.feed(world.server, std::string("G\0\0\0\7\0\0\0", 8));
-  world.feed(client, made(protocol::append_copy_data, std::string(1000, 'x')).substr(0, 500));
-  world.feed(world.server, server_error("22P04", "bad data") + ready());
-  world.server->written.clear();
+  fail_copy(world, client, made(protocol::append_copy_data, std::string(1000, 'x')).substr(0, 500));
   world.hang_up(client);
   // What came next would be taken for the rest of it. So would a Terminate.
   CHECK(world.server->written.empty());
@@ -130,11 +127,7 @@ TEST_CASE("the end of a CopyData that comes late gives the server nowhere in ses
   World world(config_text("pool_mode = session\n"));
   const WirePtr client = world.client();
   const std::string data = made(protocol::append_copy_data, std::string(1000, 'x'));
-  world.feed(client, query("copy t from stdin"));
-  world.feed(world.server, std::string("G\0\0\0\7\0\0\0", 8));
-  world.feed(client, data.substr(0, 500));
-  world.feed(world.server, server_error("22P04", "bad data") + ready());
-  world.server->written.clear();
+  fail_copy(world, client, data.substr(0, 500));
   world.feed(client, data.substr(500) + query("select 1"));
   CHECK(world.server->take() == data.substr(500) + query("select 1"));
 }

@@ -9,10 +9,6 @@ using namespace pgweir::core::test;
 
 namespace {
 const std::string kRows = row_description() + row("1") + complete("SELECT 1");
-
-std::uint32_t idle(World& world) {
-  return world.host.pools.totals().idle_servers;
-}
 }  // namespace
 
 TEST_CASE("a simple query and its answer", "[session]") {

@@ -25,10 +25,6 @@ void prepare(World& world, const WirePtr& client, const WirePtr& server, std::st
   REQUIRE(client->take() == parsed() + ready());
 }
 
-std::uint32_t idle(World& world) {
-  return world.host.pools.totals().idle_servers;
-}
-
 }  // namespace
 
 TEST_CASE("a second Parse of the same text is answered here", "[session]") {

@@ -33,6 +33,18 @@ struct Leases : Rig {
     return own.acquire(local, client, now, server) == WorkerLeases::Acquired::Waits;
   }
   [[nodiscard]] bool give_back() { return own.release(local, lease, now); }
+  /// A client that waits on the worker, because the first one has the server again.
+  ClientId waits_here() {
+    CHECK(give_back());
+    CHECK(take(first));
+    const ClientId client = attached(p);
+    CHECK(waits(client));
+    return client;
+  }
+  void enqueue(const WorkerLeases::Overdue& late) {
+    m.enqueue(0, late.pool, late.clients, now, out);
+    check();
+  }
   PoolId p;
   LocalPool local;
   ServerLease lease{ServerId{}};
@@ -110,10 +122,7 @@ TEST_CASE("those who wait on the worker are served in order, unless somebody els
 
 TEST_CASE("what has been granted here but not taken, the manager can take back", "[leases]") {
   Leases r;
-  CHECK(r.give_back());
-  CHECK(r.take(r.first));
-  const ClientId second = r.attached(r.p);
-  CHECK(r.waits(second));
+  const ClientId second = r.waits_here();
   CHECK(r.give_back());
   SECTION("the client leaves") {
     r.tell();
@@ -137,18 +146,14 @@ TEST_CASE("what has been granted here but not taken, the manager can take back",
 
 TEST_CASE("who has waited on the worker for too long stands in the manager's queue where he belongs", "[leases]") {
   Leases r;
-  CHECK(r.give_back());
-  CHECK(r.take(r.first));
-  const ClientId second = r.attached(r.p);
-  CHECK(r.waits(second));
+  const ClientId second = r.waits_here();
   r.advance(Duration(500));
   const ClientId other = r.waiting(r.p, 1);
   CHECK(r.own.overdue(r.now).clients.empty());
   r.advance(Duration(501));
   const auto late = r.own.overdue(r.now);
   REQUIRE(late.clients.size() == 1);
-  r.m.enqueue(0, late.pool, late.clients, r.now, r.out);
-  r.check();
+  r.enqueue(late);
   CHECK(r.own.overdue(r.now).clients.empty());
   SECTION("the manager serves it in its turn") {
     r.own.set_enabled(false);
@@ -174,12 +179,9 @@ TEST_CASE("who has waited on the worker for too long stands in the manager's que
 
 TEST_CASE("who was served while he stood in the manager's queue may come again before it hears of that", "[leases]") {
   Leases r;
-  CHECK(r.give_back());
-  CHECK(r.take(r.first));
-  const ClientId second = r.attached(r.p);
-  CHECK(r.waits(second));
+  const ClientId second = r.waits_here();
   const auto all = WorkerLeases::all_waiting(r.local);
-  r.m.enqueue(0, all.pool, all.clients, r.now, r.out);
+  r.enqueue(all);
   CHECK(r.give_back());
   CHECK(WorkerLeases::take(r.lease, second) == WorkerLeases::Taken::Yes);
   CHECK(r.waits(r.first));
@@ -193,14 +195,11 @@ TEST_CASE("who was served while he stood in the manager's queue may come again b
 TEST_CASE("a server that the manager has sent to a client whom the worker has served serves another", "[leases]") {
   Leases r(Rig::size(2));
   const ServerId moving = r.linked(r.p, 1).server;
-  CHECK(r.give_back());
-  CHECK(r.take(r.first));
-  const ClientId second = r.attached(r.p);
-  CHECK(r.waits(second));
+  const ClientId second = r.waits_here();
   r.advance(Duration(1'001));
   const auto late = r.own.overdue(r.now);
   REQUIRE(late.clients.size() == 1);
-  r.m.enqueue(0, late.pool, late.clients, r.now, r.out);
+  r.enqueue(late);
   r.release(moving);
   r.offers();
   CHECK(r.only(ActionKind::MoveServer).client == second);
@@ -216,16 +215,13 @@ TEST_CASE("a server that the manager has sent to a client whom the worker has se
 TEST_CASE("nobody waits on the worker for long while servers are idle on others", "[leases]") {
   Leases r(Rig::size(2));
   const auto other = r.linked(r.p, 1);
-  CHECK(r.give_back());
-  CHECK(r.take(r.first));
-  const ClientId second = r.attached(r.p);
-  CHECK(r.waits(second));
+  const ClientId second = r.waits_here();
   r.advance(Duration(251));
   CHECK(r.own.overdue(r.now).clients.empty());
   r.release(other.server);
   const auto late = r.own.overdue(r.now);
   REQUIRE(late.clients.size() == 1);
-  r.m.enqueue(0, late.pool, late.clients, r.now, r.out);
+  r.enqueue(late);
   r.offers();
   CHECK(r.only(ActionKind::MoveServer).client == second);
 }
