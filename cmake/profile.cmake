@@ -31,7 +31,7 @@ elseif(PGWEIR_PROFILE STREQUAL "use")
         # 12 sees overflows that are not there; the other flavours compile the same files with these as errors.
         set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS
           -fprofile-use=${counts_dir} -fprofile-partial-training -flto -ffat-lto-objects
-          -Wno-coverage-mismatch -Wno-stringop-overflow -Wno-stringop-overread -Wno-array-bounds
+          -Wno-missing-profile -Wno-coverage-mismatch -Wno-stringop-overflow -Wno-stringop-overread -Wno-array-bounds
           -Wno-maybe-uninitialized -Wno-restrict)
         set_property(SOURCE ${source} APPEND PROPERTY OBJECT_DEPENDS ${PROFILE_DIR}/${record})
       endif()

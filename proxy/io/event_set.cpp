@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "proxy/io/socket_calls.hpp"
 #include "proxy/io/timer.hpp"
 
 namespace pgweir::io {
@@ -86,8 +87,8 @@ void EventSet::stop() {
 
 bool EventSet::run_once(std::chrono::milliseconds patience) {
   const int timeout = deferred_.empty() ? static_cast<int>(patience.count()) : 0;
-  const int count = ::epoll_wait(epoll_, batch_.data(), kBatch, timeout);
-  if (count < 0 && errno != EINTR) throw std::system_error(errno, std::generic_category(), "epoll_wait");
+  const int count = wait_for_events(epoll_, batch_.data(), kBatch, timeout);
+  if (count < 0 && errno != EINTR) throw std::system_error(errno, std::generic_category(), "epoll_pwait");
   if (count <= 0 && deferred_.empty()) return false;
   serve(std::max(count, 0));
   return true;

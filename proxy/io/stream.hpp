@@ -16,6 +16,7 @@
 
 #include "pool/time.hpp"
 #include "proxy/core/certificate_names.hpp"
+#include "proxy/io/socket_calls.hpp"
 
 namespace pgweir::io {
 
@@ -126,7 +127,7 @@ class Stream {
 
 inline IoResult Stream::try_read(char* p, std::size_t n) {
   if (tls_ == nullptr) [[likely]] {
-    const ssize_t got = ::recv(fd_, p, n, 0);
+    const ssize_t got = receive_bytes(fd_, p, n);
     if (got > 0) [[likely]]
       return {IoStatus::Ok, static_cast<std::size_t>(got), 0};
     return plain_failure(got);
@@ -137,7 +138,7 @@ inline IoResult Stream::try_read(char* p, std::size_t n) {
 inline IoResult Stream::try_write(const struct iovec* pieces, int count) {
   if (tls_ == nullptr) [[likely]] {
     if (count != 1) return plain_gather(pieces, count);
-    const ssize_t sent = ::send(fd_, pieces->iov_base, pieces->iov_len, MSG_NOSIGNAL);
+    const ssize_t sent = send_bytes(fd_, pieces->iov_base, pieces->iov_len);
     if (sent >= 0) [[likely]]
       return {IoStatus::Ok, static_cast<std::size_t>(sent), 0};
     return plain_failure(sent);

@@ -16,6 +16,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "proxy/io/socket_calls.hpp"
 #include "proxy/io/stream.hpp"
 
 namespace pgweir::io {
@@ -42,7 +43,7 @@ int bio_read(BIO* bio, char* out, std::size_t size, std::size_t* got) {
     return 0;
   }
   thread_local std::array<char, kAheadMax> buffer;
-  const ssize_t received = ::recv(socket.fd, buffer.data(), buffer.size(), 0);
+  const ssize_t received = receive_bytes(socket.fd, buffer.data(), buffer.size());
   if (received > 0) {
     socket.ahead = {buffer.data(), static_cast<std::size_t>(received)};
     socket.dry = socket.ahead.size() < buffer.size();
@@ -62,7 +63,7 @@ int bio_read(BIO* bio, char* out, std::size_t size, std::size_t* got) {
 int bio_write(BIO* bio, const char* bytes, std::size_t size, std::size_t* written) {
   TlsSocket& socket = socket_of(bio);
   BIO_clear_retry_flags(bio);
-  const ssize_t sent = ::send(socket.fd, bytes, size, MSG_NOSIGNAL);
+  const ssize_t sent = send_bytes(socket.fd, bytes, size);
   if (sent >= 0) {
     *written = static_cast<std::size_t>(sent);
     return 1;
