@@ -205,6 +205,7 @@ void WorkerCore::set_shutdown(ShutdownMode mode) {
   shutdown_ = mode;
   if (mode != ShutdownMode::WaitForServers) return;
   // Whoever asks for a server from now on is refused by the session; these came before.
+  for (const auto& [id, context] : contexts_) enqueue_waiting(*context);
   PoolLock pools(host_);
   pools->reject_waiting(kServerShutdown, now_, actions_);
 }
