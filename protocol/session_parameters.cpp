@@ -140,6 +140,26 @@ std::optional<std::string> alignment_sql(const TrackedNames& names, const Sessio
   return sql;
 }
 
+std::uint64_t settings_hash(const HashKey& key, const TrackedNames& names, const SessionParameters& parameters) {
+  SipHash128 hash(key);
+  const auto add = [&](std::string_view name, std::string_view value) {
+    hash.add_number(name.size());
+    hash.add(name);
+    hash.add_number(value.size());
+    hash.add(value);
+  };
+  if (parameters.tracked) {
+    const auto& values = parameters.tracked->values;
+    for (std::size_t i = 0; i < names.size() && i < values.size(); ++i) {
+      if (i != TrackedNames::kApplicationName && values[i]) add(names.name(i), *values[i]);
+    }
+  }
+  if (parameters.extras) {
+    for (const auto& [name, value] : *parameters.extras) add(name, value);
+  }
+  return hash.finish().low;
+}
+
 bool valid_parameter_name(std::string_view name) {
   if (name.empty() || name.size() > 128) return false;
   bool start = true;

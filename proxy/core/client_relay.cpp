@@ -415,6 +415,7 @@ ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& heade
   }
   if (concerns_session && tracks_ && router::may_clear_statements(glance)) names_cleared_ = true;
   const std::uint8_t resets = concerns_session ? resets_of(glance) : std::uint8_t{0};
+  settings_open_ = true;
   const std::uint32_t dropped = drop_unnamed_unless_skipped();  // as the server does for a simple query
   if (resets == 0 && dropped == 0) {
     server_->ledger().push(ReplyKind::Query);

@@ -352,6 +352,16 @@ void WorkerCore::addresses_changed(const std::string& name, const std::vector<st
   }
 }
 
+std::uint64_t WorkerCore::settings_hash(const protocol::SessionParameters& parameters) {
+  HashedSettings& last = hashed_settings_;
+  if (last.of.tracked != parameters.tracked || last.of.extras != parameters.extras ||
+      last.names != settings_->tracked) {
+    last = {parameters, settings_->tracked,
+            protocol::settings_hash(keys_.statement_hash, *settings_->tracked, parameters)};
+  }
+  return last.hash;
+}
+
 protocol::ParameterSetPtr WorkerCore::console_parameters(
     const std::vector<std::pair<std::size_t, std::string>>& own) const {
   auto set = std::make_shared<protocol::ParameterSet>();

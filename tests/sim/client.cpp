@@ -72,8 +72,9 @@ void Client::connect() {
                                                                     {"search_path", "a, b"},
                                                                     {"geqo", "off"},
                                                                     {"statement_timeout", "5"}}};
-  for (const auto& [name, value] : choices) {
+  for (auto [name, value] : choices) {
     if (!rng.chance(15)) continue;
+    if (std::string_view(name) == "DateStyle" && (number_ + life_) % 2 == 0) value = "ISO, DMY";
     startup_[name] = value;
     packet.emplace_back(name, value);
   }
@@ -418,7 +419,9 @@ void Client::request_pipeline() {
     switch (plan_.prepared ? rng.below(8) : 0) {
       case 1:
       case 2: {
-        const std::string sql = rng.chance(8) ? "SYNTAX" : fmt::format("ECHO shared{}", rng.below(6));
+        const bool wrong = rng.chance(8);
+        const std::uint64_t number = wrong ? 0 : rng.below(6);
+        const std::string sql = wrong ? "SYNTAX" : fmt::format("{} shared{}", number > 3 ? "READ" : "ECHO", number);
         request_ += " P(" + name + "," + sql + ")";
         protocol::append_parse(bytes, name, sql, {});
         break;

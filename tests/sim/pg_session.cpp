@@ -504,8 +504,13 @@ void PgSession::fail_extended(const Failure& failure) {
 void PgSession::parse(std::string_view body) {
   const auto view = protocol::parse_parse(body);
   const std::string name(view->statement);
-  const std::string sql(view->query);
+  std::string sql(view->query);
   begin_statement();
+  // What a server makes of a text when it parses it, as of the literal '1/2/2020'::date.
+  if (sql.starts_with("READ ")) {
+    sql = fmt::format("ECHO {}@{}", sql.substr(5), values_.at("DateStyle"));
+    std::replace(sql.begin() + 5, sql.end(), ' ', '_');
+  }
   if (status_ == 'E' && sql != "ROLLBACK" && sql != "COMMIT") return fail_extended({"25P02", "aborted"});
   if (name.empty()) statements_.erase("");
   if (sql.substr(0, 6) == "SYNTAX") return fail_extended({"42601", "syntax error"});
