@@ -75,8 +75,8 @@ void transfer(StateArchive& archive, ExtraParametersPtr& extras);
 [[nodiscard]] bool aligned(const SessionParameters& client, const ServerParameters& server);
 
 /// The SQL (one simple query) that makes the server's parameters the client's. Only parameters that both sides know are
-/// set. Empty: nothing to do. nullopt: a value cannot be quoted safely (backslash together with non-ASCII bytes, whose
-/// meaning depends on the encoding).
+/// set. Empty: nothing to do. nullopt: a value of the fixed five cannot be quoted safely (backslash together with
+/// non-ASCII bytes, whose meaning depends on the encoding).
 [[nodiscard]] std::optional<std::string> alignment_sql(const TrackedNames& names, const SessionParameters& client,
                                                        const ServerParameters& server);
 
