@@ -30,7 +30,7 @@ void transfer_overrides(protocol::StateArchive& archive, std::unique_ptr<Startup
 
 // A request that may be sent again, and of whose answer the client has seen nothing, goes along.
 void transfer_guard(protocol::StateArchive& archive, ClientRoute& route) {
-  archive(route.executed, route.guarded, route.kept, route.attempts, route.primary_only);
+  archive(route.executed, route.flushed, route.guarded, route.kept, route.attempts, route.primary_only);
   const std::size_t names = archive.count(route.prepared.size());
   if (archive.reading()) route.prepared.resize(names);
   for (auto& [name, serial] : route.prepared) archive(name, serial);

@@ -222,9 +222,17 @@ bool ClientSession::gated() const {
 // A client that asked what statements are, and got its answer by Flush, goes on without a Sync. Where that belongs is
 // decided anew: nothing has run yet that would bind it to this server.
 bool ClientSession::left_for_another(char type) {
-  if (!gated() || server_->ledger().size() > 0) return false;
+  if (!gated()) return false;
   const bool begins =
       type == frontend::Query || type == frontend::Parse || type == frontend::Bind || type == frontend::FunctionCall;
+  // What comes behind the Flush was not looked at when this server was chosen: it waits for the answer to what did.
+  const bool unseen = route_->flushed && begins && !route_->executed;
+  route_->flushed = route_->flushed || type == frontend::Flush;
+  if (unseen && server_->ledger().unsynced() && !replies_known()) {
+    flush_to_server(core_->batch());
+    return true;
+  }
+  if (server_->ledger().size() > 0) return false;
   if (begins && !route_->executed && server_->ledger().unsynced() && !server_->ledger().skipping()) {
     OutBatch& out = core_->batch();
     add_hidden_sync(out);

@@ -156,8 +156,9 @@ class ClientSession final : public Connection {
   void prepare_retry(router::Retry retry);
   /// A Parse of the guarded request has succeeded.
   void note_prepared(const std::string& name, std::uint64_t serial);
-  /// ReadyForQuery says that a transaction is over.
-  void note_write_end();
+  /// ReadyForQuery says that a transaction is over. `wrote`: the server has said so of one of its statements, whatever
+  /// the first one was taken for.
+  void note_write_end(bool wrote = false);
 
   // ---- from the server's relay ----
   /// The pool mode and what the client did say that a free server goes back to the pool.
