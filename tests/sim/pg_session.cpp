@@ -182,9 +182,24 @@ void PgSession::handle(char type, std::string_view body) {
       out_ += held_;
       held_.clear();
       return;
+    case 'F':
+      return call_function();
     default:  // late COPY data
       return;
   }
+}
+
+// It answers with its oid.
+void PgSession::call_function() {
+  begin_statement();
+  if (status_ == 'E') {
+    error({"25P02", "current transaction is aborted"});
+    return ready();
+  }
+  const char response[] = {'V', 0, 0, 0, 10, 0, 0, 0, 2, '4', '2'};
+  held_.append(response, sizeof response);
+  end_implicit(true);
+  ready();
 }
 
 // ---- simple query ----
