@@ -11,9 +11,12 @@ std::shared_ptr<const LeaseBoard> PoolManager::lease_board(PoolId pool) const {
 }
 
 // Where a limit is shared with other pools, or the order of use is prescribed, only the manager can say whose turn it
-// is.
+// is. And whether a server may be used again at all, where that is not a matter of how old it is.
 bool PoolManager::Impl::may_lease(const PoolState& pool) const {
-  const bool apart = settings.fifo_slack > Duration::zero() && !pool.settings.server_round_robin && !pool.settings.held;
+  const PoolSettings& of = pool.settings;
+  const bool each_use_counts =
+      of.server_lifetime <= Duration::zero() || (of.server_check && of.server_check_delay <= Duration::zero());
+  const bool apart = settings.fifo_slack > Duration::zero() && !of.server_round_robin && !of.held && !each_use_counts;
   bool limited = false;
   pool.each_account([&](const Account& account) { limited = limited || account.limited(); });
   return apart && !limited && !paused(pool);

@@ -23,14 +23,14 @@ std::string statement_server_name(const Hash128& key) {
   return name;
 }
 
-Statement::Statement(StatementTable* table, const Hash128& base, const Hash128& key, std::string_view query,
-                     std::string_view parameter_types)
+Statement::Statement(StatementTable* table, const Hash128& base, const Hash128& key, const Source& source)
     : table_(table),
       base_(base),
       key_(key),
+      reading_(source.reading),
       server_name_(statement_server_name(key)),
-      query_(query),
-      parameter_types_(parameter_types) {}
+      query_(source.query),
+      parameter_types_(source.parameter_types) {}
 
 Statement::~Statement() {
   if (table_ != nullptr) table_->forget(*this);
@@ -40,11 +40,12 @@ StatementTable::~StatementTable() {
   for (auto& [key, statement] : statements_) statement->table_ = nullptr;
 }
 
-Hash128 StatementTable::base_of(std::string_view query, std::string_view parameter_types) const {
+Hash128 StatementTable::base_of(const Statement::Source& source) const {
   SipHash128 hash(hash_key_);
-  hash.add_number(query.size());
-  hash.add(query);
-  hash.add(parameter_types);
+  hash.add_number(source.reading);
+  hash.add_number(source.query.size());
+  hash.add(source.query);
+  hash.add(source.parameter_types);
   return hash.finish();
 }
 
@@ -59,11 +60,12 @@ Hash128 StatementTable::key_of(const Hash128& base) const {
   return next.finish();
 }
 
-StatementPtr StatementTable::intern(std::string_view query, std::string_view parameter_types) {
-  const Hash128 base = base_of(query, parameter_types);
+StatementPtr StatementTable::intern(std::string_view query, std::string_view parameter_types, std::uint64_t reading) {
+  const Statement::Source source{query, parameter_types, reading};
+  const Hash128 base = base_of(source);
   const Hash128 key = key_of(base);
   if (const auto it = statements_.find(key); it != statements_.end()) return StatementPtr(it->second);
-  StatementPtr made(new Statement(this, base, key, query, parameter_types));
+  StatementPtr made(new Statement(this, base, key, source));
   statements_.emplace(key, made.get());
   return made;
 }
@@ -178,18 +180,21 @@ void StatementTable::transfer(StateArchive& archive, StatementPtr& statement) {
   if (!there) return;
   Hash128 key;
   std::string query, types;
+  std::uint64_t reading = 0;
   if (!archive.reading()) {
     key = statement->key();
     query = statement->query();
     types = statement->parameter_types();
+    reading = statement->reading();
   }
-  archive(key.low, key.high, query, types);
+  archive(key.low, key.high, query, types, reading);
   if (!archive.reading()) return;
   if (const auto it = statements_.find(key); it != statements_.end()) {
     statement = StatementPtr(it->second);
     return;
   }
-  statement = StatementPtr(new Statement(this, base_of(query, types), key, query, types));
+  const Statement::Source source{query, types, reading};
+  statement = StatementPtr(new Statement(this, base_of(source), key, source));
   statements_.emplace(key, statement.get());
 }
 

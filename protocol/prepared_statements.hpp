@@ -3,6 +3,10 @@
 // share one server-side name, so that a client's statement can be found, or made, on any server. The name is derived
 // from a keyed hash of the statement, which needs no table shared between workers. Decides nothing about messages;
 // see "Extended Query" in the protocol chapter for what Parse, Bind, Describe and Close mean.
+//
+// A text does not say everything: the server reads it by the settings that are in force when it is parsed (what
+// '1/2/2020'::date is depends on DateStyle, what its bytes are on client_encoding). So statements that were parsed
+// under different settings are different statements: `reading` is a number for those settings (settings_hash).
 #pragma once
 
 #include <chrono>
@@ -29,8 +33,11 @@ class StatementTable;
 /// Worker only: the count is not atomic.
 class Statement : public boost::intrusive_ref_counter<Statement, boost::thread_unsafe_counter> {
  public:
-  Statement(StatementTable* table, const Hash128& base, const Hash128& key, std::string_view query,
-            std::string_view parameter_types);
+  struct Source {
+    std::string_view query, parameter_types;
+    std::uint64_t reading = 0;
+  };
+  Statement(StatementTable* table, const Hash128& base, const Hash128& key, const Source& source);
   ~Statement();
   Statement(const Statement&) = delete;
   Statement& operator=(const Statement&) = delete;
@@ -41,6 +48,8 @@ class Statement : public boost::intrusive_ref_counter<Statement, boost::thread_u
   [[nodiscard]] const std::string& query() const { return query_; }
   /// int16 count and the OIDs, as in the Parse message.
   [[nodiscard]] const std::string& parameter_types() const { return parameter_types_; }
+  /// A number for the settings by which servers have read it.
+  [[nodiscard]] std::uint64_t reading() const { return reading_; }
 
   /// What the layer above has found out about the text, as long as its `epoch` lasts; 0: nothing.
   struct Note {
@@ -53,6 +62,7 @@ class Statement : public boost::intrusive_ref_counter<Statement, boost::thread_u
   friend class StatementTable;
   StatementTable* table_;
   Hash128 base_, key_;
+  std::uint64_t reading_;
   std::string server_name_, query_, parameter_types_;
 };
 
@@ -70,7 +80,8 @@ class StatementTable {
   StatementTable& operator=(const StatementTable&) = delete;
 
   /// The statement for this text, made if it is new.
-  [[nodiscard]] StatementPtr intern(std::string_view query, std::string_view parameter_types);
+  [[nodiscard]] StatementPtr intern(std::string_view query, std::string_view parameter_types,
+                                    std::uint64_t reading = 0);
 
   /// PostgreSQL said "cached plan must not change result type" for it: whoever prepares this text from now on gets a
   /// server-side name that no server has; those who prepared it before keep seeing the error, as they would without a
@@ -87,7 +98,7 @@ class StatementTable {
   friend class Statement;
   void forget(const Statement& statement);
   [[nodiscard]] Hash128 key_of(const Hash128& base) const;
-  [[nodiscard]] Hash128 base_of(std::string_view query, std::string_view parameter_types) const;
+  [[nodiscard]] Hash128 base_of(const Statement::Source& source) const;
 
   HashKey hash_key_;
   std::unordered_map<Hash128, Statement*, Hash128Hasher> statements_;

@@ -31,24 +31,48 @@ bool append_literal(std::string& sql, std::string_view value) {
   return true;
 }
 
+bool append_plain_set(std::string& sql, std::string_view name, std::string_view value) {
+  sql += "SET ";
+  sql += name;
+  sql += '=';
+  if (!append_literal(sql, value)) return false;
+  sql += ';';
+  return true;
+}
+
+// As bytes in an encoding of their own: by what encoding the server reads a query of ours is up to the client before,
+// whose client_encoding it may still have. `encoding` is an SQL expression.
+void append_bytes(std::string& sql, std::string_view value, std::string_view encoding) {
+  static constexpr char digits[] = "0123456789abcdef";
+  sql += "pg_catalog.convert_from(pg_catalog.decode('";
+  for (const char c : value) {
+    const auto byte = static_cast<unsigned char>(c);
+    sql.push_back(digits[byte >> 4]);
+    sql.push_back(digits[byte & 15]);
+  }
+  sql += "','hex'),";
+  sql += encoding;
+  sql += ')';
+}
+
 // Lists such as search_path must not be given as one literal to SET, which would make it one identifier; set_config
 // takes the text as the start-up packet does.
-bool append_set(std::string& sql, std::string_view name, std::string_view value, bool plain) {
-  if (plain) {
-    sql += "SET ";
-    sql += name;
-    sql += '=';
-    if (!append_literal(sql, value)) return false;
-    sql += ';';
-    return true;
-  }
+bool append_set(std::string& sql, std::string_view name, std::string_view value, std::string_view encoding) {
+  const auto high = [](char c) { return static_cast<unsigned char>(c) >= 0x80; };
   sql += "SELECT pg_catalog.set_config(";
   if (!append_literal(sql, name)) return false;
   sql += ',';
-  if (!append_literal(sql, value)) return false;
+  if (std::any_of(value.begin(), value.end(), high)) {
+    append_bytes(sql, value, encoding);
+  } else if (!append_literal(sql, value)) {
+    return false;
+  }
   sql += ",false);";
   return true;
 }
+
+/// Of a start-up packet, which is not converted.
+constexpr std::string_view kDatabaseEncoding = "pg_catalog.getdatabaseencoding()";
 
 bool append_extras(std::string& sql, const ExtraParameters& client, const ExtraParameters& server, bool unknown) {
   auto c = client.begin();
@@ -63,7 +87,7 @@ bool append_extras(std::string& sql, const ExtraParameters& client, const ExtraP
     }
     const bool both = s != server.end() && s->first == c->first;
     if (!both || unknown || s->second != c->second) {
-      if (!append_set(sql, c->first, c->second, false)) return false;
+      if (!append_set(sql, c->first, c->second, kDatabaseEncoding)) return false;
     }
     if (both) ++s;
     ++c;
@@ -72,6 +96,13 @@ bool append_extras(std::string& sql, const ExtraParameters& client, const ExtraP
 }
 
 const ExtraParameters kNoExtras;
+
+/// An SQL expression for the encoding in which a server has told a client these values.
+std::string reported_in(const std::vector<std::optional<std::string>>& values) {
+  const auto& encoding = values[TrackedNames::kClientEncoding];
+  std::string literal;
+  return encoding && append_literal(literal, *encoding) ? literal : std::string(kDatabaseEncoding);
+}
 
 }  // namespace
 
@@ -131,13 +162,36 @@ std::optional<std::string> alignment_sql(const TrackedNames& names, const Sessio
     const auto& s = server.tracked->values;
     for (std::size_t i = 0; i < names.size() && i < c.size() && i < s.size(); ++i) {
       if (!c[i] || !s[i] || *c[i] == *s[i]) continue;
-      if (!append_set(sql, names.name(i), *c[i], i <= TrackedNames::kApplicationName)) return std::nullopt;
+      const bool plain = i <= TrackedNames::kApplicationName;
+      if (!(plain ? append_plain_set(sql, names.name(i), *c[i])
+                  : append_set(sql, names.name(i), *c[i], reported_in(c))))
+        return std::nullopt;
     }
   }
   const ExtraParameters& c = client.extras ? *client.extras : kNoExtras;
   const ExtraParameters& s = server.extras ? *server.extras : kNoExtras;
   if (!append_extras(sql, c, s, server.extras_unknown)) return std::nullopt;
   return sql;
+}
+
+std::uint64_t settings_hash(const HashKey& key, const TrackedNames& names, const SessionParameters& parameters) {
+  SipHash128 hash(key);
+  const auto add = [&](std::string_view name, std::string_view value) {
+    hash.add_number(name.size());
+    hash.add(name);
+    hash.add_number(value.size());
+    hash.add(value);
+  };
+  if (parameters.tracked) {
+    const auto& values = parameters.tracked->values;
+    for (std::size_t i = 0; i < names.size() && i < values.size(); ++i) {
+      if (i != TrackedNames::kApplicationName && values[i]) add(names.name(i), *values[i]);
+    }
+  }
+  if (parameters.extras) {
+    for (const auto& [name, value] : *parameters.extras) add(name, value);
+  }
+  return hash.finish().low;
 }
 
 bool valid_parameter_name(std::string_view name) {

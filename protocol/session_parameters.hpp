@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "protocol/siphash.hpp"
 #include "protocol/state_archive.hpp"
 #include "protocol/wire.hpp"
 
@@ -74,10 +75,15 @@ void transfer(StateArchive& archive, ExtraParametersPtr& extras);
 [[nodiscard]] bool aligned(const SessionParameters& client, const ServerParameters& server);
 
 /// The SQL (one simple query) that makes the server's parameters the client's. Only parameters that both sides know are
-/// set. Empty: nothing to do. nullopt: a value cannot be quoted safely (backslash together with non-ASCII bytes, whose
-/// meaning depends on the encoding).
+/// set. Empty: nothing to do. nullopt: a value of the fixed five cannot be quoted safely (backslash together with
+/// non-ASCII bytes, whose meaning depends on the encoding).
 [[nodiscard]] std::optional<std::string> alignment_sql(const TrackedNames& names, const SessionParameters& client,
                                                        const ServerParameters& server);
+
+/// A number for all of them that may have a say in what a text means when a server parses it: the same for equal ones,
+/// in every process with this key. Of the tracked ones only application_name certainly has none.
+[[nodiscard]] std::uint64_t settings_hash(const HashKey& key, const TrackedNames& names,
+                                          const SessionParameters& parameters);
 
 /// A name that a start-up parameter may have: identifier characters and dots. Anything else cannot be a PostgreSQL
 /// parameter and is not put into SQL.

@@ -43,6 +43,28 @@ struct StatementNameUse {
   }
 }
 
+/// True if a text may begin with a command that changes settings or takes such a change back, judged by a few bytes.
+[[nodiscard]] inline bool may_change_settings(std::string_view sql) {
+  std::size_t pos = 0;
+  while (pos < sql.size() && (sql[pos] == ' ' || (sql[pos] >= '\t' && sql[pos] <= '\r'))) ++pos;
+  const auto lower = [&](std::size_t at) { return at < sql.size() ? static_cast<char>(sql[at] | 0x20) : '\0'; };
+  switch (lower(pos)) {
+    case 's':  // SET, but not SELECT
+      return lower(pos + 1) == 'e' && lower(pos + 2) == 't';
+    case 'd':  // DISCARD, DO, but not DEALLOCATE
+      return lower(pos + 1) != 'e';
+    case 'a':  // ABORT
+    case 'c':  // COMMIT, CALL
+    case 'e':  // END, EXECUTE
+    case 'r':  // RESET, ROLLBACK
+    case '-':
+    case '/':
+      return true;
+    default:
+      return false;
+  }
+}
+
 /// nullopt for every other text and for `DEALLOCATE ALL`. Linear in the length of what comes before the name; looks
 /// hardly further.
 [[nodiscard]] std::optional<StatementNameUse> find_statement_name(std::string_view sql);

@@ -30,7 +30,7 @@ void transfer_overrides(protocol::StateArchive& archive, std::unique_ptr<Startup
 
 // A request that may be sent again, and of whose answer the client has seen nothing, goes along.
 void transfer_guard(protocol::StateArchive& archive, ClientRoute& route) {
-  archive(route.executed, route.guarded, route.kept, route.attempts, route.primary_only);
+  archive(route.executed, route.flushed, route.guarded, route.kept, route.attempts, route.primary_only);
   const std::size_t names = archive.count(route.prepared.size());
   if (archive.reading()) route.prepared.resize(names);
   for (auto& [name, serial] : route.prepared) archive(name, serial);
@@ -61,7 +61,7 @@ void ClientSession::transfer(protocol::StateArchive& archive) {
   if (archive.reading()) waited_before_ = waited;
   archive(cancel_pending_, skip_to_sync_, output_cut_, mode_, tracks_);
   archive(segment_, segments_done_, changing_segment_, names_changing_, names_cleared_, sql_parse_sent_, flush_asked_,
-          bound_resets_);
+          bound_resets_, settings_open_);
   archive(connected_at_, last_request_, wait_start_, query_start_, transaction_start_, connect_wall_us_);
   protocol::transfer(archive, parameters_.tracked, names);
   protocol::transfer(archive, parameters_.extras);

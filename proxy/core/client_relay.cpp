@@ -222,9 +222,17 @@ bool ClientSession::gated() const {
 // A client that asked what statements are, and got its answer by Flush, goes on without a Sync. Where that belongs is
 // decided anew: nothing has run yet that would bind it to this server.
 bool ClientSession::left_for_another(char type) {
-  if (!gated() || server_->ledger().size() > 0) return false;
+  if (!gated()) return false;
   const bool begins =
       type == frontend::Query || type == frontend::Parse || type == frontend::Bind || type == frontend::FunctionCall;
+  // What comes behind the Flush was not looked at when this server was chosen: it waits for the answer to what did.
+  const bool unseen = route_->flushed && begins && !route_->executed;
+  route_->flushed = route_->flushed || type == frontend::Flush;
+  if (unseen && server_->ledger().unsynced() && !replies_known()) {
+    flush_to_server(core_->batch());
+    return true;
+  }
+  if (server_->ledger().size() > 0) return false;
   if (begins && !route_->executed && server_->ledger().unsynced() && !server_->ledger().skipping()) {
     OutBatch& out = core_->batch();
     add_hidden_sync(out);
@@ -415,6 +423,7 @@ ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& heade
   }
   if (concerns_session && tracks_ && router::may_clear_statements(glance)) names_cleared_ = true;
   const std::uint8_t resets = concerns_session ? resets_of(glance) : std::uint8_t{0};
+  settings_open_ = true;
   const std::uint32_t dropped = drop_unnamed_unless_skipped();  // as the server does for a simple query
   if (resets == 0 && dropped == 0) {
     server_->ledger().push(ReplyKind::Query);

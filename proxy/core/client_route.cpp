@@ -494,7 +494,7 @@ std::vector<std::string> ClientSession::texts_of(ByteView request) {
 // The server is gone, or free: what the request changed here is undone, and its bytes are the next to be read.
 void ClientSession::send_again() {
   ClientRoute& route = *route_;
-  route.again = route.guarded = route.begun = route.executed = false;
+  route.again = route.guarded = route.begun = route.executed = route.flushed = false;
   segments_done_ = segment_;  // nothing of it is owed any more
   if (statements_ && !PGWEIR_MUTANT(20)) {
     for (auto it = route.prepared.rbegin(); it != route.prepared.rend(); ++it) {
@@ -511,12 +511,12 @@ void ClientSession::send_again() {
 
 // ---- writes ----
 
-void ClientSession::note_write_end() {
+void ClientSession::note_write_end(bool wrote) {
   if (!route_ || context_->group == nullptr) return;
   // A standby that has been promoted meanwhile takes writes, and has said so before its ReadyForQuery.
   const bool promoted = server_ != nullptr && server_->role() == HostRole::Primary && !PGWEIR_MUTANT(30);
   const HostRole role = promoted ? HostRole::Primary : route_->decision.role;
-  if (!router::counts_as_write(role, route_->request.verdict)) return;
+  if (role == HostRole::Standby || (!wrote && !router::counts_as_write(role, route_->request.verdict))) return;
   const router::TimePoint now = router_time(core_->host().clock());
   if (!PGWEIR_MUTANT(12)) route_->session.own_writes.write_acknowledged(now);
   if (!PGWEIR_MUTANT(13)) context_->writes->write_acknowledged(now);

@@ -48,6 +48,7 @@ struct ClientRoute {
   // Of a request that has been sent and may be sent again: nothing of its answer has reached the client.
   bool begun = false;     ///< the first message is with the server
   bool executed = false;  ///< something was sent that runs, or makes what can be run on this server only
+  bool flushed = false;   ///< the client has asked for the answers to what was sent
   bool guarded = false;
   std::string kept;  ///< the request; until the end of the transaction, to learn from
   std::vector<std::pair<std::string, std::uint64_t>> prepared;  ///< names it has given, by serial, and confirmed
@@ -63,7 +64,7 @@ struct ClientRoute {
   [[nodiscard]] bool is_read() const { return !router::counts_as_write(router::HostRole::Primary, request.verdict); }
   void end_transaction() {
     scanned = PGWEIR_MUTANT(23) && scanned;
-    begun = executed = guarded = again = primary_only = false;
+    begun = executed = flushed = guarded = again = primary_only = false;
     kept.clear();
     prepared.clear();
     repeatable_size = 0;

@@ -156,8 +156,9 @@ class ClientSession final : public Connection {
   void prepare_retry(router::Retry retry);
   /// A Parse of the guarded request has succeeded.
   void note_prepared(const std::string& name, std::uint64_t serial);
-  /// ReadyForQuery says that a transaction is over.
-  void note_write_end();
+  /// ReadyForQuery says that a transaction is over. `wrote`: the server has said so of one of its statements, whatever
+  /// the first one was taken for.
+  void note_write_end(bool wrote = false);
 
   // ---- from the server's relay ----
   /// The pool mode and what the client did say that a free server goes back to the pool.
@@ -176,7 +177,10 @@ class ClientSession final : public Connection {
   void restore_startup(std::uint32_t which, OutBatch& out);
   /// What became of a Parse of the unnamed statement.
   /// A Sync was answered, or `all` that was owed.
-  void segment_done(bool all) { segments_done_ = all ? segment_ : segments_done_ + 1; }
+  void segment_done(bool all) {
+    segments_done_ = all ? segment_ : segments_done_ + 1;
+    settings_open_ = settings_open_ && !all;
+  }
   void unnamed_parsed(std::uint32_t serial);
   void unnamed_failed(std::uint32_t serial);
   void unnamed_skipped(std::uint32_t serial);
@@ -240,7 +244,7 @@ class ClientSession final : public Connection {
   void note_text(std::string_view sql);
   [[nodiscard]] bool replies_known();
   std::optional<Step> take_statement_sql(ByteView body, OutBatch& out);
-  std::optional<Step> make_within_pipeline(const protocol::Statement& statement, OutBatch& out);
+  std::optional<Step> make_within_pipeline(protocol::StatementPtr& statement, OutBatch& out);
   std::optional<Step> take_statement_sql_parse(const protocol::ParseView& view, OutBatch& out);
   bool take_statement_sql_use(protocol::ReplyEntry& entry, OutBatch& out);
   [[nodiscard]] std::uint8_t resets_of(std::string_view sql) const;
@@ -265,7 +269,7 @@ class ClientSession final : public Connection {
   [[nodiscard]] std::uint32_t next_unnamed_serial();
   [[nodiscard]] bool names_settled();
   void note_names_changing();
-  Step take_duplicate_parse(const protocol::ParseView& view, const protocol::StatementPtr& existing, OutBatch& out);
+  Step take_duplicate_parse(const protocol::ParseView& view, protocol::StatementPtr& existing, OutBatch& out);
   void push_mistake(std::string_view sqlstate, std::string_view text);
   Step take_bind(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_unnamed_use(protocol::ReplyKind kind, ByteView message, OutBatch& out);
@@ -282,7 +286,9 @@ class ClientSession final : public Connection {
   void push_skippable(protocol::ReplyEntry&& entry);
   void push_resetting(protocol::ReplyKind kind, std::uint8_t resets, std::uint32_t unnamed_serial);
   void add_mistake(OutBatch& out, std::string_view sqlstate, std::string_view text);
-  bool ensure_on_server(const protocol::Statement& statement, OutBatch& out, bool quiet);
+  [[nodiscard]] std::uint64_t reading_now();
+  /// `statement` is another one afterwards if it has to be made under other settings than it was prepared under.
+  bool ensure_on_server(protocol::StatementPtr& statement, OutBatch& out, bool quiet);
   void evict_statements(OutBatch& out);
   void count_query_start();
   void log_packet(const protocol::FrameHeader& header) const;
@@ -321,6 +327,7 @@ class ClientSession final : public Connection {
   bool unnamed_hidden_ = false;  ///< a hidden Parse of it was sent ...
   bool sql_parse_sent_ = false;  ///< a hidden Parse for a simple query that waits for it
   bool flush_asked_ = false;     ///< the replies that are waited for were asked for
+  bool settings_open_ = false;   ///< what was sent may change settings, unless nothing is owed any more
   bool waited_before_ = false;   ///< in the queue of the process that it was taken over from: it keeps its place
   bool waits_for_host_ = false;  ///< waiting_, for a database none of whose hosts could be chosen
   bool notified_ = false;        ///< query_wait_notify was sent for this wait

@@ -28,6 +28,7 @@ std::string with_name(std::string_view sql, const router::StatementNameUse& use,
 // A statement with this text is bound and may run, and take the server's prepared statements away.
 void ClientSession::note_text(std::string_view sql) {
   if (tracks_ && router::may_clear_statements(sql)) names_cleared_ = true;
+  settings_open_ = settings_open_ || router::may_change_settings(sql);
   bound_resets_ = resets_of(sql);
 }
 
@@ -64,20 +65,20 @@ bool ClientSession::replies_known() {
 std::optional<ClientSession::Step> ClientSession::take_statement_sql(ByteView body, OutBatch& out) {
   const auto query = protocol::parse_query(body);
   const auto use = query ? router::find_statement_name(query->sql) : std::nullopt;
-  const auto* known = use ? statements_->find(use->name) : nullptr;
+  auto* known = use ? statements_->find(use->name) : nullptr;
   protocol::ReplyLedger& ledger = server_->ledger();
   if (known == nullptr || ledger.copying_in()) return std::nullopt;
-  const protocol::StatementPtr statement = known->statement;
   if (use->kind == router::StatementNameUse::Kind::Deallocate && !use->alone) {
     return take_deallocate_among(query->sql, *use, out);
   }
   bool made = false;
   if (ledger.may_skip()) {
-    if (const auto step = make_within_pipeline(*statement, out); !step || *step != Step::NeedMore) return step;
-  } else if (made = ensure_on_server(*statement, out, true); made) {
+    if (const auto step = make_within_pipeline(known->statement, out); !step || *step != Step::NeedMore) return step;
+  } else if (made = ensure_on_server(known->statement, out, true); made) {
     // Should the Parse fail, the server skips to a Sync, which a simple query does not bring.
     add_hidden_sync(out);
   }
+  const protocol::StatementPtr statement = known->statement;
   protocol::append_query(out.begin_own(), with_name(query->sql, *use, statement->server_name()));
   out.end_own();
   ReplyEntry entry;
@@ -96,6 +97,7 @@ std::optional<ClientSession::Step> ClientSession::take_statement_sql(ByteView bo
     server_->statements().remove(statement->key());
   }
   push_entry(std::move(entry));
+  settings_open_ = true;
   stream_forward_ = false;
   return Step::Done;
 }
@@ -141,10 +143,10 @@ void ClientSession::free_name(const std::string& name, ReplyEntry& entry) {
 
 // A simple query behind messages without a Sync: the server skips it if one of those fails, and it is part of their
 // transaction, so no Sync of ours may come between. NeedMore: the server has the statement, go on.
-std::optional<ClientSession::Step> ClientSession::make_within_pipeline(const protocol::Statement& statement,
+std::optional<ClientSession::Step> ClientSession::make_within_pipeline(protocol::StatementPtr& statement,
                                                                        OutBatch& out) {
   protocol::ReplyLedger& ledger = server_->ledger();
-  if (server_->statements().touch(statement.key())) {
+  if (server_->statements().touch(statement->key())) {
     if (!sql_parse_sent_) return Step::NeedMore;
     if (!replies_known()) return Step::Hold;
   }
@@ -173,13 +175,12 @@ std::optional<ClientSession::Step> ClientSession::take_statement_sql_parse(const
   const auto use = router::find_statement_name(view.query);
   if (!use || !use->alone) return std::nullopt;
   if (!names_settled()) return Step::Hold;
-  const auto* known = statements_->find(use->name);
+  auto* known = statements_->find(use->name);
   if (known == nullptr) return std::nullopt;
-  const protocol::StatementPtr statement = known->statement;
   const bool deallocates = use->kind == router::StatementNameUse::Kind::Deallocate;
-  if (!deallocates) (void)ensure_on_server(*statement, out, false);
+  if (!deallocates) (void)ensure_on_server(known->statement, out, false);
   const std::string sql =
-      with_name(view.query, *use, deallocates ? kDeallocated : std::string_view(statement->server_name()));
+      with_name(view.query, *use, deallocates ? kDeallocated : std::string_view(known->statement->server_name()));
   protocol::append_parse(out.begin_own(), "", sql, view.parameter_types_raw);
   out.end_own();
   protocol::ParseView rewritten = view;
@@ -196,8 +197,8 @@ std::optional<ClientSession::Step> ClientSession::take_statement_sql_parse(const
 // Bind or Describe of such a statement, whose entry in the ledger is to be `entry`. True: the server has it now, in a
 // form of its own.
 bool ClientSession::take_statement_sql_use(ReplyEntry& entry, OutBatch& out) {
-  const Unnamed& unnamed = unnamed_.back();
-  const auto* known = statements_->find(unnamed.uses);
+  Unnamed& unnamed = unnamed_.back();
+  auto* known = statements_->find(unnamed.uses);
   const bool runs = entry.kind == ReplyKind::Bind;
   if (known == nullptr && runs) {
     // Its name has been freed since. The server, which has none of that name, is to say so itself, in its own time.
@@ -211,8 +212,13 @@ bool ClientSession::take_statement_sql_use(ReplyEntry& entry, OutBatch& out) {
   }
   if (known == nullptr) return false;
   if (!unnamed.deallocates) {
-    const protocol::StatementPtr statement = known->statement;
-    (void)ensure_on_server(*statement, out, false);
+    const protocol::StatementPtr before = known->statement;
+    (void)ensure_on_server(known->statement, out, false);
+    const auto use = known->statement == before ? std::nullopt : router::find_statement_name(unnamed.query);
+    if (use) {
+      unnamed.query = with_name(unnamed.query, *use, known->statement->server_name());
+      server_->unnamed = {};  // that one has the other name in it
+    }
   } else if (runs) {
     make_deallocated(out);
     free_name(unnamed.uses, entry);

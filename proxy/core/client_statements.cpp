@@ -2,6 +2,8 @@
 // missing, the unnamed one follows its client, mistakes fail as they would on a server of the client's own.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "pool/mutation.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/message_type.hpp"
@@ -42,6 +44,7 @@ ClientSession::Step ClientSession::take_parse(const protocol::FrameHeader& heade
   if (mode_ == PoolMode::Session || (named && !tracks_)) {
     const auto texts = overrides_ ? protocol::two_strings(body) : std::nullopt;
     if (texts) bound_resets_ = resets_of(texts->second);
+    if (!named) server_->unnamed = {};
     server_->ledger().push(ReplyKind::Parse);
     pass(message, out);
     return Step::Done;
@@ -96,15 +99,14 @@ void ClientSession::note_names_changing() {
 
 ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& view, OutBatch& out) {
   if (!names_settled()) return Step::Hold;
-  if (const auto* known = statements_->find(view.statement)) {
-    return take_duplicate_parse(view, known->statement, out);
-  }
+  if (auto* known = statements_->find(view.statement)) return take_duplicate_parse(view, known->statement, out);
   if (statements_->size() >= kStatementsMax) {
     add_mistake(out, "53400", "too many prepared statements");
     stream_forward_ = false;
     return Step::Done;
   }
-  const protocol::StatementPtr statement = core_->statement_table().intern(view.query, view.parameter_types_raw);
+  const protocol::StatementPtr statement =
+      core_->statement_table().intern(view.query, view.parameter_types_raw, reading_now());
   ReplyEntry entry;
   entry.kind = ReplyKind::Parse;
   entry.change = std::make_unique<protocol::StatementChange>();
@@ -138,8 +140,8 @@ ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& v
 // The server is given the text under a name that it has, so that whatever else is wrong with it is found first, as
 // without a pooler; its "already exists" is replaced by one that names the client's name.
 ClientSession::Step ClientSession::take_duplicate_parse(const protocol::ParseView& view,
-                                                        const protocol::StatementPtr& existing, OutBatch& out) {
-  (void)ensure_on_server(*existing, out, false);
+                                                        protocol::StatementPtr& existing, OutBatch& out) {
+  (void)ensure_on_server(existing, out, false);
   protocol::append_parse(out.begin_own(), existing->server_name(), view.query, view.parameter_types_raw);
   out.end_own();
   push_mistake("42P05", fmt::format("prepared statement \"{}\" already exists", view.statement));
@@ -170,16 +172,16 @@ ClientSession::Step ClientSession::take_bind(const protocol::FrameHeader& header
   }
   ++context_->stats.bind_count;
   if (!names_settled()) return Step::Hold;
-  const auto* known = statements_->find(name);
+  auto* known = statements_->find(name);
   if (known == nullptr) {
     add_mistake(out, "26000", fmt::format("prepared statement \"{}\" does not exist", name));
     stream_forward_ = false;
     return Step::Done;
   }
-  const protocol::StatementPtr statement = known->statement;
   const std::uint64_t serial = known->serial;
+  (void)ensure_on_server(known->statement, out, false);
+  const protocol::StatementPtr statement = known->statement;
   note_text(statement->query());
-  (void)ensure_on_server(*statement, out, false);
   const std::size_t offset = portal.size() + name.size() + 2;
   const std::string& server_name = statement->server_name();
   std::string& own = out.begin_own();
@@ -214,11 +216,12 @@ ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView mes
   }
   ReplyEntry entry;
   entry.kind = kind;
-  bool there = server_->unnamed == mine;
+  bool made = false;
   if (!unnamed_.back().uses.empty()) {
     if (!names_settled()) return Step::Hold;
-    there = take_statement_sql_use(entry, out) || there;
+    made = take_statement_sql_use(entry, out);
   }
+  const bool there = made || server_->unnamed == mine;
   if (kind == ReplyKind::Bind && unnamed_.back().kept && unnamed_.back().uses.empty()) note_text(unnamed_.back().query);
   if (!there && !PGWEIR_MUTANT(8)) {
     protocol::append_parse(out.begin_own(), "", unnamed_.back().query, unnamed_.back().parameter_types);
@@ -274,14 +277,14 @@ ClientSession::Step ClientSession::take_target(const protocol::FrameHeader& head
 }
 
 ClientSession::Step ClientSession::take_named_describe(ByteView name, OutBatch& out) {
-  const auto* known = statements_->find(name);
+  auto* known = statements_->find(name);
   if (known == nullptr) {
     add_mistake(out, "26000", fmt::format("prepared statement \"{}\" does not exist", name));
     return Step::Done;
   }
-  const protocol::StatementPtr statement = known->statement;
   const std::uint64_t serial = known->serial;
-  (void)ensure_on_server(*statement, out, false);
+  (void)ensure_on_server(known->statement, out, false);
+  const protocol::StatementPtr statement = known->statement;
   protocol::append_describe(out.begin_own(), 'S', statement->server_name());
   out.end_own();
   ReplyEntry entry;
@@ -325,17 +328,30 @@ void ClientSession::push_mistake(std::string_view sqlstate, std::string_view tex
   push_entry(std::move(entry));
 }
 
+// For the settings by which the server is going to read a text that is sent now. While something is under way that may
+// change them, which is known by its ReadyForQuery, what is made is for nobody else, nor for later.
+std::uint64_t ClientSession::reading_now() {
+  if (PGWEIR_MUTANT(34)) return 0;
+  settings_open_ = settings_open_ && !server_->ledger().idle();
+  return settings_open_ ? core_->random() : core_->settings_hash(parameters_);
+}
+
 // True if a hidden Parse was needed. `quiet`: the client does not hear if that fails.
-bool ClientSession::ensure_on_server(const protocol::Statement& statement, OutBatch& out, bool quiet) {
-  if (server_->statements().touch(statement.key())) return false;
-  server_->statements().add(statement.key());
+bool ClientSession::ensure_on_server(protocol::StatementPtr& statement, OutBatch& out, bool quiet) {
+  if (server_->statements().touch(statement->key())) return false;
+  // What is parsed now is read by the settings of now, and others would find it under those of then.
+  if (const std::uint64_t reading = reading_now(); reading != statement->reading()) {
+    statement = core_->statement_table().intern(statement->query(), statement->parameter_types(), reading);
+    if (server_->statements().touch(statement->key())) return false;
+  }
+  server_->statements().add(statement->key());
   evict_statements(out);
-  protocol::append_parse(out.begin_own(), statement.server_name(), statement.query(), statement.parameter_types());
+  protocol::append_parse(out.begin_own(), statement->server_name(), statement->query(), statement->parameter_types());
   out.end_own();
   ReplyEntry entry;
   entry.kind = ReplyKind::HiddenParse;
   entry.change = std::make_unique<protocol::StatementChange>();
-  entry.change->key = statement.key();
+  entry.change->key = statement->key();
   entry.change->server_added = true;
   entry.quiet = quiet;
   note_names_changing();
@@ -346,7 +362,9 @@ bool ClientSession::ensure_on_server(const protocol::Statement& statement, OutBa
 
 void ClientSession::evict_statements(OutBatch& out) {
   if (server_->ledger().skipping()) return;  // the Close would be skipped too, and so would the Parse it makes room for
-  while (const auto key = server_->statements().evict_over(context_->max_prepared_statements)) {
+  // Not the one that room is made for, even where a reload has switched all this off for later clients.
+  const std::size_t limit = std::max<std::size_t>(context_->max_prepared_statements, 1);
+  while (const auto key = server_->statements().evict_over(limit)) {
     protocol::append_close(out.begin_own(), 'S', protocol::statement_server_name(*key));
     out.end_own();
     ReplyEntry entry;

@@ -73,6 +73,41 @@ ServerTarget peer_target(const Config& config, const PeerConfig& peer, std::size
   return target;
 }
 
+std::vector<std::string> apply_to_pools(pool::PoolManager& pools, const Config& before, const Config& settings,
+                                        TimePoint now, pool::Actions& actions) {
+  const ConfigDiff changes = diff(before, settings);
+  std::vector<std::string> recycled;
+  pools.set_limits(static_cast<std::uint32_t>(settings.max_client_conn));
+  pools.set_peers(static_cast<std::uint16_t>(settings.peer_id), peer_limits(settings), actions);
+  for (const auto& [name, entry] : settings.databases) pools.add_database(name);
+  for (const auto& row : pools.database_snapshots()) {
+    const DatabaseConfig* entry = find_database(settings, row.name);
+    if (entry == nullptr) {
+      pools.kill(row.name, "database removed", now, actions);
+      (void)pools.resume(row.name, now, actions);
+      continue;
+    }
+    pools.set_database_limits(row.name, database_limits(settings, *entry));
+    pools.set_autodb_idle_timeout(row.name, autodb_idle_timeout(settings, *entry), now);
+    const bool automatic = !settings.databases.contains(row.name);
+    const auto& changed = changes.changed_databases;
+    const std::string key = automatic ? "*" : row.name;
+    if (changes.server_tls_changed || std::find(changed.begin(), changed.end(), key) != changed.end()) {
+      pools.reconnect(row.name, now, actions);
+      recycled.push_back(row.name);
+    }
+  }
+  for (const pool::PoolId id : pools.pools()) {
+    const auto [database, user] = pools.pool_name(id);
+    const DatabaseConfig* entry = find_database(settings, database);
+    if (entry == nullptr) continue;
+    const std::string host = pools.pool_host(id);
+    (void)pools.set_pool(database, user, pool_settings(settings, *entry, user, host), now, actions, host);
+  }
+  for (const auto& row : pools.user_snapshots()) pools.set_user_limits(row.name, user_limits(settings, row.name));
+  return recycled;
+}
+
 std::vector<pool::PeerLimits> peer_limits(const Config& config) {
   std::vector<pool::PeerLimits> all;
   all.reserve(config.peers.size());

@@ -125,6 +125,12 @@ void resolve(PoolContext& context, std::shared_ptr<const Settings> settings);
 /// The same of another process that cancel requests are passed on to: without TLS, as PgBouncer does.
 [[nodiscard]] ServerTarget peer_target(const Config& config, const PeerConfig& peer, std::size_t index);
 
+/// What a reload means for the pools. Only when every worker has the new settings: one that has the old ones might make
+/// a pool by them afterwards. Returns the databases whose servers are recycled; what workers have learned of those is
+/// out of date.
+[[nodiscard]] std::vector<std::string> apply_to_pools(pool::PoolManager& pools, const Config& before,
+                                                      const Config& settings, TimePoint now, pool::Actions& actions);
+
 /// Process id and peers for PoolManager. The own entry is among them.
 [[nodiscard]] std::vector<pool::PeerLimits> peer_limits(const Config& config);
 

@@ -70,6 +70,15 @@ bool reply_is(char type, std::uint8_t what) {
   return (kReplyTypes[static_cast<unsigned char>(type)] & what) != 0;
 }
 
+bool tells_of_write(ByteView tag) {
+  return tag.starts_with("INSERT ") || tag.starts_with("UPDATE ") || tag.starts_with("DELETE ") ||
+         tag.starts_with("MERGE ") || tag.starts_with("TRUNCATE ");
+}
+
+bool tells_of_end(ByteView tag) {
+  return tag == "COMMIT\0"sv || tag == "ROLLBACK\0"sv;
+}
+
 /// Comes at any time, whatever is owed.
 bool asynchronous(char type) {
   return type == backend::NoticeResponse || type == backend::NotificationResponse || type == backend::ParameterStatus;
@@ -241,6 +250,7 @@ ServerSession::Step ServerSession::take_reply(char type) {
       if (front == ReplyKind::Execute) ledger_.drop_front();
       return Step::Forward;
     case backend::CopyInResponse:
+      wrote_seen_ = true;
       if (PGWEIR_MUTANT(7)) return Step::Forward;
       for (std::size_t ignored = ledger_.begin_copy_in(); ignored > 0; --ignored) client_->segment_done(false);
       return Step::Forward;
@@ -303,8 +313,9 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
     close("server was not ready");
     return Step::Stop;
   }
+  if (std::exchange(ended_seen_, false) && status_ != 'I') wrote_seen_ = true;  // COMMIT AND CHAIN
   if (context_->routed() && status_ == 'I') {
-    client_->note_write_end();
+    client_->note_write_end(catalog_seen_ || std::exchange(wrote_seen_, false));
     if (std::exchange(catalog_seen_, false)) core_->host().catalog_changed(context_->group->name, context_->dbname);
   }
   if (ledger_.empty()) client_->count_query_end(core_->now(), status_ == 'I', latencies_);
@@ -432,6 +443,11 @@ ServerSession::Step ServerSession::take_command_complete(ByteView body) {
   if (context_->catalog != nullptr && !PGWEIR_MUTANT(32)) {
     catalog_seen_ =
         catalog_seen_ || body.starts_with("CREATE ") || body.starts_with("ALTER ") || body.starts_with("DROP ");
+  }
+  if (context_->routed()) {
+    // A block that began as READ ONLY may have become READ WRITE, or have ended with more to come behind it.
+    wrote_seen_ = wrote_seen_ || ended_seen_ || tells_of_write(body);
+    ended_seen_ = tells_of_end(body);
   }
   // The tag with its terminator, and nothing behind it.
   const bool discard_all = body == "DISCARD ALL\0"sv;

@@ -213,7 +213,7 @@ void ServerSession::on_woken() {
 }
 
 void ServerSession::give_back() {
-  finish_ = mid_request_ = discarding_ = catalog_seen_ = false;
+  finish_ = mid_request_ = discarding_ = catalog_seen_ = wrote_seen_ = ended_seen_ = false;
   if (client_ != nullptr) {
     ClientSession* client = client_;
     client_ = nullptr;

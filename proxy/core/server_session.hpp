@@ -237,6 +237,8 @@ class ServerSession final : public Connection {
   bool fast_close_ = false;    ///< close between two transactions of the client
   bool discarding_ = false;    ///< what comes is the rest of a request that is run again elsewhere
   bool catalog_seen_ = false;  ///< a statement of the transaction changed the catalogue
+  bool wrote_seen_ = false;    ///< ... or may have changed data, whatever the first one was taken for
+  bool ended_seen_ = false;    ///< COMMIT or ROLLBACK, and nothing since
   bool reset_seen_ = false;    ///< RESET or DISCARD ALL since the last ReadyForQuery
   bool testing_ = false;
   bool session_used_ = false;      ///< used_ by a client in session mode

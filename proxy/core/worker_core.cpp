@@ -205,6 +205,7 @@ void WorkerCore::set_shutdown(ShutdownMode mode) {
   shutdown_ = mode;
   if (mode != ShutdownMode::WaitForServers) return;
   // Whoever asks for a server from now on is refused by the session; these came before.
+  for (const auto& [id, context] : contexts_) enqueue_waiting(*context);
   PoolLock pools(host_);
   pools->reject_waiting(kServerShutdown, now_, actions_);
 }
@@ -349,6 +350,16 @@ void WorkerCore::addresses_changed(const std::string& name, const std::vector<st
     if (std::find(addresses.begin(), addresses.end(), server->address().host) != addresses.end()) continue;
     pools->recycle_server(id, now(), actions());
   }
+}
+
+std::uint64_t WorkerCore::settings_hash(const protocol::SessionParameters& parameters) {
+  HashedSettings& last = hashed_settings_;
+  if (last.of.tracked != parameters.tracked || last.of.extras != parameters.extras ||
+      last.names != settings_->tracked) {
+    last = {parameters, settings_->tracked,
+            protocol::settings_hash(keys_.statement_hash, *settings_->tracked, parameters)};
+  }
+  return last.hash;
 }
 
 protocol::ParameterSetPtr WorkerCore::console_parameters(

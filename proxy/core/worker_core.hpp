@@ -123,6 +123,8 @@ class WorkerCore {
   [[nodiscard]] const std::shared_ptr<const Settings>& settings() const { return settings_; }
   [[nodiscard]] const Config& config() const { return *settings_->config; }
   [[nodiscard]] protocol::StatementTable& statement_table() { return statement_table_; }
+  /// protocol::settings_hash of a client's parameters. Quick where many clients have the same.
+  [[nodiscard]] std::uint64_t settings_hash(const protocol::SessionParameters& parameters);
   [[nodiscard]] protocol::SaltedPasswordCache& password_cache() { return password_cache_; }
   [[nodiscard]] const ProcessKeys& keys() const { return keys_; }
   [[nodiscard]] ShutdownMode shutdown() const { return shutdown_; }
@@ -294,6 +296,11 @@ class WorkerCore {
   int verbose_;  ///< of the settings
   TimePoint now_{};
   protocol::StatementTable statement_table_;
+  struct HashedSettings {
+    protocol::SessionParameters of;
+    std::shared_ptr<const protocol::TrackedNames> names;
+    std::uint64_t hash = 0;
+  } hashed_settings_;  ///< the last that was asked for
   protocol::SaltedPasswordCache password_cache_;
   std::unordered_map<std::string, protocol::ScramSecret> scram_secrets_;
   KeyDerivations key_derivations_;  ///< before the sessions, whose logins have requests in it

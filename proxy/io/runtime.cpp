@@ -288,12 +288,12 @@ void Runtime::resume_by_signal() {
 void Runtime::process_command(const core::ProcessCommand& command) {
   using Kind = core::ProcessCommand::Kind;
   switch (command.kind) {
+    // These are answered when they have taken effect.
     case Kind::Reload:
-      return answer(command, reload());
-    case Kind::Set: {
-      const SetResult result = set(command.key, command.value);
-      return answer(command, result.error, result.notice);
-    }
+      return after_all_workers([this, command, error = reload()] { answer(command, error); });
+    case Kind::Set:
+      return after_all_workers(
+          [this, command, result = set(command.key, command.value)] { answer(command, result.error, result.notice); });
     case Kind::Suspend:
       return suspend(command);
     case Kind::Resume:
@@ -398,49 +398,33 @@ void Runtime::apply(LoadedConfig loaded) {
     });
   }
   monitor_->apply(*settings_);
-  workers_[0]->post_function([this, before, now = settings_] {
-    apply_to_pools(*before->config, *now->config);
-    workers_[0]->core().run_pending();
-  });
+  after_all_workers([this, before, now = settings_] { apply_to_pools(*before->config, *now->config); });
+}
+
+// On worker 0, when every worker has carried out what it was told before this call. Calls keep their order.
+void Runtime::after_all_workers(std::function<void()> then) {
+  struct Countdown {
+    std::atomic<unsigned> left;
+    std::function<void()> then;
+  };
+  auto shared = std::make_shared<Countdown>(worker_count_, std::move(then));
+  for (pool::WorkerId id = 0; id < worker_count_; ++id) {
+    workers_[id]->post_function([this, shared] {
+      if (shared->left.fetch_sub(1) > 1) return;
+      workers_[0]->post_function([this, shared] {
+        shared->then();
+        workers_[0]->core().run_pending();
+      });
+    });
+  }
 }
 
 void Runtime::apply_to_pools(const core::Config& before, const core::Config& now) {
   core::WorkerCore& core = workers_[0]->core();
-  const core::ConfigDiff changes = core::diff(before, now);
   std::vector<std::string> recycled;
   {
     core::PoolLock pools(*workers_[0]);
-    pool::Actions& actions = core.actions();
-    pools->set_limits(static_cast<std::uint32_t>(now.max_client_conn));
-    pools->set_peers(static_cast<std::uint16_t>(now.peer_id), core::peer_limits(now), actions);
-    for (const auto& [name, entry] : now.databases) pools->add_database(name);
-    for (const auto& row : pools->database_snapshots()) {
-      const core::DatabaseConfig* entry = find_database(now, row.name);
-      if (entry == nullptr) {
-        pools->kill(row.name, "database removed", core.now(), actions);
-        (void)pools->resume(row.name, core.now(), actions);
-        continue;
-      }
-      pools->set_database_limits(row.name, database_limits(now, *entry));
-      pools->set_autodb_idle_timeout(row.name, autodb_idle_timeout(now, *entry), core.now());
-      const bool automatic = !now.databases.contains(row.name);
-      const auto& changed = changes.changed_databases;
-      const std::string key = automatic ? "*" : row.name;
-      if (changes.server_tls_changed || std::find(changed.begin(), changed.end(), key) != changed.end()) {
-        pools->reconnect(row.name, core.now(), actions);
-        recycled.push_back(row.name);
-      }
-    }
-    for (const pool::PoolId id : pools->pools()) {
-      const auto [database, user] = pools->pool_name(id);
-      const core::DatabaseConfig* entry = find_database(now, database);
-      if (entry == nullptr) continue;
-      const std::string host = pools->pool_host(id);
-      (void)pools->set_pool(database, user, core::pool_settings(now, *entry, user, host), core.now(), actions, host);
-    }
-    for (const auto& row : pools->user_snapshots()) {
-      pools->set_user_limits(row.name, core::user_limits(now, row.name));
-    }
+    recycled = core::apply_to_pools(*pools, before, now, core.now(), core.actions());
   }
   make_forced_pools(now);
   for (const std::string& name : recycled) {

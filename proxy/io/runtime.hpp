@@ -121,6 +121,7 @@ class Runtime {
   void apply(LoadedConfig loaded);
   void make_forced_pools(const core::Config& config);
   void apply_to_pools(const core::Config& before, const core::Config& now);
+  void after_all_workers(std::function<void()> then);
   struct SetResult {
     std::string error, notice;  ///< for the console; empty: none
   };

@@ -13,8 +13,9 @@
 namespace pgweir::io {
 
 namespace {
-/// Buffers of what nobody will read that are taken off a closing socket.
-constexpr int kDrainRounds = 4;
+/// Pieces of what nobody will read that are taken off a closing socket, and their size.
+constexpr int kDrainRounds = 16;
+constexpr std::size_t kDrainSize = 16384;
 constexpr std::size_t kPiecesMax = 64;
 
 bool small_read(std::size_t bytes, std::size_t room) {
@@ -44,10 +45,11 @@ void SocketPort::close() {
     worker_->events().remove(stream_.fd(), this);
   }
   if (!stream_.is_tls() && !broken_ && worker_ != nullptr) {
-    // Unread input would turn the close into a reset, which may overtake our last message.
+    // Unread input would turn the close into a reset, which may overtake our last message. Not into the worker's
+    // buffer: what another connection has read may be there, and be looked at while this one is closed because of it.
+    std::array<char, kDrainSize> unread;
     for (int i = 0; i < kDrainRounds; ++i) {
-      const IoResult result = stream_.try_read(worker_->buffer(), worker_->buffer_size());
-      if (result.status != IoStatus::Ok) break;
+      if (stream_.try_read(unread.data(), unread.size()).status != IoStatus::Ok) break;
     }
   }
   stream_.close();

@@ -457,3 +457,34 @@ class TestReplyCutOff:
             with pooler.wire(database="fake") as second:
                 assert second.value("SELECT 4") == "1: SELECT 4"
             assert fake.logins == 2
+
+
+def test_what_a_server_said_outlives_the_unread_input_of_its_client(make_pooler):
+    """The client is closed because of the first of what one read has brought, and what it has sent is thrown away."""
+    all_sent = threading.Event()
+    tokyo = "SET TimeZone='Asia/Tokyo';"
+    turns = []
+
+    def script(peer):
+        login(peer)
+        while True:
+            sql = peer.read()[1][:-1].decode()
+            turns.extend([sql] if sql == tokyo else [])
+            if sql == tokyo and len(turns) == 2:
+                all_sent.wait(10 * PATIENCE)
+                peer.send(error("22023", "no", "ERROR"), ready(), message("N", b"SNOTICE\0C00000\0Mby the way\0\0") * 100)
+            elif sql.startswith("SET TimeZone="):
+                peer.send(parameter_status("TimeZone", sql.split("'")[1]), complete("SET"), ready())
+            else:
+                peer.send(peer.answer(sql))
+
+    with FakeServer([script]) as fake:
+        pooler = make_pooler(settings={"default_pool_size": 1}, databases={"fake": f"{fake.address} user=postgres"},
+                             pgweir={"worker_threads": 1})
+        first, second = pooler.wire(database="fake"), pooler.wire(database="fake", TimeZone="Asia/Tokyo")
+        assert first.query("one").rows == [["0: one"]]
+        second.send(query("two") * 15000)
+        all_sent.set()
+        wait_until(lambda: len(pooler.clients("fake")) == 1, 5, "the other client is gone")
+        assert first.query("three").rows == [["0: three"]]
+        assert fake.logins == 1

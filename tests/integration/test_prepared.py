@@ -76,6 +76,35 @@ class TestFollowing:
         result = client.extended(describe("S", "d"))
         assert result.types == "tTZ" and result.columns == ["answer"]
 
+    @pytest.mark.smoke
+    def test_a_text_that_settings_give_another_meaning_is_not_shared(self, one_server):
+        dates = "SELECT '01/02/2020'::date - '2020-01-01'::date"
+        first, second = one_server.wire(DateStyle="ISO, MDY"), one_server.wire(DateStyle="ISO, DMY")
+        for client in (first, second):
+            client.extended(parse("s", dates))
+        for _ in range(2):
+            assert run(first, "s").rows == [["1"]]
+            assert run(second, "s").rows == [["31"]]
+        letters = b"SELECT length('\xc3\xa9')"
+        latin, utf8 = one_server.wire(client_encoding="LATIN1"), one_server.wire(client_encoding="UTF8")
+        for client in (latin, utf8):
+            client.extended(parse("s", letters))
+        for _ in range(2):
+            assert run(latin, "s").rows == [["2"]]
+            assert run(utf8, "s").rows == [["1"]]
+
+    def test_a_client_that_changes_its_settings_does_not_change_the_statements_of_others(self, one_server):
+        text = "SELECT '01/02/2020'::date - '2020-01-01'::date"
+        first, second, third = (one_server.wire(DateStyle="ISO, MDY") for _ in range(3))
+        first.extended(parse("s", text))
+        second.extended(parse("s", text))
+        second.query("SET DateStyle = 'ISO, DMY'")
+        one_server.admin("RECONNECT")
+        assert run(second, "s").rows[0][0] in ("1", "31")
+        third.extended(parse("s", text))
+        assert run(third, "s").rows == [["1"]]
+        assert run(first, "s").rows == [["1"]]
+
     def test_unnamed_statement_lives_within_its_pipeline(self, one_server):
         client, other = one_server.wire(), one_server.wire()
         for n in range(3):

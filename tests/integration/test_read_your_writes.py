@@ -297,6 +297,23 @@ def test_everything_that_may_write_counts(make_pooler, pair, counters, write):
         assert client.value("SELECT on_standby()") == "f"
 
 
+@pytest.mark.parametrize("rest", [
+    ["COMMIT; UPDATE counters SET value = 7 WHERE client = 0"],
+    ["COMMIT; BEGIN", "UPDATE counters SET value = 7 WHERE client = 0", "COMMIT"],
+    ["COMMIT AND CHAIN", "SET TRANSACTION READ WRITE", "UPDATE counters SET value = 7 WHERE client = 0", "COMMIT"],
+    ["SET TRANSACTION READ WRITE", "UPDATE counters SET value = 7 WHERE client = 0", "COMMIT"],
+])
+def test_what_follows_a_read_only_block_counts(make_pooler, pair, counters, rest):
+    """... where the client's next word comes with its end, or takes it back."""
+    pooler = start(make_pooler, pair, "session")
+    pair.standby.pause_replay()
+    with pooler.wire() as client:
+        client.query("/* pgweir: primary */ BEGIN READ ONLY")
+        for text in rest:
+            assert not client.query(text).errors
+        assert client.query("SELECT value, on_standby() FROM counters WHERE client = 0").rows == [["7", "f"]]
+
+
 def test_reads_do_not_count(make_pooler, pair, counters):
     pooler = start(make_pooler, pair, "session")
     pair.standby.pause_replay()

@@ -43,6 +43,15 @@ class TestPrepared:
             client.query(f"SET pgweir.route = '{wish}'")
             assert client.extended(bind("s", [turn]), execute()).rows == [[expected, str(turn)]]
 
+    @pytest.mark.parametrize("more", [b"", describe("S", "")])
+    def test_what_follows_a_flush_at_once_is_looked_at(self, client, primary, more):
+        for turn in range(2):
+            client.send(parse("", "SELECT count(*) FROM notes"), describe("S", ""), FLUSH, more,
+                        parse(f"w{turn}", WRITE), bind(f"w{turn}"), execute(), SYNC)
+            result = client.collect()
+            assert result.errors == [] and result.types == ("1tT" + ("tT" if more else "") + "12DCZ")
+            assert result.rows == [[primary]]
+
     def test_describe_alone_then_use(self, client, standby):
         described = client.extended(parse("d", "SELECT host_port() AS port"), describe("S", "d"))
         assert described.columns == ["port"]

@@ -36,6 +36,16 @@ class TestTracked:
             assert row[0] == "America/Lima" and row[3].startswith("ISO")
 
     @pytest.mark.pgweir
+    @pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
+    def test_start_up_values_do_not_depend_on_the_encoding_of_the_client_before(self, one_server, encoding):
+        others = [one_server.wire(client_encoding=other) for other in ("LATIN1", "UTF8")]
+        client = one_server.wire(client_encoding=encoding, search_path="schéma", options="-c work.dir=C:\\\\é")
+        for other in others:
+            assert other.value("SHOW search_path") == '"$user", public'
+            assert client.value("SELECT convert_to(current_setting('search_path'), 'UTF8')") == "\\x736368c3a96d61"
+            assert client.value("SELECT convert_to(current_setting('work.dir'), 'UTF8')") == "\\x433a5cc3a9"
+
+    @pytest.mark.pgweir
     def test_client_that_gave_no_application_name_has_none(self, one_server):
         first, second = one_server.wire(application_name="first"), one_server.wire()
         first.query("SET application_name = 'changed'")

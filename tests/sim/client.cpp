@@ -72,8 +72,9 @@ void Client::connect() {
                                                                     {"search_path", "a, b"},
                                                                     {"geqo", "off"},
                                                                     {"statement_timeout", "5"}}};
-  for (const auto& [name, value] : choices) {
+  for (auto [name, value] : choices) {
     if (!rng.chance(15)) continue;
+    if (std::string_view(name) == "DateStyle" && (number_ + life_) % 2 == 0) value = "ISO, DMY";
     startup_[name] = value;
     packet.emplace_back(name, value);
   }
@@ -187,7 +188,9 @@ void Client::fatal(const Message& message) {
   const auto fields = protocol::parse_error_fields(message.body);
   const std::string text(fields->message);
   world_.trace(fmt::format("{} gets FATAL {}", describe(), text));
-  if (refused_) {
+  if (world_.plan().kills && (text == kKilled || text == "admin forced disconnect")) {
+    // Whatever it is doing.
+  } else if (refused_) {
     // Unless it ran out of time before any server could say so.
     const bool right = plan_.replicates ? text == "login failed" : fields->sqlstate == "22023";
     if (!right && text != "query_wait_timeout" && text != "query_timeout")
@@ -226,10 +229,11 @@ void Client::end_life() {
 void Client::on_end() {
   if (done_ || !link_) return;
   // In the middle of a reply there is no place for an error message.
-  const bool reconnected = plan_.replicates && world_.plan().operations > 0;
-  // Closed by server_fast_close, and the network took longer for the rest of the reply than anybody waits for it.
-  const bool too_slow = plan_.database == "se" && world_.plan().settings->config->server_fast_close &&
-                        world_.now() - since_ > std::chrono::seconds(5);
+  const bool reconnected = world_.plan().kills || (plan_.replicates && world_.plan().operations > 0);
+  // Closed by server_fast_close, or killed, and the network took longer for the rest than anybody waits for it.
+  const bool closed =
+      world_.plan().kills || (plan_.database == "se" && world_.plan().settings->config->server_fast_close);
+  const bool too_slow = closed && world_.now() - since_ > std::chrono::seconds(5);
   if (too_slow) return end_life();
   if (in_.empty() || !(plan_.limits || world_.disturbed() || reconnected))
     world_.fail(describe() + ": the connection ended without a word");
@@ -361,6 +365,7 @@ void Client::choose_request() {
     case 11:
       return simple("");
     case 12:
+      if (tokens_ % 3 == 0) return request_function_call();
       return simple("FAIL " + token());
     default:
       return simple("ECHO " + token());
@@ -377,6 +382,7 @@ void Client::request_in_transaction() {
     case 3:
       return simple("ECHO " + token());
     case 4:
+      if (tokens_ % 3 == 0) return request_function_call();
       return simple("FAIL " + token());
     case 5:
       return simple(fmt::format("SET TimeZone='Zone{}'", rng.below(5)));
@@ -385,6 +391,14 @@ void Client::request_in_transaction() {
     default:
       return request_pipeline();
   }
+}
+
+void Client::request_function_call() {
+  request_ = "FunctionCall";
+  const char message[] = {'F', 0, 0, 0, 14, 0, 0, 0, 42, 0, 0, 0, 0, 0, 0};
+  const std::string bytes(message, sizeof message);
+  expect_from(model_, bytes);
+  send(bytes);
 }
 
 void Client::request_parameters() {
@@ -418,7 +432,9 @@ void Client::request_pipeline() {
     switch (plan_.prepared ? rng.below(8) : 0) {
       case 1:
       case 2: {
-        const std::string sql = rng.chance(8) ? "SYNTAX" : fmt::format("ECHO shared{}", rng.below(6));
+        const bool wrong = rng.chance(8);
+        const std::uint64_t number = wrong ? 0 : rng.below(6);
+        const std::string sql = wrong ? "SYNTAX" : fmt::format("{} shared{}", number > 3 ? "READ" : "ECHO", number);
         request_ += " P(" + name + "," + sql + ")";
         protocol::append_parse(bytes, name, sql, {});
         break;
@@ -538,59 +554,6 @@ void Client::cancel_later() {
     cancel_link_->attach_far(&cancel_end_);
     cancel_link_->far_send(std::move(bytes));
   });
-}
-
-// ---- replies ----
-
-bool Client::matches(const std::vector<Message>& expected, bool complete) const {
-  if (complete ? got_.size() != expected.size() : got_.size() > expected.size()) return false;
-  for (std::size_t i = 0; i < got_.size(); ++i) {
-    if (got_[i].type != expected[i].type) return false;
-    if (got_[i].type == 'E') {
-      if (sqlstate_of(got_[i].body) != sqlstate_of(expected[i].body)) return false;
-    } else if (got_[i].body != expected[i].body) {
-      return false;
-    }
-  }
-  return true;
-}
-
-std::string Client::show(const std::vector<Message>& messages) const {
-  std::string text;
-  for (const Message& message : messages) {
-    text += message.type;
-    if (message.type == 'D' && message.body.size() > 6) text += "(" + message.body.substr(6, 30) + ")";
-    if (message.type == 'C') text += "(" + message.body.substr(0, message.body.size() - 1) + ")";
-    if (message.type == 'E') text += "(" + sqlstate_of(message.body) + ")";
-    if (message.type == 'Z') text += "(" + message.body + ")";
-    text += ' ';
-  }
-  return text;
-}
-
-void Client::compare() {
-  if (busy_ && cancel_link_) return;  // like libpq, which waits for the end of its cancel request
-  if (!busy_) {
-    if (!got_.empty()) world_.fail(describe() + ": a reply that nobody asked for: " + show(got_));
-    return;
-  }
-  for (Alternative& alternative : expected_) {
-    if (!matches(alternative.messages, true)) continue;
-    model_ = alternative.after;
-    return request_done();
-  }
-  const bool possible =
-      std::any_of(expected_.begin(), expected_.end(), [&](const Alternative& a) { return matches(a.messages, false); });
-  if (!possible) {
-    world_.fail(fmt::format("{}: got [{}], expected [{}]", describe(), show(got_), show(expected_.front().messages)));
-  }
-}
-
-void Client::request_done() {
-  check_parameters();
-  since_ = world_.now();
-  got_.clear();
-  next_request();
 }
 
 }  // namespace pgweir::sim

@@ -47,6 +47,7 @@ class Client final : public Far {
   void note_sent(const std::string& bytes);
   void choose_request();
   void request_in_transaction();
+  void request_function_call();
   void request_parameters();
   void request_pipeline();
   void request_copy();

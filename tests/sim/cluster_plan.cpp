@@ -135,6 +135,14 @@ void draw_leases(Plan& plan, core::Config& config, std::uint64_t seed) {
   plan.batch_max = pool::Duration(5'000);
 }
 
+void draw_operator(Plan& plan, core::Config& config, std::uint64_t seed) {
+  Rng rng(seed ^ 0x6f706572ULL);
+  plan.reloads = rng.chance(30) ? static_cast<int>(rng.between(1, 20)) : 0;
+  plan.kills = rng.chance(30);
+  plan.notices = rng.chance(30) ? static_cast<unsigned>(rng.between(1, 30)) : 0;
+  if (rng.chance(5)) config.server_lifetime = seconds(0);
+}
+
 ClusterDrawn draw_cluster(std::uint64_t seed) {
   Rng rng(seed ^ 0x636c7573ULL);
   ClusterDrawn drawn;

@@ -22,6 +22,8 @@ inline constexpr int kClientsMax = 12;
 
 /// Of both kinds of worlds: whether workers often have so much to do that they hand servers on by themselves.
 void draw_leases(Plan& plan, core::Config& config, std::uint64_t seed);
+/// Reloads, KILL and what servers say without being asked.
+void draw_operator(Plan& plan, core::Config& config, std::uint64_t seed);
 
 [[nodiscard]] ClusterDrawn draw_cluster(std::uint64_t seed);
 

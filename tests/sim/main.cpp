@@ -118,6 +118,7 @@ Drawn draw(std::uint64_t seed) {
   if (rng.chance(30)) config->pool_idle_timeout = std::chrono::milliseconds(rng.between(1, 100));
   config->server_fast_close = rng.chance(50);
   sim::draw_leases(drawn.plan, *config, seed);
+  sim::draw_operator(drawn.plan, *config, seed);
   drawn.plan.restarts = kinds.chance(35) ? static_cast<int>(kinds.between(1, 6)) : 0;
   drawn.plan.scram = kinds.chance(30);
   if (drawn.plan.scram) {
@@ -137,6 +138,7 @@ void run_world(World& world, const Drawn& drawn) {
     clients.back()->start();
   }
   world.operate(drawn.plan.operations);
+  world.reload(drawn.plan.reloads);
   world.restart(drawn.plan.restarts);
   std::uint64_t events = 0;
   const pool::Duration stuck = stuck_after(drawn.plan);

@@ -386,6 +386,7 @@ void Backend::take_step() {
   if (!session_.next().empty()) world_.trace(fmt::format("backend {} takes {}", pid_, session_.next()));
   const PgSession::Step step = session_.step();
   std::string out = session_.take_output();
+  if (!out.empty() && owner_.empty()) out.insert(0, world_.notice());
   if (!out.empty()) link_->far_send(std::move(out));
   if (step == PgSession::Step::Closed) return finish();
   if (step == PgSession::Step::Progress) return go_on();

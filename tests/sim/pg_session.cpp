@@ -182,9 +182,24 @@ void PgSession::handle(char type, std::string_view body) {
       out_ += held_;
       held_.clear();
       return;
+    case 'F':
+      return call_function();
     default:  // late COPY data
       return;
   }
+}
+
+// It answers with its oid.
+void PgSession::call_function() {
+  begin_statement();
+  if (status_ == 'E') {
+    error({"25P02", "current transaction is aborted"});
+    return ready();
+  }
+  const char response[] = {'V', 0, 0, 0, 10, 0, 0, 0, 2, '4', '2'};
+  held_.append(response, sizeof response);
+  end_implicit(true);
+  ready();
 }
 
 // ---- simple query ----
@@ -504,8 +519,13 @@ void PgSession::fail_extended(const Failure& failure) {
 void PgSession::parse(std::string_view body) {
   const auto view = protocol::parse_parse(body);
   const std::string name(view->statement);
-  const std::string sql(view->query);
+  std::string sql(view->query);
   begin_statement();
+  // What a server makes of a text when it parses it, as of the literal '1/2/2020'::date.
+  if (sql.starts_with("READ ")) {
+    sql = fmt::format("ECHO {}@{}", sql.substr(5), values_.at("DateStyle"));
+    std::replace(sql.begin() + 5, sql.end(), ' ', '_');
+  }
   if (status_ == 'E' && sql != "ROLLBACK" && sql != "COMMIT") return fail_extended({"25P02", "aborted"});
   if (name.empty()) statements_.erase("");
   if (sql.substr(0, 6) == "SYNTAX") return fail_extended({"42601", "syntax error"});

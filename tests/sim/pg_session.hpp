@@ -102,6 +102,7 @@ class PgSession {
   using Outcome = std::optional<Failure>;
 
   void handle(char type, std::string_view body);
+  void call_function();
   void run_query(std::string sql);
   void continue_query();
   Outcome run(const std::string& sql, bool extended);

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <limits>
 
+#include "protocol/message_builder.hpp"
 #include "tests/sim/prober.hpp"
 
 namespace pgweir::sim {
@@ -173,7 +175,12 @@ protocol::Crypto& SimHost::crypto() {
 
 // ---- World ----
 
-World::World(std::uint64_t seed, Plan plan) : rng_(seed), batch_rng_(seed ^ 0xba7c4ULL), plan_(std::move(plan)) {
+World::World(std::uint64_t seed, Plan plan)
+    : rng_(seed),
+      batch_rng_(seed ^ 0xba7c4ULL),
+      extra_rng_(seed ^ 0x65787472ULL),
+      plan_(std::move(plan)),
+      settings_(plan_.settings) {
   crypto_ = std::make_unique<SimCrypto>(seed);
   keys_.statement_hash = {rng_.next(), rng_.next()};
   keys_.mock_auth_key = "mock";
@@ -204,7 +211,7 @@ void World::start_process() {
   batches_.assign(plan_.workers, 0);
   for (pool::WorkerId id = 0; id < plan_.workers; ++id) {
     hosts_.push_back(std::make_unique<SimHost>(*this, id));
-    cores_.push_back(std::make_unique<core::WorkerCore>(id, *hosts_.back(), plan_.settings, keys_));
+    cores_.push_back(std::make_unique<core::WorkerCore>(id, *hosts_.back(), settings_, keys_));
     cores_.back()->set_now(now_);
   }
 }
@@ -365,6 +372,7 @@ void World::operator_step() {
   if (suspended_) return;  // refused then, as what would close a connection
   const std::string& database = names_[rng_.below(names_.size())];
   const auto worker = static_cast<pool::WorkerId>(rng_.below(plan_.workers));
+  if (plan_.kills && extra_rng_.chance(20)) return kill_somebody(worker);
   pool::Actions& actions = cores_[worker]->actions();
   switch (rng_.below(5)) {
     case 0:
@@ -386,6 +394,36 @@ void World::operator_step() {
   settle(worker);
 }
 
+// As the console does it: the first is told by the pools, the second by its worker.
+void World::kill_somebody(pool::WorkerId worker) {
+  core::WorkerCore& core = *cores_[worker];
+  if (extra_rng_.chance(30)) {
+    const std::string& database = names_[extra_rng_.below(names_.size())];
+    trace(fmt::format("KILL {}", database));
+    core::PoolLock pools(*hosts_[worker]);
+    pools->kill(database, kKilled, now_, core.actions());
+  } else if (!core.clients().empty()) {
+    std::vector<std::uint64_t> numbers;
+    for (const auto& [id, client] : core.clients()) {
+      // Who has sent a cancel request takes its end for the end of the cancel.
+      if (!client->cancel_request()) numbers.push_back(client->number());
+    }
+    if (numbers.empty()) return;
+    std::sort(numbers.begin(), numbers.end());
+    const std::uint64_t number = numbers[extra_rng_.below(numbers.size())];
+    trace(fmt::format("KILL_CLIENT {:#x}", number));
+    (void)core.kill_client(number);
+  }
+  arm_pools();
+  settle(worker);
+}
+
+std::string World::notice() {
+  std::string text;
+  if (faults_ && extra_rng_.chance(plan_.notices)) protocol::append_notice(text, "NOTICE", "00000", "by the way");
+  return text;
+}
+
 void World::resume_everything() {
   if (suspended_) return at(Duration(1'000), [this] { resume_everything(); });
   trace("RESUME");
@@ -400,13 +438,26 @@ void World::resume_everything() {
 
 // Of all entries that lead to this name on the servers.
 std::uint32_t World::limit_of(const std::string& dbname) const {
-  const core::Config& config = *plan_.settings->config;
-  int limit = 0;
-  for (const auto& [name, entry] : config.databases) {
-    if (effective_dbname(entry, name) != dbname) continue;
-    limit += effective_pool_size(config, entry, "user") + effective_reserve_pool_size(config, entry, "user");
+  return limit_in_force([&](const core::Config& config) {
+    int limit = 0;
+    for (const auto& [name, entry] : config.databases) {
+      if (effective_dbname(entry, name) != dbname) continue;
+      const int of_pool =
+          effective_pool_size(config, entry, "user") + effective_reserve_pool_size(config, entry, "user");
+      const int of_database = effective_max_db_connections(config, entry);
+      limit += of_database > 0 ? std::min(of_database, of_pool) : of_pool;
+    }
+    return static_cast<std::uint32_t>(limit);
+  });
+}
+
+// What was asked for before a reload may take a while to be there.
+std::uint32_t World::limit_in_force(const std::function<std::uint32_t(const core::Config&)>& limit) const {
+  std::uint32_t most = limit(*settings_->config);
+  for (const auto& [until, settings] : settings_before_) {
+    if (now_ - until < kReloadTakes) most = std::max(most, limit(*settings->config));
   }
-  return static_cast<std::uint32_t>(limit);
+  return most;
 }
 
 void World::backend_started(Backend& backend, std::uint32_t pid) {
@@ -422,8 +473,11 @@ void World::backend_started(Backend& backend, std::uint32_t pid) {
   if (count > limit_of(backend.database())) {
     fail(fmt::format("{} connections to {}, {} allowed", count, backend.counted_as(), limit_of(backend.database())));
   }
-  const auto user_limit = effective_max_user_connections(*plan_.settings->config, "user");
-  if (user_limit > 0 && all > static_cast<std::uint32_t>(user_limit)) {
+  const std::uint32_t user_limit = limit_in_force([](const core::Config& config) {
+    const auto limit = effective_max_user_connections(config, "user");
+    return limit > 0 ? static_cast<std::uint32_t>(limit) : std::numeric_limits<std::uint32_t>::max();
+  });
+  if (all > user_limit) {
     fail(fmt::format("{} connections of the user, {} allowed", all, user_limit));
   }
 }

@@ -27,6 +27,11 @@ inline constexpr int kFirstPort = 5432;
 using pool::Duration;
 using pool::TimePoint;
 
+/// What a client is told whose database is killed.
+inline constexpr const char* kKilled = "database killed";
+/// Longer than connects, logins and messages between workers take.
+inline constexpr Duration kReloadTakes{20'000'000};
+
 /// The password of a user, where users have one.
 [[nodiscard]] inline std::string password_of(const std::string& user) {
   return user + "'s";
@@ -242,6 +247,9 @@ struct Plan {
   unsigned connect_failure = 0;          ///< per cent
   unsigned backend_death = 0;            ///< per mille of backend steps
   int operations = 0;                    ///< how often somebody pauses, resumes or reconnects a database
+  int reloads = 0;                       ///< how often the settings change
+  bool kills = false;                    ///< an operator also kills clients and databases
+  unsigned notices = 0;                  ///< per cent of a server's answers that begin with a notice
   int restarts = 0;                      ///< how often another process takes over
   bool scram = false;                    ///< clients and servers log in by SCRAM
   std::optional<ClusterPlan> cluster;    ///< none: one server that never changes
@@ -267,6 +275,11 @@ class World {
   void stop_faults() { faults_ = false; }
   /// An operator at work: PAUSE, RESUME and RECONNECT by chance, `times` times and then RESUME.
   void operate(int times);
+  /// Reloads with other limits and timeouts by chance, `times` times (reload.cpp).
+  void reload(int times);
+  [[nodiscard]] const core::Config& config() const { return *settings_->config; }
+  /// A message that a backend sends without being asked, now and then; else nothing.
+  [[nodiscard]] std::string notice();
   /// Online restarts by chance, `times` times (restart.cpp).
   void restart(int times);
   [[nodiscard]] bool disturbed() const { return plan_.connect_failure > 0 || plan_.backend_death > 0; }
@@ -330,12 +343,18 @@ class World {
   void accept(const std::shared_ptr<Link>& link);
   void accept_pending();
   void operator_step();
+  void kill_somebody(pool::WorkerId worker);
+  void reload_step();
   void resume_everything();
   [[nodiscard]] std::uint32_t limit_of(const std::string& dbname) const;
+  [[nodiscard]] std::uint32_t limit_in_force(const std::function<std::uint32_t(const core::Config&)>& limit) const;
 
   Rng rng_;
-  Rng batch_rng_;  ///< of its own, so that the other choices of a seed stay what they were
+  Rng batch_rng_, extra_rng_;  ///< of their own, so that the other choices of a seed stay what they were
   Plan plan_;
+  std::shared_ptr<const core::Settings> settings_;  ///< in force, or about to be on all workers
+  /// Those before, and until when they were.
+  std::vector<std::pair<TimePoint, std::shared_ptr<const core::Settings>>> settings_before_;
   std::vector<std::string> names_;  ///< of the databases, for the operator
   TimePoint now_{Duration(1'000'000)};
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;

@@ -360,6 +360,24 @@ class World {
   }
 };
 
+/// What a statement is called on the servers if it was prepared with the parameters of server_greeting().
+inline std::string server_name_of(World& world, std::string_view sql) {
+  const protocol::TrackedNames& names = *world.core.settings()->tracked;
+  auto set = std::make_shared<protocol::ParameterSet>();
+  set->values.resize(names.size());
+  for (const auto& [name, value] :
+       std::vector<std::pair<const char*, const char*>>{{"client_encoding", "UTF8"},
+                                                        {"DateStyle", "ISO, MDY"},
+                                                        {"TimeZone", "UTC"},
+                                                        {"application_name", ""},
+                                                        {"standard_conforming_strings", "on"},
+                                                        {"IntervalStyle", "postgres"}}) {
+    if (const auto index = names.find(name)) set->values[*index] = value;
+  }
+  const std::uint64_t reading = world.core.settings_hash({set, nullptr});
+  return world.core.statement_table().intern(sql, std::string_view("\0\0", 2), reading)->server_name();
+}
+
 inline std::uint32_t idle(World& world) {
   return world.host.pools.totals().idle_servers;
 }

@@ -197,3 +197,49 @@ TEST_CASE("nothing goes round without the pools while the process is suspended",
   CHECK(world.host.pools.totals().waiting_clients == (somebody_waits ? 1 : 0));
   CHECK(world.pool().sv_idle == (somebody_waits ? 0 : 1));
 }
+
+TEST_CASE("a server that is to be used once, or looked at before each use, does not go round", "[leases]") {
+  SECTION("server_lifetime = 0") {
+    World world(config_text("server_lifetime = 0\n", "db = host=127.0.0.1 pool_size = 1\n"));
+    const WirePtr a = world.client();
+    const WirePtr b = world.client();
+    world.hang_up(world.server);  // it has been used: by the login
+    world.core.begin_batch(100);
+    world.mid_batch = true;
+    world.feed(a, query("select 1"));
+    world.feed(b, query("select 2"));
+    const WirePtr server = world.server_up();
+    CHECK(server->take() == query("select 1"));
+    world.feed(server, kDone);
+    CHECK(a->take() == kDone);
+    CHECK(server->take() == terminate());
+  }
+  SECTION("server_check_delay = 0") {
+    World world(
+        config_text("server_check_delay = 0\nserver_check_query = select 0\n", "db = host=127.0.0.1 pool_size = 1\n"));
+    const WirePtr a = world.client();
+    const WirePtr b = world.client();
+    world.core.begin_batch(100);
+    world.mid_batch = true;
+    for (const WirePtr& client : {a, b}) {
+      world.feed(client, query("select 1"));
+      CHECK(world.server->take() == query("select 0"));
+      world.feed(world.server, kDone);
+      CHECK(world.server->take() == query("select 1"));
+      world.feed(world.server, kDone);
+      CHECK(client->take() == kDone);
+    }
+  }
+}
+
+TEST_CASE("whoever waits on a worker is turned away by SHUTDOWN WAIT_FOR_SERVERS as all who wait", "[leases]") {
+  Busy world;
+  world.feed(world.a, query("select 1"));
+  world.feed(world.b, query("select 2"));
+  CHECK(world.host.pools.totals().waiting_clients == 0);
+  world.core.set_shutdown(ShutdownMode::WaitForServers);
+  world.settle();
+  CHECK(world.b->take() == fatal("08P01", "server shutting down"));
+  world.feed(world.server, kDone);
+  CHECK(world.a->take() == kDone);
+}

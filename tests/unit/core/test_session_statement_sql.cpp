@@ -9,11 +9,10 @@ using namespace pgweir::core::test;
 
 namespace {
 
-const std::string kNone("\0\0", 2);
 const std::string kDeallocated = "PGWEIR_deallocated";
 
 std::string server_name(World& world, std::string_view sql) {
-  return world.core.statement_table().intern(sql, kNone)->server_name();
+  return server_name_of(world, sql);
 }
 
 /// `client` prepares `sql` as `name` on `server`, which has not got it.

@@ -9,11 +9,8 @@ using namespace pgweir::core::test;
 
 namespace {
 
-const std::string kNoTypes("\0\0", 2);
-
-/// What a statement is called on the servers.
 std::string name_of(World& world, std::string_view sql) {
-  return world.core.statement_table().intern(sql, kNoTypes)->server_name();
+  return server_name_of(world, sql);
 }
 
 /// `client` prepares `sql` as `name` on `server`, which has not got it.
@@ -273,4 +270,93 @@ TEST_CASE("names pass through where none are tracked", "[session]") {
   CHECK(world.server->take() == batch);
   world.feed(world.server, parsed() + bound() + closed() + ready());
   CHECK(client->take() == parsed() + bound() + closed() + ready());
+}
+
+TEST_CASE("the unnamed statement of a client in session mode is nobody else's", "[session]") {
+  World world(config_text("server_reset_query =\n"));
+  const WirePtr before = world.client();
+  const WirePtr server = world.server;
+  world.feed(before, parse("", "select 1") + synced());
+  world.feed(server, parsed() + ready());
+  const std::string session = config_text("server_reset_query =\npool_mode = session\n");
+  world.core.set_settings(make_settings(session, {{"u", "pw"}}));
+  const WirePtr after = world.client();
+  world.feed(after, parse("", "select 2") + synced());
+  world.feed(server, parsed() + ready());
+  world.feed(after, terminate());
+  CHECK(idle(world) == 1);
+  server->written.clear();
+  world.feed(before, bind_to("") + execute() + synced());
+  CHECK(server->take() == parse("", "select 1") + bind_to("") + execute() + synced());
+}
+
+TEST_CASE("statements are found again after max_prepared_statements has been 0", "[session]") {
+  World world;
+  const WirePtr a = world.client();
+  const WirePtr server = world.server;
+  const std::string name = name_of(world, "select 1");
+  prepare(world, a, server, "s", "select 1");
+  world.core.set_settings(make_settings(config_text("max_prepared_statements = 0\n"), {{"u", "pw"}}));
+  world.feed(a, parse("t", "select 2") + synced());
+  world.feed(server, closed() + parsed() + ready());
+  CHECK(a->take() == parsed() + ready());
+  world.core.set_settings(make_settings(config_text("max_prepared_statements = 10\n"), {{"u", "pw"}}));
+  server->written.clear();
+  const WirePtr c = world.client();
+  world.feed(c, parse("u", "select 2") + synced());
+  CHECK(server->take() == synced());
+}
+
+TEST_CASE("a text that was prepared under other settings is another statement", "[session]") {
+  World world;
+  const WirePtr a = world.client();
+  const WirePtr server = world.server;
+  const std::string_view sql = "select '1/2/2020'::date";
+  prepare(world, a, server, "s", sql);
+  const std::string usual = name_of(world, sql);
+  const std::string turn = query("SET DateStyle='ISO, DMY';");
+  const std::string turned = status("DateStyle", "ISO, DMY") + complete("SET") + ready();
+  const std::string own_set = query("set datestyle to dmy");
+  SECTION("of another client") {
+    const WirePtr b = world.client();
+    world.feed(b, own_set);
+    world.feed(server, turned);
+    server->written.clear();
+    world.feed(b, parse("s", sql) + synced());
+    const std::string sent = server->take();
+    CHECK(sent.find(usual) == std::string::npos);
+    CHECK(types(sent) == "PS");
+    world.feed(server, parsed() + ready());
+    world.feed(a, bind_to("s") + synced());
+    CHECK(server->take() == query("SET DateStyle='ISO, MDY';"));
+    world.feed(server, status("DateStyle", "ISO, MDY") + complete("SET") + ready());
+    CHECK(server->take() == bind_to(usual) + synced());
+  }
+  SECTION("of the same client, which keeps what it has prepared where it is") {
+    world.feed(a, own_set);
+    world.feed(server, turned);
+    server->written.clear();
+    world.feed(a, bind_to("s") + synced());
+    CHECK(server->take() == bind_to(usual) + synced());
+  }
+  SECTION("where it has to be made again, it is not made under the old name") {
+    world.feed(a, own_set);
+    world.feed(server, turned);
+    world.hang_up(server);
+    world.feed(a, bind_to("s") + synced());
+    const WirePtr other = world.server_up();
+    CHECK(other->take() == turn);
+    world.feed(other, turned);
+    const std::string sent = other->take();
+    CHECK(types(sent) == "PBS");
+    CHECK(sent.find(usual) == std::string::npos);
+  }
+  SECTION("what is prepared behind a command that changes them is for nobody else") {
+    const WirePtr b = world.client();
+    server->written.clear();
+    const bool simple = GENERATE(true, false);
+    const std::string extended = parse("", "set datestyle to dmy") + bind_to("") + execute();
+    world.feed(b, (simple ? own_set : extended) + parse("s", sql) + synced());
+    CHECK(server->take().find(usual) == std::string::npos);
+  }
 }

@@ -114,7 +114,27 @@ TEST_CASE("values are quoted for both settings of standard_conforming_strings", 
   // 0x5c may be the second half of a character.
   CHECK_FALSE(sql({set_of({{4, "\xb5\\"}}), nullptr}, server));
   CHECK_FALSE(sql({set_of({{4, std::string("a\0b", 3)}}), nullptr}, server));
-  CHECK_FALSE(sql({nullptr, extras_of({{"a", "\xb5\\"}})}, server_of(nullptr)));
+}
+
+TEST_CASE("a value that is not ASCII is set in whatever encoding the server is", "[parameters]") {
+  CHECK(sql({nullptr, extras_of({{"a", "\xb5\\"}})}, server_of(nullptr)) ==
+        "SELECT pg_catalog.set_config('a',pg_catalog.convert_from(pg_catalog.decode('b55c','hex'),"
+        "pg_catalog.getdatabaseencoding()),false);");
+  CHECK(sql({set_of({{TrackedNames::kClientEncoding, "LATIN1"}, {kSearchPath, "\xe9"}}), nullptr},
+            server_of(set_of({{TrackedNames::kClientEncoding, "LATIN1"}, {kSearchPath, "x"}}))) ==
+        "SELECT pg_catalog.set_config('search_path',pg_catalog.convert_from(pg_catalog.decode('e9','hex'),'LATIN1'),"
+        "false);");
+}
+
+TEST_CASE("the settings that a text is read by have a number", "[parameters]") {
+  const HashKey key{1, 2};
+  const auto number = [&](const SessionParameters& parameters) { return settings_hash(key, kNames, parameters); };
+  const SessionParameters one{set_of({{TrackedNames::kDateStyle, "ISO, MDY"}}), nullptr};
+  CHECK(number(one) == number({set_of({{TrackedNames::kDateStyle, "ISO, MDY"}, {4, "psql"}}), extras_of({})}));
+  CHECK(number(one) != number({set_of({{TrackedNames::kDateStyle, "ISO, DMY"}}), nullptr}));
+  CHECK(number(one) != number({one.tracked, extras_of({{"search_path", "a"}})}));
+  CHECK(number({nullptr, extras_of({{"a", "bc"}})}) != number({nullptr, extras_of({{"ab", "c"}})}));
+  CHECK(number(one) != settings_hash({1, 3}, kNames, one));
 }
 
 TEST_CASE("names that may go into SQL", "[parameters]") {
