@@ -13,7 +13,7 @@ using namespace pgweir::core::test;
 
 namespace {
 
-const auto kNamed = World::startup({{"user", "u"}, {"database", "db"}, {"application_name", "shop"}});
+const auto kNamed = World::startup({{"user", "u"}, {"database", "db"}, {"TimeZone", "cet"}});
 
 std::string without_key(std::string welcome) {
   const std::size_t key = welcome.find(made(protocol::append_ready_for_query, 'I'));
@@ -35,10 +35,10 @@ TEST_CASE("the same start-up packet gives the same welcome, with a key of its ow
   (void)world.client();
   const WirePtr first = world.connect();
   world.feed(first, kNamed);
-  CHECK(world.server->take() == query("SET application_name='shop';"));
-  world.feed(world.server, status("application_name", "shop") + complete("SET") + ready());
+  CHECK(world.server->take() == query("SET TimeZone='cet';"));
+  world.feed(world.server, status("TimeZone", "CET") + complete("SET") + ready());
   const std::string welcome = first->take();
-  CHECK(welcome.find(status("application_name", "shop")) != std::string::npos);
+  CHECK(welcome.find(status("TimeZone", "CET")) != std::string::npos);
 
   std::set<std::uint64_t> keys{key_in(welcome)};
   for (int i = 0; i < 3; ++i) {
@@ -50,8 +50,8 @@ TEST_CASE("the same start-up packet gives the same welcome, with a key of its ow
   CHECK(world.server->take().empty());
   // Others are others.
   const std::string plain = login(world, World::startup({{"user", "u"}, {"database", "db"}}));
-  CHECK(plain.find(status("application_name", "")) != std::string::npos);
-  CHECK(plain.find("shop") == std::string::npos);
+  CHECK(plain.find(status("TimeZone", "UTC")) != std::string::npos);
+  CHECK(plain.find("CET") == std::string::npos);
 }
 
 TEST_CASE("clients with the same start-up packet go their own ways afterwards", "[session]") {
@@ -59,23 +59,23 @@ TEST_CASE("clients with the same start-up packet go their own ways afterwards", 
   (void)world.client();
   const WirePtr one = world.connect();
   world.feed(one, kNamed);
-  world.feed(world.server, status("application_name", "shop") + complete("SET") + ready());
+  world.feed(world.server, status("TimeZone", "CET") + complete("SET") + ready());
   const WirePtr other = world.connect();
   world.feed(other, kNamed);
   (void)one->take(), (void)other->take();
   (void)world.server->take();
 
-  world.feed(one, query("SET application_name = 'mine'"));
-  CHECK(world.server->take() == query("SET application_name = 'mine'"));
-  world.feed(world.server, status("application_name", "mine") + complete("SET") + ready());
+  world.feed(one, query("SET TimeZone = 'PST'"));
+  CHECK(world.server->take() == query("SET TimeZone = 'PST'"));
+  world.feed(world.server, status("TimeZone", "PST") + complete("SET") + ready());
   world.feed(other, query("SELECT 1"));
-  CHECK(world.server->take() == query("SET application_name='shop';"));
-  world.feed(world.server, status("application_name", "shop") + complete("SET") + ready());
+  CHECK(world.server->take() == query("SET TimeZone='CET';"));
+  world.feed(world.server, status("TimeZone", "CET") + complete("SET") + ready());
   CHECK(world.server->take() == query("SELECT 1"));
   world.feed(world.server, complete("SELECT 1") + ready());
   const WirePtr third = world.connect();
   world.feed(third, kNamed);
-  CHECK(third->take().find(status("application_name", "shop")) != std::string::npos);
+  CHECK(third->take().find(status("TimeZone", "CET")) != std::string::npos);
 }
 
 TEST_CASE("what was known of a start-up packet is forgotten with what servers report", "[session]") {
