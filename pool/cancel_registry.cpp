@@ -1,6 +1,9 @@
 // Bookkeeping of cancel keys and requests; see the header.
 #include "pool/cancel_registry.hpp"
 
+#include <algorithm>
+#include <utility>
+
 #include "pool/invariant.hpp"
 
 namespace pgweir::pool {
@@ -13,23 +16,50 @@ void abandon(const CancelSlot& cancel, Actions& out) {
 
 }  // namespace
 
+// Keys are random but for a few bits, whose places depend on whether there are peers; those of a product depend on all.
+std::size_t CancelRegistry::bucket_of(std::uint64_t key) const {
+  return static_cast<std::size_t>((key * 0x9E37'79B9'7F4A'7C15U) >> 32) & (buckets_.size() - 1);
+}
+
+void CancelRegistry::link(ClientSlot& client) {
+  ClientSlot*& first = buckets_[bucket_of(client.key)];
+  client.next_of_key = first;
+  first = &client;
+}
+
+void CancelRegistry::grow() {
+  constexpr std::size_t kBucketsMin = 64;
+  std::vector<ClientSlot*> before(std::max(kBucketsMin, 2 * buckets_.size()));
+  before.swap(buckets_);
+  for (ClientSlot* client : before) {
+    while (client != nullptr) link(*std::exchange(client, client->next_of_key));
+  }
+}
+
 bool CancelRegistry::set_key(ClientSlot& client, std::uint64_t key) {
-  const auto [entry, fresh] = by_key_.try_emplace(key, &client);
-  if (!fresh) return entry->second == &client;
-  if (client.has_key) by_key_.erase(client.key);
+  if (const ClientSlot* owner = client_of(key); owner != nullptr) return owner == &client;
+  forget_key(client);
+  if (keys_ == buckets_.size()) grow();
   client.has_key = true;
   client.key = key;
+  link(client);
+  ++keys_;
   return true;
 }
 
 void CancelRegistry::forget_key(ClientSlot& client) {
-  if (client.has_key) by_key_.erase(client.key);
-  client.has_key = false;
+  if (!std::exchange(client.has_key, false)) return;
+  ClientSlot** at = &buckets_[bucket_of(client.key)];
+  while (*at != &client) at = &(*at)->next_of_key;
+  *at = client.next_of_key;
+  --keys_;
 }
 
 ClientSlot* CancelRegistry::client_of(std::uint64_t key) const {
-  const auto entry = by_key_.find(key);
-  return entry == by_key_.end() ? nullptr : entry->second;
+  if (buckets_.empty()) return nullptr;
+  ClientSlot* client = buckets_[bucket_of(key)];
+  while (client != nullptr && client->key != key) client = client->next_of_key;
+  return client;
 }
 
 CancelSlot* CancelRegistry::add(CancelLane& lane, WorkerId worker, ServerSlot* server) {

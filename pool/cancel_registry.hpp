@@ -6,8 +6,9 @@
 //              any stage before `sent` may also end by remove or abandon_pending
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <unordered_map>
+#include <vector>
 
 #include "pool/pool_state.hpp"
 #include "pool/slot_map.hpp"
@@ -41,12 +42,18 @@ class CancelRegistry {
 
   [[nodiscard]] std::uint32_t size() const { return slots_.size(); }
   [[nodiscard]] const SlotMap<CancelSlot, CancelId>& slots() const { return slots_; }
-  [[nodiscard]] std::size_t keys() const { return by_key_.size(); }
+  [[nodiscard]] std::size_t keys() const { return keys_; }
 
  private:
   void drop(CancelSlot& cancel);
 
-  std::unordered_map<std::uint64_t, ClientSlot*> by_key_;
+  [[nodiscard]] std::size_t bucket_of(std::uint64_t key) const;
+  void link(ClientSlot& client);
+  void grow();
+
+  // A hash table of the slots themselves, since every login has a key: a power of two of lists, linked by next_of_key.
+  std::vector<ClientSlot*> buckets_;
+  std::size_t keys_ = 0;
   SlotMap<CancelSlot, CancelId> slots_;
 };
 

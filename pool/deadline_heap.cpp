@@ -27,16 +27,22 @@ void DeadlineHeap::sift_down(std::size_t at) {
   put(at, entry);
 }
 
-DeadlineEntry& DeadlineHeap::pop() {
-  DeadlineEntry& first = *heap_.front();
+void DeadlineHeap::remove(DeadlineEntry& entry) {
+  if (entry.heap_at == DeadlineEntry::kNowhere) return;
   DeadlineEntry* last = heap_.back();
   heap_.pop_back();
-  if (last != &first) {
-    heap_.front() = last;
-    sift_down(0);
+  if (last != &entry) {
+    put(entry.heap_at, last);
+    sift_up(last->heap_at);
+    sift_down(last->heap_at);
   }
-  first.heap_at = DeadlineEntry::kNowhere;
-  first.deadline = kNever;
+  entry.heap_at = DeadlineEntry::kNowhere;
+  entry.deadline = kNever;
+}
+
+DeadlineEntry& DeadlineHeap::pop() {
+  DeadlineEntry& first = *heap_.front();
+  remove(first);
   return first;
 }
 

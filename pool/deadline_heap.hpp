@@ -35,11 +35,7 @@ class DeadlineHeap {
   DeadlineEntry& pop();
 
   /// Takes `entry` out wherever it is.
-  void remove(DeadlineEntry& entry) {
-    if (entry.heap_at == DeadlineEntry::kNowhere) return;
-    not_later_than(entry, TimePoint::min());
-    pop();
-  }
+  void remove(DeadlineEntry& entry);
 
   /// For check_invariants.
   [[nodiscard]] bool consistent() const;

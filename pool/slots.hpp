@@ -34,6 +34,7 @@ struct ClientSlot {
   bool grant_pending = false;  ///< the Grant action of `server` has not been taken yet
   bool waiting = false;        ///< in `queue_of`'s queue, or a server is moving to it or logs in for it
   std::uint64_t key = 0;
+  ClientSlot* next_of_key = nullptr;  ///< CancelRegistry's
   DatabaseState* database = nullptr;
   UserState* user = nullptr;
   PoolState* attached = nullptr;  ///< where SHOW POOLS counts it; nullptr during login

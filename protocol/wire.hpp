@@ -26,6 +26,12 @@ inline constexpr std::int32_t kNullLength = -1;
   return __builtin_bswap32(v);
 }
 
+[[nodiscard]] inline std::uint64_t load_u64(const char* p) {
+  std::uint64_t v;
+  std::memcpy(&v, p, sizeof v);
+  return __builtin_bswap64(v);
+}
+
 inline void store_u16(char* p, std::uint16_t v) {
   v = __builtin_bswap16(v);
   std::memcpy(p, &v, sizeof v);
@@ -33,6 +39,11 @@ inline void store_u16(char* p, std::uint16_t v) {
 
 inline void store_u32(char* p, std::uint32_t v) {
   v = __builtin_bswap32(v);
+  std::memcpy(p, &v, sizeof v);
+}
+
+inline void store_u64(char* p, std::uint64_t v) {
+  v = __builtin_bswap64(v);
   std::memcpy(p, &v, sizeof v);
 }
 

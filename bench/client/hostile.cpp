@@ -70,6 +70,7 @@ class Run {
  public:
   explicit Run(const LoadOptions& options) : session_(options.target, shared_), seconds_(options.seconds) {
     session_.finish_login();
+    session_.send_at_once();
     std::puts("ready");
     std::fflush(stdout);
     began_ = Clock::now();

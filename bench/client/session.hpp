@@ -45,8 +45,12 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  /// Non-blocking; to be watched for input.
+  /// To be watched for input.
   [[nodiscard]] int fd() const { return fd_; }
+  /// From now on receive() and go_on() wait for what comes next, so that nobody need watch it. Not with TLS.
+  void wait_for_input() { receive_flags_ = 0; }
+  /// What is sent leaves at once, whatever is on its way. Who waits for each answer has no need of it.
+  void send_at_once();
   /// Goes on with the login as far as the bytes at hand allow. True: it is complete.
   [[nodiscard]] bool go_on();
   /// Waits for the end of the login.
@@ -67,6 +71,7 @@ class Session {
   enum class Step { SslAnswer, Handshake, Messages, Ready };
 
   void start_up();
+  std::size_t take_messages(std::string_view bytes);
   void begin_tls();
   void on_message(char type, std::string_view body);
   void on_authentication(std::string_view body);
@@ -75,6 +80,7 @@ class Session {
   Shared& shared_;
   std::string user_;
   int fd_ = -1;
+  int receive_flags_;
   std::unique_ptr<SSL, decltype(&SSL_free)> ssl_{nullptr, &SSL_free};
   Step step_ = Step::Messages;
   std::string input_;

@@ -35,7 +35,7 @@ class CancelConnection final : public Connection {
   void abandon();
   void on_hangup(const std::string& reason) override;
   void on_tls_ready() override;
-  void on_timer(TimePoint now);
+  void on_timer(TimePoint now) override;
   [[nodiscard]] std::uint64_t token() const { return token_; }
   [[nodiscard]] const Job& job() const { return job_; }
   [[nodiscard]] bool waiting() const { return state_ == State::Waiting; }
@@ -45,8 +45,6 @@ class CancelConnection final : public Connection {
   [[nodiscard]] std::int64_t connect_wall_us() const { return connect_wall_us_; }
   /// For a peer, which is looked up when it is its turn.
   void set_target(ServerTarget target) { job_.target = std::move(target); }
-
-  TimePoint timer_at = pool::kNever;
 
  private:
   enum class State : std::uint8_t { Waiting, Connecting, SslAnswer, Handshake, Sent, Done };

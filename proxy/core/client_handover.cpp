@@ -8,7 +8,7 @@ namespace pgweir::core {
 
 namespace {
 
-void transfer_overrides(protocol::StateArchive& archive, std::unique_ptr<StartupOverrides>& overrides,
+void transfer_overrides(protocol::StateArchive& archive, std::shared_ptr<const StartupOverrides>& overrides,
                         const protocol::TrackedNames& names) {
   const std::size_t size = archive.count(overrides == nullptr ? 0 : overrides->size());
   if (!archive.reading()) {
@@ -25,7 +25,7 @@ void transfer_overrides(protocol::StateArchive& archive, std::unique_ptr<Startup
     archive(name, value);
     if (const auto index = names.find(name)) all.emplace_back(*index, std::move(value));
   }
-  if (!all.empty()) overrides = std::make_unique<StartupOverrides>(std::move(all));
+  if (!all.empty()) overrides = std::make_shared<const StartupOverrides>(std::move(all));
 }
 
 // A request that may be sent again, and of whose answer the client has seen nothing, goes along.

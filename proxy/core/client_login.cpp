@@ -61,10 +61,11 @@ void ClientLogin::check_limits() {
   WorkerCore& core = *client_.core_;
   const Config& config = core.config();
   if (config.log_connections) {
-    core.log(LogLevel::Log,
-             client_.log_name() + fmt::format("login attempt: db={} user={} tls={} replication={}", client_.database_,
-                                              client_.user_, client_.port().is_tls() ? client_.port().tls_info() : "no",
-                                              replication_word(replication_)));
+    std::string line = client_.log_name();
+    line.append("login attempt: db=").append(client_.database_).append(" user=").append(client_.user_);
+    line.append(" tls=").append(client_.port().is_tls() ? client_.port().tls_info() : "no");
+    line.append(" replication=").append(replication_word(startup_->request.replication));
+    core.log(LogLevel::Log, std::move(line));
   }
   if (over_limit_ && !console_login()) return fail("no more connections allowed (max_client_conn)", "53300");
   if (console_login()) {
@@ -72,9 +73,7 @@ void ClientLogin::check_limits() {
     pools->exempt_client(client_.id_);
   } else {
     pool::ClientLimit limit;
-    const DatabaseConfig* entry = find_database(config, client_.database_);
-    const pool::ClientLimits limits{entry == nullptr ? 0 : database_limits(config, *entry).max_db_client_connections,
-                                    user_limits(config, client_.user_).max_user_client_connections};
+    const pool::ClientLimits& limits = startup().limits;
     {
       PoolLock pools(core.host());
       limit = pools->bind_client(client_.id_, client_.database_, client_.user_, &limits);
@@ -92,7 +91,6 @@ void ClientLogin::check_limits() {
 void ClientLogin::find_user() {
   WorkerCore& core = *client_.core_;
   const Config& config = core.config();
-  const DatabaseConfig* entry = console_login() ? nullptr : find_database(config, client_.database_);
   if (console_login()) {
     const PeerAddress& address = client_.address_;
     console_admin_ = config.admin_users.contains(client_.user_);
@@ -105,7 +103,7 @@ void ClientLogin::find_user() {
     }
   }
   if (config.auth_type == AuthType::Any) {
-    if (entry != nullptr && !entry->user) {
+    if (entry() != nullptr && !entry()->user) {
       core.log(LogLevel::Error, client_.log_name() + "auth_type=any requires forced user");
       return fail("bouncer config error", "28000");
     }
@@ -119,24 +117,23 @@ void ClientLogin::find_secret() {
   if (others_judge()) return start_authentication();
   WorkerCore& core = *client_.core_;
   const Config& config = core.config();
-  const DatabaseConfig* entry = console_login() ? nullptr : find_database(config, client_.database_);
-  const auto& users = *core.settings()->users;
-  const auto it = users.find(client_.user_);
-  // Whoever runs auth_query is known, if only by name: nobody looks them up.
-  const std::string auth_user(entry != nullptr ? effective_auth_user(config, *entry) : config.auth_user.value_or(""));
-  const bool in_file = it != users.end();
-  const bool listed = in_file || (!auth_user.empty() && auth_user == client_.user_);
-  if (in_file && !it->second.empty()) {
-    secret_ = it->second;
+  const DatabaseConfig* entry = this->entry();
+  const std::string* in_file = startup().secret;
+  if (in_file != nullptr && method_ == AuthType::Trust) return start_authentication();
+  if (in_file != nullptr && !in_file->empty()) {
+    secret_ = *in_file;
     return start_authentication();
   }
+  // Whoever runs auth_query is known, if only by name: nobody looks them up.
+  const std::string auth_user(entry != nullptr ? effective_auth_user(config, *entry) : config.auth_user.value_or(""));
+  const bool listed = in_file != nullptr || (!auth_user.empty() && auth_user == client_.user_);
   if (listed && method_ == AuthType::Trust) return start_authentication();
   if (entry != nullptr || console_login()) {
     const std::string auth_db(entry != nullptr ? effective_auth_dbname(config, *entry)
                                                : std::string_view(config.auth_dbname.value_or("")));
     const std::string lookup_db = auth_db.empty() ? client_.database_ : auth_db;
     if (!auth_user.empty() && auth_user != client_.user_) {
-      core.register_database(lookup_db, client_.log_name());
+      core.register_database(lookup_db, &client_);
       const bool reserved = lookup_db == kConsoleDatabase;
       PoolContext* pool = reserved ? nullptr : core.context_for(lookup_db, auth_user);
       if (pool == nullptr) {
@@ -204,8 +201,7 @@ void ClientLogin::align_lookup(ServerSession& server) {
 
 void ClientLogin::run_lookup(ServerSession& server) {
   const Config& config = client_.core_->config();
-  const DatabaseConfig* entry = find_database(config, client_.database_);
-  server.run_lookup(entry != nullptr ? effective_auth_query(config, *entry) : std::string_view(config.auth_query),
+  server.run_lookup(entry() != nullptr ? effective_auth_query(config, *entry()) : std::string_view(config.auth_query),
                     client_.user_);
 }
 
@@ -272,7 +268,7 @@ void ClientLogin::secret_found() {
 void ClientLogin::authenticated() {
   WorkerCore& core = *client_.core_;
   if (console_login()) return start_console();
-  if (find_database(core.config(), client_.database_) == nullptr) {
+  if (entry() == nullptr) {
     log_failure(client_.user_);
     return fail(fmt::format("no such database: {}", client_.database_), "3D000");
   }
@@ -283,13 +279,10 @@ void ClientLogin::authenticated() {
   }
   if (disabled) return fail(fmt::format("database \"{}\" is disabled", client_.database_), "57P03");
   if (core.shutdown() != ShutdownMode::None) return fail("pooler is shutting down", "57P01");
-  core.register_database(client_.database_, client_.log_name());
-  wanted_ = core.context_for(client_.database_, core.pool_user(client_.database_, client_.user_));
+  if (is_fallback(core.config(), *entry())) core.register_database(client_.database_, &client_);
+  wanted_ = core.login_context(*startup_, client_.user_);
   if (wanted_ == nullptr) return fail(fmt::format("no such database: {}", client_.database_), "3D000");
-  if (replication_ != Replication::None) return request_own_server();
-  if (!extras_.empty()) {
-    client_.parameters_.extras = std::make_shared<const protocol::ExtraParameters>(extras_.begin(), extras_.end());
-  }
+  if (startup_->request.replication != Replication::None) return request_own_server();
   prepare_welcome();
 }
 
@@ -298,8 +291,8 @@ void ClientLogin::start_console() {
   client_.context_ = nullptr;
   client_.console_ = std::make_unique<Console>(client_, console_admin_);
   client_.state_ = ClientSession::State::Console;
-  client_.parameters_.tracked = client_.core_->console_parameters(tracked_);
-  client_.console_->welcome(client_.core_->new_cancel_key(client_.id_, true));
+  client_.parameters_.tracked = client_.core_->console_parameters(startup_->request.tracked);
+  client_.console_->welcome(client_.core_->new_console_key(client_.id_));
   ++client_.core_->console_stats().client_login_count;
   client_.core_->wake(client_);
 }
@@ -319,6 +312,12 @@ bool ClientLogin::parameters_known() const {
 // client's start-up parameters.
 void ClientLogin::prepare_welcome() {
   step_ = Step::Welcome;
+  if (welcome_as_known()) return;
+  tracked_ = startup_->request.tracked;
+  extras_ = startup_->request.extras;
+  if (!extras_.empty()) {
+    client_.parameters_.extras = std::make_shared<const protocol::ExtraParameters>(extras_.begin(), extras_.end());
+  }
   if (wanted_->report) sort_parameters(*wanted_->report);
   if (wanted_->report && parameters_known()) {
     welcome();
@@ -383,9 +382,24 @@ void ClientLogin::aligned(ServerSession& server) {
   welcome();
 }
 
+/// Somebody who sent the same packet was welcomed by what the servers report now.
+bool ClientLogin::welcome_as_known() {
+  KnownWelcome& known = startup_->welcome;
+  if (startup_->settings != client_.core_->settings() || known.report == nullptr) return false;
+  if (known.report != wanted_->report || known.forgotten != wanted_->forgotten ||
+      known.writable != wanted_->writable()) {
+    return false;
+  }
+  client_.parameters_ = known.parameters;
+  client_.overrides_ = known.overrides;
+  send_welcome(known.text, known.key_at);
+  return true;
+}
+
 void ClientLogin::welcome() {
   const PoolContext& pool = *wanted_;
-  const auto& names = *client_.core_->settings()->tracked;
+  WorkerCore& core = *client_.core_;
+  const auto& names = *core.settings()->tracked;
   const std::shared_ptr<const ServerReport> report = pool.report;
   protocol::ParameterSetPtr values = report->tracked;
   for (auto& [index, value] : tracked_) {
@@ -394,23 +408,23 @@ void ClientLogin::welcome() {
     values = with_value(values, index, value);
   }
   client_.parameters_.tracked = values;
-  if (!tracked_.empty()) client_.overrides_ = std::make_unique<StartupOverrides>(std::move(tracked_));
-  send_welcome(report);
+  if (!tracked_.empty()) client_.overrides_ = std::make_shared<const StartupOverrides>(std::move(tracked_));
+  const std::shared_ptr<KnownStartup> known = startup_;  // the login may be over when its welcome has been sent
+  known->welcome = {report, pool.forgotten, pool.writable(), client_.parameters_, client_.overrides_, {}, 0};
+  known->welcome.key_at = append_welcome(known->welcome.text, report);
+  if (!packet_.empty() && known->settings == core.settings()) core.known_startups().keep(packet_, known);
+  send_welcome(known->welcome.text, known->welcome.key_at);
 }
 
-void ClientLogin::send_welcome(const std::shared_ptr<const ServerReport>& report) {
+/// `key_at`: where in the text the client's own key belongs.
+void ClientLogin::send_welcome(std::string& text, std::size_t key_at) {
   WorkerCore& core = *client_.core_;
   PoolContext& pool = *wanted_;
-  std::string message;
-  append_welcome(message, report);
   step_ = Step::Done;
   client_.become_ready(pool);
   ++pool.stats.client_login_count;
-  {
-    PoolLock pools(core.host());
-    pools->attach_client(client_.id_, pool.id, core.now(), core.actions());
-  }
-  client_.send(ByteView(message));
+  protocol::store_u64(text.data() + key_at, core.admit_client(client_.id_, pool.id));
+  client_.send(ByteView(text));
   if (core.debugs()) core.log(LogLevel::Debug, client_.log_name() + "logged in");
   core.wake(client_);
 }
@@ -418,7 +432,7 @@ void ClientLogin::send_welcome(const std::shared_ptr<const ServerReport>& report
 /// Valid until the next call. It is put together once for each report of a server.
 const std::string& ClientLogin::shared_welcome(const std::shared_ptr<const ServerReport>& report) const {
   PoolContext::SharedWelcome& shared = wanted_->shared_welcome;
-  const bool writable = wanted_->policy.read_write_split && wanted_->routed();
+  const bool writable = wanted_->writable();
   if (shared.report == report && shared.writable == writable) return shared.text;
   shared = {report, writable, {}};
   protocol::append_authentication_ok(shared.text);
@@ -430,25 +444,25 @@ const std::string& ClientLogin::shared_welcome(const std::shared_ptr<const Serve
   return shared.text;
 }
 
-void ClientLogin::append_welcome(std::string& out, const std::shared_ptr<const ServerReport>& report) const {
+/// Returns where in `out` the client's key belongs, eight bytes.
+std::size_t ClientLogin::append_welcome(std::string& out, const std::shared_ptr<const ServerReport>& report) const {
   constexpr std::size_t kUsualSize = 768;
-  WorkerCore& core = *client_.core_;
-  const auto& names = *core.settings()->tracked;
+  constexpr std::string_view kNoSecret("\0\0\0\0", 4);
+  const Config& config = client_.core_->config();
+  const auto& names = *client_.core_->settings()->tracked;
   out.reserve(kUsualSize);
   out += shared_welcome(report);
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto& value = client_.parameters_.tracked->values[i];
     if (value) protocol::append_parameter_status(out, names.name(i), *value);
   }
-  const std::uint64_t key = core.new_cancel_key(client_.id_, false);
-  char secret[4];
-  protocol::store_u32(secret, static_cast<std::uint32_t>(key));
-  protocol::append_backend_key_data(out, static_cast<std::uint32_t>(key >> 32),
-                                    std::string_view(secret, sizeof secret));
-  if (!core.config().login_notify_message.empty()) {
-    protocol::append_notice(out, "NOTICE", "00000", core.config().login_notify_message);
+  protocol::append_backend_key_data(out, 0, kNoSecret);
+  const std::size_t key_at = out.size() - sizeof(std::uint64_t);
+  if (!config.login_notify_message.empty()) {
+    protocol::append_notice(out, "NOTICE", "00000", config.login_notify_message);
   }
   protocol::append_ready_for_query(out, 'I');
+  return key_at;
 }
 
 }  // namespace pgweir::core

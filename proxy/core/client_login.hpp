@@ -24,6 +24,7 @@
 #include "proxy/core/port.hpp"
 #include "proxy/core/replication.hpp"
 #include "proxy/core/server_session.hpp"
+#include "proxy/core/startup_request.hpp"
 
 namespace pgweir::core {
 
@@ -100,10 +101,12 @@ class ClientLogin {
   std::size_t refuse_encryption(ByteView in, std::size_t size, const char* text);
   void take_cancel_request(ByteView body);
   void take_startup(const protocol::FirstPacket& packet);
-  bool take_parameter(std::string_view name, std::string_view value);
-  bool take_options(std::string_view options);
-  bool keep_parameter(std::string_view name, std::string_view value, const char* refusal);
-  void add_host();
+  [[nodiscard]] std::shared_ptr<KnownStartup> read_parameters(ByteView body);
+  void add_host(StartupRequest& request) const;
+  [[nodiscard]] bool refuse_plaintext();
+  [[nodiscard]] const KnownStartup& startup();
+  [[nodiscard]] const DatabaseConfig* entry() { return startup().entry; }
+  void log_parameters(ByteView body) const;
   void negotiate(std::uint16_t minor);
   void check_limits();
   void find_user();
@@ -145,8 +148,9 @@ class ClientLogin {
   void align(ServerSession& server);
   void aligned(ServerSession& server);
   void welcome();
-  void send_welcome(const std::shared_ptr<const ServerReport>& report);
-  void append_welcome(std::string& out, const std::shared_ptr<const ServerReport>& report) const;
+  [[nodiscard]] bool welcome_as_known();
+  void send_welcome(std::string& text, std::size_t key_at);
+  [[nodiscard]] std::size_t append_welcome(std::string& out, const std::shared_ptr<const ServerReport>& report) const;
   [[nodiscard]] const std::string& shared_welcome(const std::shared_ptr<const ServerReport>& report) const;
   void request_server(PoolContext& pool);
   [[nodiscard]] bool console_login() const;
@@ -174,13 +178,12 @@ class ClientLogin {
   std::optional<HiddenResult> found_;  ///< by auth_query, looked at when its server has been given back
   std::string secret_;                 ///< as stored; of the login user
   PoolContext* wanted_ = nullptr;
-  PoolContext* asked_ = nullptr;  ///< where it waits: wanted_, or the part of it on one host
-  Replication replication_ = Replication::None;
-  std::optional<std::string> options_;  ///< of a replication connection, as sent
-  std::string application_name_;
-  std::vector<std::string> unknown_options_;                  ///< _pq_. names for NegotiateProtocolVersion
-  std::vector<std::pair<std::size_t, std::string>> tracked_;  ///< start-up values of tracked parameters
-  std::map<std::string, std::string> extras_;                 ///< other start-up parameters, by lower-case name
+  PoolContext* asked_ = nullptr;           ///< where it waits: wanted_, or the part of it on one host
+  std::shared_ptr<KnownStartup> startup_;  ///< null until the start-up packet
+  std::string packet_;                     ///< the body of it, if it is new and what is known of it may be kept
+  // What is asked for in it, as far as the welcome has to be found out.
+  StartupOverrides tracked_;
+  std::map<std::string, std::string> extras_;
   char salt_[4] = {};
   std::unique_ptr<protocol::ScramServer> scram_;
   protocol::ScramSecret scram_secret_;

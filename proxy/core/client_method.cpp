@@ -68,7 +68,7 @@ ClientLogin::Choice ClientLogin::choose_method_by_rule() {
   if (!address.is_unix) connection.peer = IpAddress::parse(address.host);
   connection.database = client_.database_;
   connection.user = client_.user_;
-  connection.replication = replication_;
+  connection.replication = startup_->request.replication;
   connection.interfaces = hba.interfaces;
   connection.host_name = host_name_;
   const HbaMatch found = match(hba.rules, connection);
@@ -163,8 +163,7 @@ void ClientLogin::host_name_found(const std::string& name) {
 /// Where everybody's password is judged by others, nobody is looked up by auth_query; PgBouncer insists on that.
 bool ClientLogin::refuse_auth_user() {
   WorkerCore& core = *client_.core_;
-  const DatabaseConfig* entry = console_login() ? nullptr : find_database(core.config(), client_.database_);
-  if (entry == nullptr || effective_auth_user(core.config(), *entry).empty()) return true;
+  if (entry() == nullptr || effective_auth_user(core.config(), *entry()).empty()) return true;
   core.log(LogLevel::Error, client_.log_name() + fmt::format("auth_type = {} does not go together with auth_user",
                                                              to_string(core.config().auth_type)));
   fail("bouncer config error", "28000");
@@ -221,7 +220,7 @@ void ClientLogin::password_checked(const PasswordVerdict& verdict) {
   step_ = Step::Welcome;
   WorkerCore& core = *client_.core_;
   if (!verdict.right) return refuse_password(verdict.reason);
-  if (!console_login() && find_database(core.config(), client_.database_) != nullptr) {
+  if (entry() != nullptr) {
     Credentials credentials;
     credentials.password = std::move(asked_password_);
     core.share_credentials(client_.database_, client_.user_, credentials);

@@ -11,10 +11,11 @@ void ClientLogin::request_own_server() {
   WorkerCore& core = *client_.core_;
   const auto& names = *core.settings()->tracked;
   auto startup = std::make_shared<ReplicationStartup>();
-  startup->kind = replication_;
-  startup->options = std::move(options_);
-  for (const auto& [index, value] : tracked_) startup->parameters.emplace_back(names.name(index), value);
-  startup->parameters.insert(startup->parameters.end(), extras_.begin(), extras_.end());
+  const StartupRequest& request = startup_->request;
+  startup->kind = request.replication;
+  startup->options = request.options;
+  for (const auto& [index, value] : request.tracked) startup->parameters.emplace_back(names.name(index), value);
+  startup->parameters.insert(startup->parameters.end(), request.extras.begin(), request.extras.end());
   client_.replication_ = std::move(startup);
 
   step_ = Step::Welcome;
@@ -28,7 +29,9 @@ void ClientLogin::request_own_server() {
 
 void ClientLogin::welcome_to(ServerSession& server) {
   client_.parameters_.tracked = server.parameters().tracked;
-  send_welcome(server.report());
+  std::string text;
+  const std::size_t key_at = append_welcome(text, server.report());
+  send_welcome(text, key_at);
 }
 
 }  // namespace pgweir::core

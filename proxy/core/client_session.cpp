@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 
 #include "protocol/message_builder.hpp"
 #include "proxy/core/client_login.hpp"
@@ -41,14 +43,35 @@ ClientSession::ClientSession(WorkerCore& core, std::unique_ptr<Port> port, pool:
 
 ClientSession::~ClientSession() = default;
 
+// Without fmt's formats: with log_connections there are two lines for each login, and this is most of both.
 std::string ClientSession::log_name() const {
-  const std::string_view database = database_.empty() ? std::string_view("(nodb)") : std::string_view(database_);
-  const std::string_view user = user_.empty() ? std::string_view("(nouser)") : std::string_view(user_);
+  constexpr std::size_t kUsualSize = 160;  // with the rest of the line
+  const auto append_number = [](std::string& out, std::uint64_t number, int base) {
+    std::array<char, 20> digits;
+    const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), number, base).ptr;
+    out.append(digits.data(), end);
+  };
+  std::string name;
+  name.reserve(kUsualSize);
+  name += "C-0x";
+  append_number(name, number_, 16);
+  name += ": ";
+  name += database_.empty() ? std::string_view("(nodb)") : std::string_view(database_);
+  name += '/';
+  name += user_.empty() ? std::string_view("(nouser)") : std::string_view(user_);
+  name += '@';
   if (address_.is_unix) {
-    return fmt::format("C-{:#x}: {}/{}@unix({}):{} ", number_, database, user, address_.pid,
-                       core_->config().listen_port);
+    name += "unix(";
+    append_number(name, static_cast<std::uint64_t>(std::max(address_.pid, 0)), 10);
+    name += "):";
+    append_number(name, static_cast<std::uint64_t>(core_->config().listen_port), 10);
+  } else {
+    name += bracketed(address_.host);
+    name += ':';
+    append_number(name, static_cast<std::uint64_t>(address_.port), 10);
   }
-  return fmt::format("C-{:#x}: {}/{}@{}:{} ", number_, database, user, bracketed(address_.host), address_.port);
+  name += ' ';
+  return name;
 }
 
 std::optional<pool::CancelId> ClientSession::cancel_request() const {
@@ -334,7 +357,9 @@ void ClientSession::finish_closing() {
 void ClientSession::log_closing(std::string_view reason) {
   if (!core_->config().log_disconnections) return;
   const auto age = std::chrono::duration_cast<std::chrono::seconds>(core_->now() - connected_at_).count();
-  core_->log(LogLevel::Log, log_name() + fmt::format("closing because: {} (age={}s)", reason, age));
+  std::string line = log_name();
+  line.append("closing because: ").append(reason).append(" (age=").append(std::to_string(age)).append("s)");
+  core_->log(LogLevel::Log, std::move(line));
 }
 
 void ClientSession::leave() {

@@ -19,6 +19,7 @@
 #include "proxy/core/pool_context.hpp"
 #include "proxy/core/replication.hpp"
 #include "proxy/core/server_session.hpp"
+#include "proxy/core/startup_request.hpp"
 #include "router/hints.hpp"
 #include "router/sql_lexer.hpp"
 
@@ -26,9 +27,6 @@ namespace pgweir::core {
 
 class ClientLogin;
 class Console;
-
-/// Start-up values that RESET and DISCARD ALL go back to, by tracked index.
-using StartupOverrides = std::vector<std::pair<std::size_t, std::string>>;
 
 class ClientSession final : public Connection {
  public:
@@ -52,7 +50,7 @@ class ClientSession final : public Connection {
   // ---- events ----
   void on_hangup(const std::string& reason) override;
   void on_tls_ready() override;
-  void on_timer(TimePoint now);
+  void on_timer(TimePoint now) override;
   void on_woken() override;
   /// A Grant for this client. The server is on this worker and linked by the caller.
   /// True if the client's messages may go to it at once.
@@ -186,7 +184,7 @@ class ClientSession final : public Connection {
   void unnamed_skipped(std::uint32_t serial);
   void count_query_end(TimePoint now, bool transaction_over, Latencies* latencies);
 
-  TimePoint timer_at = pool::kNever;  ///< WorkerCore's bookkeeping
+  std::unique_ptr<ClientSession> next_in_place;  ///< SessionTable's
 
  private:
   friend class ClientLogin;
@@ -366,7 +364,7 @@ class ClientSession final : public Connection {
   bool terminated_ = false;        ///< it sent Terminate
   bool output_cut_ = false;        ///< what the client got last is half a message: nothing may be appended
 
-  std::unique_ptr<StartupOverrides> overrides_;
+  std::shared_ptr<const StartupOverrides> overrides_;  ///< null: none
   std::unique_ptr<ClientLogin> login_;
   std::unique_ptr<Console> console_;
   std::shared_ptr<const ReplicationStartup> replication_;

@@ -18,13 +18,6 @@ using protocol::FirstPacketKind;
 namespace {
 constexpr std::uint32_t kProtocol30 = 196608;
 constexpr std::size_t kUserNameMax = 128;
-
-/// Names in a start-up packet that are no settings. Spelt in another case, as "User", they are settings that do not
-/// exist, and must not become the real thing in a packet of ours.
-bool is_protocol_parameter(std::string_view lower) {
-  return lower == "user" || lower == "database" || lower == "options" || lower == "replication" ||
-         lower.substr(0, 5) == "_pq_.";
-}
 }  // namespace
 
 std::size_t ClientLogin::take_first_packet(ByteView in) {
@@ -136,52 +129,79 @@ void ClientLogin::take_startup(const protocol::FirstPacket& packet) {
   WorkerCore& core = *client_.core_;
   if (startup_seen_) return fail("client re-sent startup pkt", "08P01");
   startup_seen_ = true;
-  std::vector<protocol::StartupParameter> parameters;
-  if (protocol::parse_startup_parameters(packet.body, parameters) != protocol::StartupStatus::Ok) {
-    return fail("invalid startup packet layout: expected terminator as last byte", "08P01");
+  startup_ = core.known_startups().find(packet.body);
+  if (!startup_) {
+    startup_ = read_parameters(packet.body);
+    if (!startup_) return;
+  } else {
+    if (refuse_plaintext()) return;
+    if (core.debugs()) log_parameters(packet.body);
   }
-  const Config& config = core.config();
-  if (config.client_tls_sslmode >= SslMode::Require && !client_.port().is_tls() && !client_.address_.is_unix) {
-    return fail("SSL required", "28000");
-  }
-  // First of all: what becomes of `options` depends on it, wherever it stands.
-  for (const auto& parameter : parameters) {
-    if (core.debugs()) {
-      core.log(LogLevel::Debug, client_.log_name() + fmt::format("got var: {}={}", parameter.name, parameter.value));
-    }
-    if (parameter.name == "replication") replication_ = parse_replication(parameter.value);
-  }
-  // Then the command line, over which what the packet names itself prevails.
-  for (const auto& parameter : parameters) {
-    if (parameter.name == "options" && !take_parameter(parameter.name, parameter.value)) return;
-  }
-  std::string_view user, database;
-  for (const auto& parameter : parameters) {
-    if (parameter.name == "user") {
-      user = parameter.value;
-    } else if (parameter.name == "database") {
-      database = parameter.value;
-    } else if (parameter.name != "options" && !take_parameter(parameter.name, parameter.value)) {
-      return;
-    }
-  }
-  if (user.empty()) return fail("no username supplied", "28000");
-  if (core.config().application_name_add_host) add_host();
-  client_.database_ = std::string(database.empty() ? user : database);
-  if (user.size() >= kUserNameMax) {
-    log_failure(user);
+  const StartupRequest& request = startup_->request;
+  client_.database_ = request.database;
+  if (request.user.size() >= kUserNameMax) {
+    log_failure(request.user);
     return fail("username too long", "28000");
   }
-  client_.user_ = std::string(user);
-  if (packet.minor > 0 || !unknown_options_.empty()) negotiate(packet.minor);
+  client_.user_ = request.user;
+  if (packet.minor > 0 || !request.unknown_options.empty()) negotiate(packet.minor);
   check_limits();
 }
 
+/// True if the client was told that it has to use TLS.
+bool ClientLogin::refuse_plaintext() {
+  const Config& config = client_.core_->config();
+  if (config.client_tls_sslmode < SslMode::Require || client_.port().is_tls() || client_.address_.is_unix) return false;
+  fail("SSL required", "28000");
+  return true;
+}
+
+/// Null if the client was refused.
+std::shared_ptr<KnownStartup> ClientLogin::read_parameters(ByteView body) {
+  WorkerCore& core = *client_.core_;
+  std::vector<protocol::StartupParameter> parameters;
+  if (protocol::parse_startup_parameters(body, parameters) != protocol::StartupStatus::Ok) {
+    fail("invalid startup packet layout: expected terminator as last byte", "08P01");
+    return nullptr;
+  }
+  if (refuse_plaintext()) return nullptr;
+  if (core.debugs()) log_parameters(body);
+  StartupRequest request;
+  if (const auto refusal = read_startup(parameters, *core.settings(), request)) {
+    fail(refusal->text, refusal->native_sqlstate);
+    return nullptr;
+  }
+  if (core.config().application_name_add_host) {
+    add_host(request);
+  } else {
+    packet_ = std::string(body);
+  }
+  return std::make_shared<KnownStartup>(std::move(request), core.settings());
+}
+
+void ClientLogin::log_parameters(ByteView body) const {
+  std::vector<protocol::StartupParameter> parameters;
+  if (protocol::parse_startup_parameters(body, parameters) != protocol::StartupStatus::Ok) return;
+  for (const auto& [name, value] : parameters) {
+    client_.core_->log(LogLevel::Debug, client_.log_name() + fmt::format("got var: {}={}", name, value));
+  }
+}
+
+/// As the settings are now; a reload may have come since the packet was read.
+const KnownStartup& ClientLogin::startup() {
+  WorkerCore& core = *client_.core_;
+  if (startup_->settings != core.settings()) {
+    startup_ = std::make_shared<KnownStartup>(startup_->request, core.settings());
+    packet_.clear();  // it was read under others
+  }
+  return *startup_;
+}
+
 // application_name_add_host
-void ClientLogin::add_host() {
+void ClientLogin::add_host(StartupRequest& request) const {
   const auto index = protocol::TrackedNames::kApplicationName;
   std::string name = "app";
-  for (const auto& [tracked, value] : tracked_) {
+  for (const auto& [tracked, value] : request.tracked) {
     if (tracked == index) name = value;
   }
   const PeerAddress& from = client_.address_;
@@ -192,69 +212,15 @@ void ClientLogin::add_host() {
     const bool v6 = from.host.find(':') != std::string::npos;
     name += v6 ? fmt::format(" - [{}]:{}", from.host, from.port) : fmt::format(" - {}:{}", from.host, from.port);
   }
-  std::erase_if(tracked_, [&](const auto& entry) { return entry.first == index; });
-  tracked_.emplace_back(index, protocol::clean_application_name(name));
-}
-
-bool ClientLogin::take_parameter(std::string_view name, std::string_view value) {
-  const Config& config = client_.core_->config();
-  if (name == "replication") return true;  // seen by take_startup
-  if (name == "options") {
-    if (replication_ == Replication::None) return take_options(value);
-    options_ = std::string(value);
-    return true;
-  }
-  if (name.substr(0, 5) == "_pq_.") {
-    if (unknown_options_.size() < 64) unknown_options_.emplace_back(name);
-    return true;
-  }
-  if (config.ignore_startup_parameters.contains(name)) return true;
-  return keep_parameter(name, value, "unsupported startup parameter: {}");
-}
-
-bool ClientLogin::take_options(std::string_view options) {
-  const Config& config = client_.core_->config();
-  std::vector<std::pair<std::string, std::string>> parsed;
-  if (!protocol::parse_startup_options(options, parsed)) {
-    if (config.ignore_startup_parameters.contains("options")) return true;
-    fail("unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed", "0A000");
-    return false;
-  }
-  const bool known_only = config.ignore_startup_parameters.contains("options");
-  for (const auto& [name, value] : parsed) {
-    if (config.ignore_startup_parameters.contains(name)) continue;
-    if (known_only && !client_.core_->settings()->tracked->find(name)) continue;
-    if (!keep_parameter(name, value, "unsupported startup parameter in options: {}")) return false;
-  }
-  return true;
-}
-
-bool ClientLogin::keep_parameter(std::string_view name, std::string_view value, const char* refusal) {
-  if (!protocol::valid_parameter_name(name) || extras_.size() >= 256) {
-    fail(fmt::format(fmt::runtime(refusal), name.substr(0, 64)), "42704");
-    return false;
-  }
-  const auto index = client_.core_->settings()->tracked->find(name);
-  if (!index) {
-    const std::string lower = protocol::to_lower(name);
-    if (is_protocol_parameter(lower)) {
-      fail(fmt::format(fmt::runtime(refusal), name.substr(0, 64)), "42704");
-      return false;
-    }
-    extras_[lower] = std::string(value);
-    return true;
-  }
-  std::erase_if(tracked_, [&](const auto& entry) { return entry.first == *index; });
-  tracked_.emplace_back(*index, *index == protocol::TrackedNames::kApplicationName
-                                    ? protocol::clean_application_name(value)
-                                    : std::string(value));
-  return true;
+  std::erase_if(request.tracked, [&](const auto& entry) { return entry.first == index; });
+  request.tracked.emplace_back(index, protocol::clean_application_name(name));
 }
 
 // We speak 3.0: newer minor versions and protocol options are declined, as the protocol foresees.
 void ClientLogin::negotiate(std::uint16_t minor) {
   (void)minor;
-  const std::vector<std::string_view> names(unknown_options_.begin(), unknown_options_.end());
+  const auto& unknown = startup_->request.unknown_options;
+  const std::vector<std::string_view> names(unknown.begin(), unknown.end());
   std::string message;
   protocol::append_negotiate_protocol_version(message, kProtocol30, names);
   client_.send(ByteView(message));

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "protocol/state_archive.hpp"
+#include "proxy/core/alarm.hpp"
 #include "proxy/core/port.hpp"
 
 namespace pgweir::core {
@@ -93,6 +94,8 @@ class Connection {
   /// The peer closed or the connection broke; `reason` for the log. Nothing follows.
   virtual void on_hangup(const std::string& reason) = 0;
   virtual void on_tls_ready() {}
+  /// The alarm was set for now, or for some time before.
+  virtual void on_timer(TimePoint now) = 0;
 
   /// Looks again at the unread bytes, after whatever kept them from being passed on has ended.
   void resume_input();
@@ -100,6 +103,7 @@ class Connection {
   /// Called by WorkerCore after the event in which somebody asked for it with wake().
   virtual void on_woken() { resume_input(); }
 
+  [[nodiscard]] Alarm& alarm() { return alarm_; }
   [[nodiscard]] bool closed() const { return closed_; }
   [[nodiscard]] bool has_unsent() const { return out_sent_ < out_.size(); }
   [[nodiscard]] std::size_t unread_size() const { return in_.size(); }
@@ -164,6 +168,7 @@ class Connection {
   std::size_t out_sent_ = 0;
   std::string out_;
   std::string in_;
+  Alarm alarm_{*this};
 
   friend class WorkerCore;
 };

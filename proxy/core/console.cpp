@@ -307,7 +307,7 @@ bool Console::check_database(const AdminCommand& command, const char* verb) {
     error(fmt::format("no such database: {}", command.argument));
     return false;
   }
-  core.register_database(command.argument, client_.log_name());
+  core.register_database(command.argument, &client_);
   PoolLock pools(core.host());
   pools->add_database(command.argument);
   return true;

@@ -294,7 +294,7 @@ bool read_state(ClientSession& client, Newcomer& newcomer, WorkerCore& core) {
 
 PoolContext* context_of(const FdRow& row, WorkerCore& core, const std::string& pool_user) {
   if (!row.database) return nullptr;
-  core.register_database(*row.database, {});
+  core.register_database(*row.database, nullptr);
   PoolContext* context = core.context_for(*row.database, pool_user);
   const Credentials found = credentials_in(row);
   if (context != nullptr && (found.secret || found.scram_keys)) {

@@ -76,6 +76,8 @@ struct PoolContext {
   RouteStats routes;
 
   [[nodiscard]] bool routed() const { return group != nullptr; }
+  /// Clients are told that they may write, whatever a single host of it is.
+  [[nodiscard]] bool writable() const { return policy.read_write_split && routed(); }
   [[nodiscard]] PoolContext& client_side() { return home != nullptr ? *home : *this; }
 
   Credentials credentials;
@@ -97,6 +99,8 @@ struct PoolContext {
   /// Start-up parameter values that a server has accepted, by "name=value", with what the server made of them. Bounded.
   std::unordered_map<std::string, std::string> accepted_parameters;
   static constexpr std::size_t kAcceptedMax = 1000;
+  /// How often that and `report` were forgotten.
+  std::uint64_t forgotten = 0;
 
   [[nodiscard]] bool tracks_statements() const { return mode != PoolMode::Session && max_prepared_statements > 0; }
 };

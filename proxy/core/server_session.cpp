@@ -384,14 +384,13 @@ void ServerSession::on_timer(TimePoint now) {
 
 void ServerSession::prepare_move() {
   lease_.end();
-  timer_at = pool::kNever;
+  alarm().cancel();  // the queue is this worker's
 }
 
 void ServerSession::arrive(WorkerCore& core, PoolContext& context) {
   core_ = &core;
   context_ = &context;
   set_role(role_);
-  timer_at = pool::kNever;
 }
 
 void ServerSession::set_role(HostRole role) {

@@ -53,7 +53,7 @@ class ServerSession final : public Connection {
   void on_hangup(const std::string& reason) override;
   void on_tls_ready() override;
   void on_key_derived(const KeyQuestion& question, const protocol::Sha256Digest& key);
-  void on_timer(TimePoint now);
+  void on_timer(TimePoint now) override;
   void on_woken() override;
 
   // ---- from WorkerCore and ClientSession ----
@@ -179,8 +179,6 @@ class ServerSession final : public Connection {
     friend bool operator==(const UnnamedOwner&, const UnnamedOwner&) = default;
   };
   UnnamedOwner unnamed{};
-
-  TimePoint timer_at = pool::kNever;  ///< WorkerCore's bookkeeping
 
  private:
   friend class ServerLogin;

@@ -5,15 +5,27 @@
 
 namespace pgweir::core {
 
-std::uint64_t WorkerCore::new_cancel_key(pool::ClientId client, bool console) {
+std::uint64_t WorkerCore::draw_cancel_key() {
+  char bytes[8];
+  host_.crypto().random_bytes(std::span(reinterpret_cast<unsigned char*>(bytes), sizeof bytes));
+  return pool::cancel_key::make(protocol::load_u64(bytes), static_cast<std::uint16_t>(config().peer_id));
+}
+
+std::uint64_t WorkerCore::new_console_key(pool::ClientId client) {
   for (;;) {
-    unsigned char bytes[8];
-    host_.crypto().random_bytes(bytes);
-    std::uint64_t key = 0;
-    for (const unsigned char byte : bytes) key = (key << 8) | byte;
-    key = pool::cancel_key::make(key, static_cast<std::uint16_t>(config().peer_id));
+    const std::uint64_t key = draw_cancel_key();
     PoolLock pools(host_);
-    if (pools->set_cancel_key(client, key, console)) return key;
+    if (pools->set_cancel_key(client, key, true)) return key;
+  }
+}
+
+std::uint64_t WorkerCore::admit_client(pool::ClientId client, pool::PoolId pool) {
+  for (;;) {
+    const std::uint64_t key = draw_cancel_key();
+    PoolLock pools(host_);
+    if (!pools->set_cancel_key(client, key, false)) continue;
+    pools->attach_client(client, pool, now_, actions_);
+    return key;
   }
 }
 
@@ -96,7 +108,7 @@ void WorkerCore::connect_cancel(CancelConnection& connection) {
   }
   // Without a limit of its own a request takes no longer than a connect may: it keeps a server from its next client.
   const Duration limit = config().server_connect_timeout;
-  if (connection.timer_at == pool::kNever && limit > Duration::zero()) schedule(connection, now_ + limit);
+  if (!connection.alarm().is_set() && limit > Duration::zero()) schedule(connection, now_ + limit);
   connection.connecting();
   host_.open_cancel(connection.token(), connection.job().target);
 }

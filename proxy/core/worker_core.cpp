@@ -58,13 +58,15 @@ void WorkerCore::end_batch() {
 template <class Map, class Id>
 static void move_to_graveyard(Map& map, const Id& id, std::vector<std::unique_ptr<Connection>>& graveyard) {
   if (const auto it = map.find(id); it != map.end()) {
+    it->second->alarm().cancel();
     graveyard.push_back(std::move(it->second));
     map.erase(it);
   }
 }
 
 void WorkerCore::bury(ClientSession& session) {
-  move_to_graveyard(clients_, session.id(), graveyard_);
+  session.alarm().cancel();
+  if (auto dead = clients_.take(session.id())) graveyard_.push_back(std::move(dead));
 }
 void WorkerCore::bury(ServerSession& session) {
   move_to_graveyard(servers_, session.id(), graveyard_);
@@ -75,65 +77,29 @@ void WorkerCore::bury(CancelConnection& session) {
 
 // ---- timers ----
 
-void WorkerCore::schedule(ClientSession& session, TimePoint at) {
-  if (at >= session.timer_at) return;
-  session.timer_at = at;
-  timers_.push({at, Timer::Kind::Client, session.id().index, session.id().generation, 0});
-}
-
-void WorkerCore::schedule(ServerSession& session, TimePoint at) {
-  if (at >= session.timer_at) return;
-  session.timer_at = at;
-  timers_.push({at, Timer::Kind::Server, session.id().index, session.id().generation, 0});
-}
-
-void WorkerCore::schedule(CancelConnection& session, TimePoint at) {
-  if (at >= session.timer_at) return;
-  session.timer_at = at;
-  timers_.push({at, Timer::Kind::Cancel, 0, 0, session.token()});
-}
-
 TimePoint WorkerCore::next_deadline() const {
-  return timers_.empty() || frozen_ ? pool::kNever : timers_.top().at;
+  return frozen_ ? pool::kNever : alarms_.next();
 }
 
 void WorkerCore::on_time(TimePoint now) {
   now_ = now;
-  while (!frozen_ && !timers_.empty() && timers_.top().at <= now) {
-    const Timer timer = timers_.top();
-    timers_.pop();
-    fire(timer);
+  while (!frozen_ && alarms_.next() <= now) {
+    const auto& alarm = static_cast<const Alarm&>(alarms_.pop());
+    if (alarm.connection != nullptr) {
+      alarm.connection->on_timer(now_);
+    } else {
+      connect_timeout(alarm.connecting);
+    }
     run_pending();
   }
 }
 
-// A session has only one timer that counts, the earliest; it looks for itself whether anything is due.
-void WorkerCore::fire(const Timer& timer) {
-  const auto due = [&](auto* session) {
-    if (session == nullptr || session->timer_at != timer.at) return;
-    session->timer_at = pool::kNever;
-    session->on_timer(now_);
-  };
-  switch (timer.kind) {
-    case Timer::Kind::Client:
-      return due(find_client({timer.index, timer.generation}));
-    case Timer::Kind::Server:
-      if (connecting_.contains({timer.index, timer.generation})) {
-        return connect_timeout({timer.index, timer.generation}, timer.at);
-      }
-      return due(find_server({timer.index, timer.generation}));
-    case Timer::Kind::Cancel:
-      if (const auto it = cancels_.find(timer.token); it != cancels_.end()) due(it->second.get());
-      return;
-  }
-}
-
-// The timer may be one of a setting that was changed since.
-void WorkerCore::connect_timeout(pool::ServerId server, TimePoint due) {
+// The alarm may be one of a setting that was changed since.
+void WorkerCore::connect_timeout(pool::ServerId server) {
+  Connecting& connecting = connecting_.at(server);
   const Duration limit = config().server_connect_timeout;
-  const TimePoint end = connecting_.at(server).started + limit;
   if (limit <= Duration::zero()) return;
-  if (due < end) return timers_.push({end, Timer::Kind::Server, server.index, server.generation, 0});
+  if (const TimePoint end = connecting.started + limit; now_ < end) return connecting.alarm.set(alarms_, end);
   host_.abandon_server(server);
   server_connect_failed(server, "connect timeout", {});
 }
@@ -155,15 +121,14 @@ ClientSession& WorkerCore::client_accepted(std::unique_ptr<Port> port, PeerAddre
   auto session = std::make_unique<ClientSession>(*this, std::move(port), *id, std::move(address));
   ClientSession& result = *session;
   if (over_limit) result.set_over_limit();
-  clients_.emplace(*id, std::move(session));
+  clients_.add(std::move(session));
   // It was on its way here when all stopped. It must not get at servers that another process may have been told of.
   if (frozen_) host_.detach(result.port());
   return result;
 }
 
 ClientSession* WorkerCore::find_client(pool::ClientId id) {
-  const auto it = clients_.find(id);
-  return it == clients_.end() ? nullptr : it->second.get();
+  return clients_.find(id);
 }
 
 ServerSession* WorkerCore::find_server(pool::ServerId id) {
@@ -182,7 +147,7 @@ void WorkerCore::host_name_found(pool::ClientId client, const std::string& name)
 void WorkerCore::drop_clients_of(const std::string& database, const std::string& reason) {
   std::vector<ClientSession*> found;
   for (const auto& [id, client] : clients_) {
-    if (client->database() == database) found.push_back(client.get());
+    if (client->database() == database) found.push_back(client);
   }
   for (ClientSession* client : found) client->on_dropped(reason);
 }
@@ -237,6 +202,17 @@ PoolContext* WorkerCore::context_for(const std::string& database, const std::str
   return add_context(std::move(context), *entry);
 }
 
+PoolContext* WorkerCore::login_context(KnownStartup& startup, const std::string& login_user) {
+  const std::string& database = startup.request.database;
+  // auth_query may have told the login another name.
+  if (login_user != startup.request.user) return context_for(database, pool_user(database, login_user));
+  if (startup.pool == nullptr || startup.pool_epoch != contexts_epoch_) {
+    startup.pool = context_for(database, pool_user(database, login_user));
+    startup.pool_epoch = contexts_epoch_;
+  }
+  return startup.pool != nullptr && startup.pool->entry != nullptr ? startup.pool : nullptr;
+}
+
 PoolContext* WorkerCore::add_context(std::unique_ptr<PoolContext> context, const DatabaseConfig& entry) {
   const std::string& database = context->database;
   const std::string& user = context->user;
@@ -266,7 +242,7 @@ PoolContext* WorkerCore::add_context(std::unique_ptr<PoolContext> context, const
   return result;
 }
 
-void WorkerCore::register_database(const std::string& database, const std::string& log_name) {
+void WorkerCore::register_database(const std::string& database, const ClientSession* client) {
   const DatabaseConfig* entry = find_database(config(), database);
   if (entry == nullptr || !is_fallback(config(), *entry)) return;
   bool fresh;
@@ -276,7 +252,9 @@ void WorkerCore::register_database(const std::string& database, const std::strin
     pools->set_database_limits(database, database_limits(config(), *entry));
     pools->set_autodb_idle_timeout(database, autodb_idle_timeout(config(), *entry), now_);
   }
-  if (fresh) log(LogLevel::Log, log_name + "registered new auto-database: " + database);
+  if (!fresh) return;
+  const std::string name = client != nullptr ? client->log_name() : std::string();
+  log(LogLevel::Log, name + "registered new auto-database: " + database);
 }
 
 bool WorkerCore::in_use(const PoolContext& context) const {
@@ -306,6 +284,7 @@ void WorkerCore::forget_pool(pool::PoolId pool) {
                  static_cast<PoolContext*>(nullptr));
   }
   contexts_.erase(it);
+  ++contexts_epoch_;
 }
 
 PoolContext* WorkerCore::find_context(pool::PoolId pool) {
@@ -325,6 +304,7 @@ PoolContext* WorkerCore::find_context(pool::PoolId pool) {
 void WorkerCore::set_settings(std::shared_ptr<const Settings> settings) {
   settings_ = std::move(settings);
   verbose_ = config().verbose;
+  known_startups_.clear();
   for (const auto& [id, context] : contexts_) resolve(*context, settings_);
   for (const bool parts : {false, true}) {  // those of single hosts join the others
     for (const auto& [id, context] : contexts_) {
@@ -340,6 +320,7 @@ void WorkerCore::forget_reports(const std::string& database) {
     if (!database.empty() && context->database != database) continue;
     context->report.reset();
     context->accepted_parameters.clear();
+    ++context->forgotten;
   }
 }
 
@@ -458,9 +439,11 @@ void WorkerCore::open_server(const pool::Action& action) {
     return;
   }
   const ServerTarget target = server_target(*context, *place);
-  connecting_[action.server] = {action.pool, target, now_, std::move(replication)};
+  Connecting& connecting =
+      connecting_.try_emplace(action.server, action.server, action.pool, target, now_, std::move(replication))
+          .first->second;
   if (const Duration limit = config().server_connect_timeout; limit > Duration::zero()) {
-    timers_.push({now_ + limit, Timer::Kind::Server, action.server.index, action.server.generation, 0});
+    connecting.alarm.set(alarms_, now_ + limit);
   }
   host_.open_server(action.server, target);
 }

@@ -6,7 +6,6 @@
 
 #include <map>
 #include <memory>
-#include <queue>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -19,6 +18,8 @@
 #include "proxy/core/pool_context.hpp"
 #include "proxy/core/port.hpp"
 #include "proxy/core/server_session.hpp"
+#include "proxy/core/session_table.hpp"
+#include "proxy/core/startup_request.hpp"
 
 namespace pgweir::core {
 
@@ -144,12 +145,12 @@ class WorkerCore {
   void bury(ServerSession& session);
   void bury(CancelConnection& session);
   /// Asks for on_timer at `at` or earlier. Cheap if one is pending already.
-  void schedule(ClientSession& session, TimePoint at);
-  void schedule(ServerSession& session, TimePoint at);
-  void schedule(CancelConnection& session, TimePoint at);
+  void schedule(Connection& session, TimePoint at) { session.alarm().set(alarms_, at); }
   /// The context of pool (database, pool_user); created, also in PoolManager, if new. Null if the database does not
   /// exist.
   PoolContext* context_for(const std::string& database, const std::string& pool_user);
+  /// The same for a client that has sent this packet, as `login_user`; quick if it was asked before.
+  PoolContext* login_context(KnownStartup& startup, const std::string& login_user);
   /// The part of `home`, the context of a routed database, on one of its hosts; created as above. Null if there is no
   /// such host.
   PoolContext* context_on(PoolContext& home, router::HostId host);
@@ -174,12 +175,17 @@ class WorkerCore {
   void note_routed_waiter(ClientSession& client);
   /// Any number, new for each call.
   [[nodiscard]] std::uint64_t random();
-  /// Makes a database that came by `*` known for good; on behalf of `log_name`. Nothing if it is no such or not new.
-  void register_database(const std::string& database, const std::string& log_name);
+  /// Makes a database that came by `*` known for good; on behalf of `client`, if any. Nothing if it is no such or not
+  /// new.
+  void register_database(const std::string& database, const ClientSession* client);
   /// The user that servers of `database` are used as: the forced one or the client's.
   [[nodiscard]] std::string pool_user(const std::string& database, const std::string& login_user) const;
-  /// Draws and registers a cancel key.
-  std::uint64_t new_cancel_key(pool::ClientId client, bool console);
+  /// Draws and registers a cancel key for a console.
+  std::uint64_t new_console_key(pool::ClientId client);
+  /// The same for a client whose login is complete; it belongs to the pool from now on.
+  std::uint64_t admit_client(pool::ClientId client, pool::PoolId pool);
+  /// Of the settings in force.
+  [[nodiscard]] KnownStartups& known_startups() { return known_startups_; }
   /// What the console tells and remembers of tracked parameters.
   [[nodiscard]] protocol::ParameterSetPtr console_parameters(
       const std::vector<std::pair<std::size_t, std::string>>& own) const;
@@ -221,9 +227,7 @@ class WorkerCore {
   void remember_scram_secret(const std::string& user, const std::string& password, protocol::ScramSecret secret);
   [[nodiscard]] const KeyDerivations& key_derivations() const { return key_derivations_; }
 
-  [[nodiscard]] const std::unordered_map<pool::ClientId, std::unique_ptr<ClientSession>>& clients() const {
-    return clients_;
-  }
+  [[nodiscard]] const SessionTable<ClientSession>& clients() const { return clients_; }
   [[nodiscard]] const std::unordered_map<pool::ServerId, std::unique_ptr<ServerSession>>& servers() const {
     return servers_;
   }
@@ -240,17 +244,9 @@ class WorkerCore {
   /// From so many events at once on a worker has so much to do that it is worth while to keep servers for its clients.
   static constexpr int kBusyBatch = 4;
 
-  struct Timer {
-    TimePoint at;
-    enum class Kind : std::uint8_t { Client, Server, Cancel } kind;
-    std::uint32_t index, generation;
-    std::uint64_t token;
-    friend bool operator>(const Timer& a, const Timer& b) { return a.at > b.at; }
-  };
-
   ClientSession* add_newcomer(Newcomer& newcomer);
   ServerSession* add_newcomer(Newcomer& newcomer, ClientSession* client, pool::ClientId client_before);
-  void connect_timeout(pool::ServerId server, TimePoint due);
+  void connect_timeout(pool::ServerId server);
   void start_cancel(const pool::CancelResult& decided, pool::WorkerId origin, pool::ClientId requester);
   void open_cancel(CancelConnection::Job job);
   void connect_cancel(CancelConnection& connection);
@@ -268,8 +264,8 @@ class WorkerCore {
   void settle_leases();
   void move_server(const pool::Action& action);
   void remember(PoolContext& context, const std::shared_ptr<const ServerReport>& report, const ParameterList& accepted);
-  void fire(const Timer& timer);
   void derive_next();
+  [[nodiscard]] std::uint64_t draw_cancel_key();
 
   HostGroup& host_group(const std::string& name);
   Catalog& catalog_of(HostGroup& group, const std::string& dbname);
@@ -304,6 +300,8 @@ class WorkerCore {
   protocol::SaltedPasswordCache password_cache_;
   std::unordered_map<std::string, protocol::ScramSecret> scram_secrets_;
   KeyDerivations key_derivations_;  ///< before the sessions, whose logins have requests in it
+  KnownStartups known_startups_;
+  std::uint64_t contexts_epoch_ = 0;  ///< counts the contexts that have gone
   OutBatch batch_;
   std::string spare_text_;
   pool::Actions actions_, performing_;
@@ -312,7 +310,8 @@ class WorkerCore {
   LeaseTeller lease_teller_{leases_, now_, actions_};
   std::vector<pool::PoolId> offers_, offering_;  ///< OfferIdle, answered at the end of the batch
   std::vector<Connection*> woken_, waking_;
-  PoolStats console_stats_;  ///< of its clients on this worker
+  pool::DeadlineHeap alarms_;  ///< before those who have places in it
+  PoolStats console_stats_;    ///< of its clients on this worker
   StatsPeriod console_period_;
   std::uint64_t token_ = 0;
   std::uint64_t random_ = 0;
@@ -322,12 +321,16 @@ class WorkerCore {
   std::map<std::string, HostGroup, std::less<>> host_groups_;
   std::map<pool::PoolId, std::unique_ptr<PoolContext>> contexts_;
   std::unordered_map<std::string, PoolContext*> context_by_name_;  ///< "database\0user"
-  std::unordered_map<pool::ClientId, std::unique_ptr<ClientSession>> clients_;
+  SessionTable<ClientSession> clients_;
   std::unordered_map<pool::ServerId, std::unique_ptr<ServerSession>> servers_;
   struct Connecting {
+    Connecting(pool::ServerId server, pool::PoolId of, ServerTarget to, TimePoint now,
+               std::shared_ptr<const ReplicationStartup> dedicated)
+        : alarm(server), pool(of), target(std::move(to)), started(now), replication(std::move(dedicated)) {}
+    Alarm alarm;
     pool::PoolId pool;
     ServerTarget target;
-    TimePoint started{};
+    TimePoint started;
     std::shared_ptr<const ReplicationStartup> replication;  ///< null: for the clients of the pool
   };
   std::unordered_map<pool::ServerId, Connecting> connecting_;
@@ -336,7 +339,6 @@ class WorkerCore {
   std::uint64_t next_token_ = 1;
   std::size_t next_peer_host_ = 0;
   std::vector<std::unique_ptr<Connection>> graveyard_;
-  std::priority_queue<Timer, std::vector<Timer>, std::greater<>> timers_;
 };
 
 }  // namespace pgweir::core

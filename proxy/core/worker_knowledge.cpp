@@ -30,7 +30,7 @@ void WorkerCore::learn(const std::string& database, const std::string& user,
   remember(*context, report, accepted);
   std::vector<ClientSession*> waiting;
   for (const auto& [id, client] : clients_) {
-    if (client->state() == ClientSession::State::Login && client->waiting()) waiting.push_back(client.get());
+    if (client->state() == ClientSession::State::Login && client->waiting()) waiting.push_back(client);
   }
   for (ClientSession* client : waiting) client->retry_welcome(*context);
 }

@@ -44,7 +44,7 @@ bool WorkerCore::at_rest() const {
 void WorkerCore::drop_restless(std::string_view reason) {
   std::vector<ClientSession*> clients;
   for (const auto& [id, client] : clients_) {
-    if (!core::at_rest(*client)) clients.push_back(client.get());
+    if (!core::at_rest(*client)) clients.push_back(client);
   }
   for (ClientSession* client : clients) {
     if (client->state() == ClientSession::State::Login) {
@@ -88,15 +88,13 @@ void WorkerCore::forget_changed_over() {
   for (const auto& [id, server] : servers_) {
     if (can_change_over(*server)) servers.push_back(id);
   }
-  const auto forget = [](auto& sessions, const auto& ids) {
-    for (const auto& id : ids) {
-      sessions.at(id)->give_away();
-      sessions.erase(id);
-    }
-  };
-  forget(clients_, waiting);
-  forget(clients_, linked);
-  forget(servers_, servers);
+  for (const auto* ids : {&waiting, &linked}) {
+    for (const pool::ClientId id : *ids) clients_.take(id)->give_away();
+  }
+  for (const pool::ServerId id : servers) {
+    servers_.at(id)->give_away();
+    servers_.erase(id);
+  }
   for (const pool::ClientId id : waiting) leases_.withdraw(id);
   // Those in a queue leave it before a permit becomes free that they might get.
   PoolLock pools(host_);

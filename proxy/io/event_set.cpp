@@ -95,6 +95,7 @@ bool EventSet::run_once(std::chrono::milliseconds patience) {
 }
 
 void EventSet::serve(int count) {
+  ++batches_;
   if (hooks_.before_batch) hooks_.before_batch(count);
   dispatch(count);
   if (!deferred_.empty()) run_deferred();

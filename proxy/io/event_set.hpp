@@ -54,6 +54,8 @@ class EventSet {
   /// for the batch after.
   void defer(UniqueFunction function) { deferred_.push_back(std::move(function)); }
   [[nodiscard]] TimerQueue& timers() { return *timers_; }
+  /// Number of the current batch, or of the last one.
+  [[nodiscard]] std::uint64_t batch() const { return batches_; }
 
   struct Hooks {
     std::function<void(int events)> before_batch;  ///< once per batch: the place to refresh a cached clock
@@ -83,6 +85,7 @@ class EventSet {
   std::array<epoll_event, kBatch> batch_;
   int batch_next_ = 0;
   int batch_count_ = 0;
+  std::uint64_t batches_ = 0;
   bool running_ = false;
   std::vector<UniqueFunction> deferred_, running_deferred_;  // Both keep their capacity.
   std::unique_ptr<TimerQueue> timers_;

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -77,23 +78,30 @@ void Listener::unwatch() {
   if (std::exchange(watched_, false)) events_.remove(socket_.fd(), this);
 }
 
+// As many as there were the last time: to ask for one more only to hear that there is none is a system call for each
+// client that comes alone. The set being level-triggered, those that are left have their turn with the next batch, and
+// then there is room for more.
 void Listener::on_event(std::uint32_t) {
   // A bound, so that a flood of connects cannot keep the thread from its other work.
   constexpr int kAcceptsPerTurn = 64;
+  if (events_.batch() == full_batch_ + 1) turn_ = std::min(2 * turn_, kAcceptsPerTurn);
   const auto alive = alive_;
-  for (int i = 0; i < kAcceptsPerTurn && *alive && accepting_; ++i) {
+  const int turn = turn_;
+  for (int i = 0; i < turn && *alive && accepting_; ++i) {
     sockaddr_storage peer{};
     socklen_t length = sizeof peer;
     const int fd = ::accept4(socket_.fd(), reinterpret_cast<sockaddr*>(&peer), &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
       on_accept_(fd, peer, socket_.is_unix());
     } else if (errno == EAGAIN) {
+      turn_ = std::max(i, 1);
       return;
     } else if (!concerns_one_connection(errno)) {
       wait_and_retry(errno);
       return;
     }
   }
+  if (*alive) full_batch_ = events_.batch();
 }
 
 void Listener::wait_and_retry(int error) {

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -132,7 +133,9 @@ class Listener final : private EventHandler {
   std::chrono::milliseconds retry_pause_{5000};
   bool accepting_ = false;
   bool watched_ = false;
-  std::shared_ptr<bool> alive_;  // The callback may destroy the listener.
+  int turn_ = 1;                  // So many are accepted at a time.
+  std::uint64_t full_batch_ = 0;  // The last batch in which there were as many, and maybe more.
+  std::shared_ptr<bool> alive_;   // The callback may destroy the listener.
 };
 
 }  // namespace pgweir::io

@@ -25,6 +25,7 @@ struct Free {
   }
 };
 using DigestPtr = std::unique_ptr<EVP_MD, Free<EVP_MD_free>>;
+using DigestContextPtr = std::unique_ptr<EVP_MD_CTX, Free<EVP_MD_CTX_free>>;
 using MacPtr = std::unique_ptr<EVP_MAC, Free<EVP_MAC_free>>;
 using MacContextPtr = std::unique_ptr<EVP_MAC_CTX, Free<EVP_MAC_CTX_free>>;
 
@@ -37,8 +38,8 @@ const unsigned char* bytes_of(std::string_view text) {
   return reinterpret_cast<const unsigned char*>(text.empty() ? "" : text.data());
 }
 
-// HMAC-SHA-256 without a key. Copying it is much cheaper than setting the digest by name.
-MacContextPtr make_hmac_template() {
+// HMAC-SHA-256 without a key.
+MacContextPtr make_hmac_context() {
   const MacPtr mac(EVP_MAC_fetch(nullptr, "HMAC", nullptr));
   require(mac != nullptr, "fetching HMAC");
   MacContextPtr context(EVP_MAC_CTX_new(mac.get()));
@@ -47,6 +48,18 @@ MacContextPtr make_hmac_template() {
                                    OSSL_PARAM_construct_end()};
   require(context && EVP_MAC_CTX_set_params(context.get(), parameters) == 1, "preparing HMAC");
   return context;
+}
+
+// One of each for every thread, begun anew each time: making one takes a dozen allocations. A key stays in it until the
+// next one comes; they are all in the user list, too.
+EVP_MAC_CTX* hmac_context() {
+  static thread_local const MacContextPtr context = make_hmac_context();
+  return context.get();
+}
+EVP_MD_CTX* digest_context() {
+  static thread_local const DigestContextPtr context(EVP_MD_CTX_new());
+  require(context != nullptr, "making a digest context");
+  return context.get();
 }
 
 /// Drawn ahead, since each call of RAND_bytes costs more than a login's other work with random numbers, and a system
@@ -79,29 +92,32 @@ class RandomSupply {
 struct OpensslCrypto::Algorithms {
   DigestPtr sha256{EVP_MD_fetch(nullptr, "SHA256", nullptr)};
   DigestPtr md5{EVP_MD_fetch(nullptr, "MD5", nullptr)};
-  MacContextPtr hmac_template = make_hmac_template();
 };
 
 OpensslCrypto::OpensslCrypto() : algorithms_(std::make_unique<Algorithms>()) {
   require(algorithms_->sha256 != nullptr, "fetching SHA256");
+  (void)hmac_context();
 }
 
 OpensslCrypto::~OpensslCrypto() = default;
 
 protocol::Sha256Digest OpensslCrypto::sha256(std::string_view data) const {
   protocol::Sha256Digest out;
-  require(EVP_Digest(bytes_of(data), data.size(), out.data(), nullptr, algorithms_->sha256.get(), nullptr) == 1,
+  EVP_MD_CTX* context = digest_context();
+  require(EVP_DigestInit_ex2(context, algorithms_->sha256.get(), nullptr) == 1 &&
+              EVP_DigestUpdate(context, bytes_of(data), data.size()) == 1 &&
+              EVP_DigestFinal_ex(context, out.data(), nullptr) == 1,
           "SHA256");
   return out;
 }
 
 protocol::Sha256Digest OpensslCrypto::hmac_sha256(std::string_view key, std::string_view data) const {
   protocol::Sha256Digest out;
-  const MacContextPtr context(EVP_MAC_CTX_dup(algorithms_->hmac_template.get()));
+  EVP_MAC_CTX* context = hmac_context();
   std::size_t size = 0;
-  const bool done = context && EVP_MAC_init(context.get(), bytes_of(key), key.size(), nullptr) == 1 &&
-                    EVP_MAC_update(context.get(), bytes_of(data), data.size()) == 1 &&
-                    EVP_MAC_final(context.get(), out.data(), &size, out.size()) == 1;
+  const bool done = EVP_MAC_init(context, bytes_of(key), key.size(), nullptr) == 1 &&
+                    EVP_MAC_update(context, bytes_of(data), data.size()) == 1 &&
+                    EVP_MAC_final(context, out.data(), &size, out.size()) == 1;
   require(done && size == out.size(), "HMAC");
   return out;
 }

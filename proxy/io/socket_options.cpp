@@ -7,7 +7,9 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 namespace pgweir::io {
@@ -16,6 +18,20 @@ namespace {
 
 bool set_option(int fd, int level, int name, int value) {
   return ::setsockopt(fd, level, name, &value, sizeof value) == 0;
+}
+
+// inet_ntop goes through printf, which would be a tenth of what a login costs.
+std::string ipv4_text(std::uint32_t address) {
+  std::array<char, INET_ADDRSTRLEN> text;
+  char* end = text.data();
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    const unsigned byte = address >> shift & 0xFFU;
+    if (byte >= 100) *end++ = static_cast<char>('0' + byte / 100);
+    if (byte >= 10) *end++ = static_cast<char>('0' + byte / 10 % 10);
+    *end++ = static_cast<char>('0' + byte % 10);
+    *end++ = '.';
+  }
+  return {text.data(), end - 1};
 }
 
 }  // namespace
@@ -70,16 +86,7 @@ bool is_numeric_address(const std::string& host) {
 
 std::string address_host(const sockaddr_storage& address) {
   if (address.ss_family == AF_INET) {
-    // inet_ntop goes through printf, which is a tenth of what a login costs.
-    const auto* bytes =
-        reinterpret_cast<const unsigned char*>(&reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr);
-    std::string text;
-    for (int i = 0; i < 4; ++i) {
-      const fmt::format_int number(bytes[i]);
-      if (i > 0) text += '.';
-      text.append(number.data(), number.size());
-    }
-    return text;
+    return ipv4_text(ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr));
   }
   char text[INET6_ADDRSTRLEN] = "";
   if (address.ss_family == AF_INET6) {

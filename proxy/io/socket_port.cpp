@@ -18,10 +18,6 @@ constexpr int kDrainRounds = 16;
 constexpr std::size_t kDrainSize = 16384;
 constexpr std::size_t kPiecesMax = 64;
 
-bool small_read(std::size_t bytes, std::size_t room) {
-  return bytes < room;
-}
-
 std::size_t size_of(std::span<const core::ByteView> pieces) {
   std::size_t total = 0;
   for (const core::ByteView piece : pieces) total += piece.size();
@@ -44,9 +40,10 @@ void SocketPort::close() {
     worker_->forget(*this);
     worker_->events().remove(stream_.fd(), this);
   }
-  if (!stream_.is_tls() && !broken_ && worker_ != nullptr) {
-    // Unread input would turn the close into a reset, which may overtake our last message. Not into the worker's
-    // buffer: what another connection has read may be there, and be looked at while this one is closed because of it.
+  if (!stream_.is_tls() && !broken_ && !all_read_ && worker_ != nullptr) {
+    // Unread input would turn the close into a reset, which may overtake our last message. A client that has said
+    // good-bye was read to the end just now, and has been told nothing since. Not into the worker's buffer: what another
+    // connection has read may be there, and be looked at while this one is closed because of it.
     std::array<char, kDrainSize> unread;
     for (int i = 0; i < kDrainRounds; ++i) {
       if (stream_.try_read(unread.data(), unread.size()).status != IoStatus::Ok) break;
@@ -58,6 +55,7 @@ void SocketPort::close() {
 std::size_t SocketPort::write(std::span<const core::ByteView> pieces) {
   if (broken_ || !stream_.is_open()) return size_of(pieces);
   if (handshaking_) return 0;
+  all_read_ = false;
   if (pieces.size() != 1) return gather(pieces);
   const IoResult result = stream_.try_write(pieces.front());
   if (result.status == IoStatus::Ok) [[likely]] {
@@ -220,8 +218,9 @@ void SocketPort::read() {
     switch (result.status) {
       case IoStatus::Ok:
         note_use();
+        all_read_ = result.bytes < size;
         session_->receive({buffer, result.bytes});
-        if (small_read(result.bytes, size) && !stream_.has_buffered_input()) [[likely]]
+        if (result.bytes < size && !stream_.has_buffered_input()) [[likely]]
           return;
         if (session_->closed() || !want_read_ || handshaking_) return;
         break;
@@ -229,6 +228,7 @@ void SocketPort::read() {
         if (stream_.is_tls()) update_events();
         return;
       case IoStatus::Eof:
+        all_read_ = true;
         return hang_up("client unexpected eof");
       case IoStatus::Error:
         return hang_up(stream_.is_tls() && !stream_.tls_error().empty() ? stream_.tls_error()

@@ -66,6 +66,8 @@ class SocketPort final : public core::Port, public EventHandler {
   bool want_read_ = true, want_write_ = false, want_hangup_ = false;
   bool handshaking_ = false;
   bool broken_ = false;  ///< a write failed; the session hears of it with the next event
+  /// The last read took all there was, and nothing was written since.
+  bool all_read_ = false;
   std::uint32_t events_ = EPOLLIN;
   std::string failure_;
 };

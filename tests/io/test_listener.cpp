@@ -265,6 +265,31 @@ TEST_CASE("listener: pause leaves clients in the queue, start takes them, close 
   for (const int fd : {first, second, third}) ::close(fd);
 }
 
+TEST_CASE("listener: one that comes alone takes one call, a crowd few batches") {
+  std::vector<std::string> problems;
+  auto sockets = open_tcp_listeners(tcp_spec("127.0.0.1"), into(problems));
+  REQUIRE(sockets.size() == 1);
+  EventSet events;
+  int accepted = 0;
+  Listener listener(events, std::move(sockets[0]), [&](int fd, const sockaddr_storage&, bool) {
+    ++accepted;
+    ::close(fd);
+  });
+  std::vector<int> clients;
+  for (int i = 0; i < 60; ++i) clients.push_back(connect_to(listener.socket().fd()));
+  listener.start();
+  const std::uint64_t before = events.batch();
+  REQUIRE(run_until(events, [&] { return accepted == 60; }));
+  CHECK(events.batch() - before <= 8);
+  // The first one after the crowd finds that nobody else is there, and the one after that knows.
+  for (int i = 0; i < 3; ++i) {
+    clients.push_back(connect_to(listener.socket().fd()));
+    REQUIRE(run_until(events, [&] { return accepted == 61 + i; }));
+    run_ready(events);
+  }
+  for (const int fd : clients) ::close(fd);
+}
+
 TEST_CASE("listener: the callback may close it") {
   const TempDir dir;
   auto socket = open_unix_listener(unix_spec(dir.path()));

@@ -49,6 +49,12 @@ TEST_CASE("deadline_heap: entries come out in order and only move earlier", "[pa
     heap.not_later_than(e, when);
     CHECK(e.deadline == std::min(before, when));
     REQUIRE(heap.consistent());
+    if (round % 5 != 0) continue;
+    DeadlineEntry& gone = entries[random() % entries.size()];
+    heap.remove(gone);
+    CHECK(gone.deadline == kNever);
+    CHECK(gone.heap_at == DeadlineEntry::kNowhere);
+    REQUIRE(heap.consistent());
   }
   TimePoint last{};
   while (heap.next() != kNever) {
