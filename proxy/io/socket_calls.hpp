@@ -1,7 +1,7 @@
-// The system calls of the byte path, as recv(2), send(2) and epoll_wait(2) describe them. In a process with threads those
-// of the C library are cancellation points: each brackets its call with two atomic exchanges, a twentieth of all that a
-// transaction takes in user space. No thread here is ever cancelled. Sanitizers must see what is read and written,
-// so they get the library's.
+// The system calls of the byte path, as recv(2), send(2) and epoll_wait(2) describe them. In a process with threads
+// those of the C library are cancellation points: each brackets its call with two atomic exchanges, a twentieth of all
+// that a transaction takes in user space. No thread here is ever cancelled. Sanitizers must see what is read and
+// written, so they get the library's.
 #pragma once
 
 #include <sys/epoll.h>

@@ -42,8 +42,8 @@ void SocketPort::close() {
   }
   if (!stream_.is_tls() && !broken_ && !all_read_ && worker_ != nullptr) {
     // Unread input would turn the close into a reset, which may overtake our last message. A client that has said
-    // good-bye was read to the end just now, and has been told nothing since. Not into the worker's buffer: what another
-    // connection has read may be there, and be looked at while this one is closed because of it.
+    // good-bye was read to the end just now, and has been told nothing since. Not into the worker's buffer: what
+    // another connection has read may be there, and be looked at while this one is closed because of it.
     std::array<char, kDrainSize> unread;
     for (int i = 0; i < kDrainRounds; ++i) {
       if (stream_.try_read(unread.data(), unread.size()).status != IoStatus::Ok) break;
