@@ -21,7 +21,7 @@ class ServerSession;
 class WorkerCore;
 
 /// Number of the format of `state`. Another one is ignored, and the socket taken over by its other columns.
-inline constexpr std::uint32_t kHandoverFormat = 3;
+inline constexpr std::uint32_t kHandoverFormat = 4;
 
 /// What concerns the whole process: the `state` of its listening sockets.
 struct ProcessHandover {
