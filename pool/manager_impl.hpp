@@ -92,7 +92,7 @@ struct PoolManager::Impl {
   std::uint32_t attached_clients = 0;
   std::uint32_t waiting_clients = 0;
   bool all_paused = false;
-  bool adopting = false;  ///< connections of another process are still to come: none is opened
+  bool opening = true;  ///< false: a restart is under way, none is opened
   TimePoint last_now{};
   std::uint64_t last_seq = 0;
 

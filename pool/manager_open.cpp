@@ -18,7 +18,7 @@ bool shares_limit(const PoolState& pool, const PoolState& around) {
 }  // namespace
 
 std::uint32_t PoolManager::Impl::openable(const PoolState& pool, TimePoint now) const {
-  return paused(pool) || adopting ? 0 : pool.openable(now);
+  return paused(pool) || !opening ? 0 : pool.openable(now);
 }
 
 ServerSlot& PoolManager::Impl::add_server(PoolState& pool, WorkerId worker, TimePoint created) {
@@ -162,7 +162,7 @@ void PoolManager::Impl::offer_to_other_pools(PoolState& pool, TimePoint now, Act
 
 void PoolManager::Impl::keep_min_pool(PoolState& pool, TimePoint now, Actions& out) {
   const std::uint32_t wanted = pool.min_servers();
-  if (pool.servers.alive() >= wanted || pool.all_logins() > 0 || paused(pool) || adopting || !permits_free(pool))
+  if (pool.servers.alive() >= wanted || pool.all_logins() > 0 || paused(pool) || !opening || !permits_free(pool))
     return;
   if (pool.settings.pool_size != 0 && pool.servers.total >= pool.settings.pool_size) return;
   if (pool.login_paused(now)) {

@@ -26,11 +26,11 @@ ServerId PoolManager::adopt_server(PoolId pool, AdoptedServer server, ClientId c
   return id;
 }
 
-void PoolManager::set_adopting(bool on, TimePoint now, Actions& out) {
+void PoolManager::set_opening(bool on, TimePoint now, Actions& out) {
   Impl& m = *impl_;
   now = m.tick(now);
-  m.adopting = on;
-  if (on) return;
+  m.opening = on;
+  if (!on) return;
   for (const auto& pool : m.pools) m.run_pool(*pool, now, out);
 }
 

@@ -332,8 +332,8 @@ class PoolManager {
   /// none, free. It counts against the limits without asking them: it did so in the other process. What does not fit
   /// the limits of this one is closed when it becomes free.
   ServerId adopt_server(PoolId pool, AdoptedServer server, ClientId client, TimePoint now, Actions& out);
-  /// Between set_adopting(true) and false, while servers are adopted, none is opened.
-  void set_adopting(bool on, TimePoint now, Actions& out);
+  /// Off: no server is opened for anybody who waits. While a process comes to rest, and while servers are adopted.
+  void set_opening(bool on, TimePoint now, Actions& out);
   /// What another process is to know about a server.
   [[nodiscard]] AdoptedServer state_of(ServerId server) const;
   /// Nothing is on its way that ends by itself: no login, move, test, close, grant or cancel request.

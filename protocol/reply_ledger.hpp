@@ -57,9 +57,9 @@ struct StatementChange {
 
 struct ReplyEntry {
   ReplyKind kind = ReplyKind::Query;
-  /// HiddenQuery: what it is for. Query, Execute: which parameters it may reset. The owner's own numbers; 0: none.
-  std::uint8_t purpose = 0;
   bool quiet = false;  ///< HiddenParse: its error is swallowed too
+  /// HiddenQuery: what it is for. Query, Execute: which parameters it may reset. The owner's own numbers; 0: none.
+  std::uint32_t purpose = 0;
   /// Parse of the unnamed statement: which one of the client's. Query, Close: what stands for there being none from
   /// here on. 0: has nothing to do with it.
   std::uint32_t unnamed_serial = 0;

@@ -1,12 +1,13 @@
-// The little of SQL's surface that decides where a word stands: white space, comments, identifiers. Finds the name in
-// EXECUTE and DEALLOCATE, which a pooler has to know because it renames prepared statements. Follows "Lexical
-// Structure" of the PostgreSQL manual; it does not parse statements.
+// The little of SQL's surface that decides where a word stands: white space, comments, identifiers, literals. Finds the
+// name in EXECUTE and DEALLOCATE, which a pooler has to know because it renames prepared statements, and what RESET and
+// SET do to which parameter. Follows "Lexical Structure" of the PostgreSQL manual; it does not parse statements.
 #pragma once
 
 #include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace pgweir::router {
 
@@ -75,9 +76,20 @@ struct StatementNameUse {
 /// True if a text begins with DISCARD or DEALLOCATE, after which a server may have no prepared statements any more.
 [[nodiscard]] bool may_clear_statements(std::string_view sql);
 
-/// What a RESET at the start of a text is about: the parameter's name in lower case ("timezone" for TIME ZONE), or
-/// "all". nullopt for every other text.
-[[nodiscard]] std::optional<std::string> find_reset(std::string_view sql);
+/// What one statement does to a parameter for longer than a transaction.
+struct ParameterChange {
+  enum class Kind { Reset /* SET … TO DEFAULT as well */, Set };
+  Kind kind = Kind::Reset;
+  std::string name;  ///< in lower case unless it was quoted; "timezone" for TIME ZONE, "all" for RESET ALL
+  friend bool operator==(const ParameterChange&, const ParameterChange&) = default;
+};
+
+/// Those of all statements of a text, in their order. Linear in the text. What functions do is not seen, and where a
+/// backslash means something else than the manual's default says, a statement may be overlooked.
+[[nodiscard]] std::vector<ParameterChange> find_parameter_changes(std::string_view sql);
+
+/// False only if find_parameter_changes() finds nothing: looks at the first letters and for a semicolon within.
+[[nodiscard]] bool may_change_parameters(std::string_view sql);
 
 /// Offset of the first byte at or after `from` that is neither white space nor in a comment.
 [[nodiscard]] std::size_t skip_blank(std::string_view sql, std::size_t from);

@@ -395,7 +395,7 @@ void ClientSession::push_skippable(ReplyEntry&& entry) {
 }
 
 // Of a message about which nothing but this is to be remembered.
-void ClientSession::push_resetting(ReplyKind kind, std::uint8_t resets, std::uint32_t unnamed_serial) {
+void ClientSession::push_resetting(ReplyKind kind, std::uint32_t resets, std::uint32_t unnamed_serial) {
   ReplyEntry entry;
   entry.kind = kind;
   entry.purpose = resets;
@@ -422,8 +422,8 @@ ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& heade
     if (const auto step = take_statement_sql(body, out)) return *step;
   }
   if (concerns_session && tracks_ && router::may_clear_statements(glance)) names_cleared_ = true;
-  const std::uint8_t resets = concerns_session ? resets_of(glance) : std::uint8_t{0};
   settings_open_ = true;
+  const std::uint32_t resets = message.size() == header.total() ? resets_of(body.substr(0, body.size() - 1)) : 0;
   const std::uint32_t dropped = drop_unnamed_unless_skipped();  // as the server does for a simple query
   if (resets == 0 && dropped == 0) {
     server_->ledger().push(ReplyKind::Query);

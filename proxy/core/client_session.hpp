@@ -168,8 +168,8 @@ class ClientSession final : public Connection {
   /// A tracked parameter changed on the server. `after_reset`: because of RESET or DISCARD ALL, so the client's own
   /// start-up value applies; returns it if the server's value is not to be shown.
   const std::string* take_parameter(std::size_t index, std::string_view value, bool after_reset);
-  /// Numbers of a ReplyEntry for what a request resets: this, or 1 + the index of one tracked parameter.
-  static constexpr std::uint8_t kResetsAll = 255;
+  /// What a request resets is one bit for each tracked parameter, by its index: RESET ALL.
+  static constexpr std::uint32_t kResetsAll = ~0U;
   /// What was to be reset has been, by RESET or DISCARD ALL: the start-up values of the parameters whose bits are set
   /// apply again. Those that the client does not expect are told.
   void restore_startup(std::uint32_t which, OutBatch& out);
@@ -245,7 +245,7 @@ class ClientSession final : public Connection {
   std::optional<Step> make_within_pipeline(protocol::StatementPtr& statement, OutBatch& out);
   std::optional<Step> take_statement_sql_parse(const protocol::ParseView& view, OutBatch& out);
   bool take_statement_sql_use(protocol::ReplyEntry& entry, OutBatch& out);
-  [[nodiscard]] std::uint8_t resets_of(std::string_view sql) const;
+  [[nodiscard]] std::uint32_t resets_of(std::string_view sql) const;
   std::optional<Step> take_deallocate_among(ByteView sql, const router::StatementNameUse& use, OutBatch& out);
   void make_deallocated(OutBatch& out);
   void free_name(const std::string& name, protocol::ReplyEntry& entry);
@@ -282,7 +282,7 @@ class ClientSession final : public Connection {
     if (!server_->ledger().try_push(entry)) push_skippable(std::move(entry));
   }
   void push_skippable(protocol::ReplyEntry&& entry);
-  void push_resetting(protocol::ReplyKind kind, std::uint8_t resets, std::uint32_t unnamed_serial);
+  void push_resetting(protocol::ReplyKind kind, std::uint32_t resets, std::uint32_t unnamed_serial);
   void add_mistake(OutBatch& out, std::string_view sqlstate, std::string_view text);
   [[nodiscard]] std::uint64_t reading_now();
   /// `statement` is another one afterwards if it has to be made under other settings than it was prepared under.
@@ -357,12 +357,12 @@ class ClientSession final : public Connection {
   std::uint64_t unnamed_hidden_segment_ = 0;  ///< in which part of the pipeline a hidden Parse of it was sent
   std::uint64_t changing_segment_ = 0;
   std::uint32_t next_unnamed_serial_ = 1;
-  std::uint8_t bound_resets_ = 0;  ///< what the statement resets that was bound last
-  bool names_cleared_ = false;     ///< something was sent that may empty the server of prepared statements
-  bool listed_ = false;            ///< WorkerCore's bookkeeping: among those who wait for hosts
-  bool left_ = false;              ///< the pools know that it is gone
-  bool terminated_ = false;        ///< it sent Terminate
-  bool output_cut_ = false;        ///< what the client got last is half a message: nothing may be appended
+  std::uint32_t bound_resets_ = 0;  ///< what the statement resets that was bound last
+  bool names_cleared_ = false;      ///< something was sent that may empty the server of prepared statements
+  bool listed_ = false;             ///< WorkerCore's bookkeeping: among those who wait for hosts
+  bool left_ = false;               ///< the pools know that it is gone
+  bool terminated_ = false;         ///< it sent Terminate
+  bool output_cut_ = false;         ///< what the client got last is half a message: nothing may be appended
 
   std::shared_ptr<const StartupOverrides> overrides_;  ///< null: none
   std::unique_ptr<ClientLogin> login_;

@@ -32,13 +32,18 @@ void ClientSession::note_text(std::string_view sql) {
   bound_resets_ = resets_of(sql);
 }
 
-// What a text that is about to run resets, of those parameters for which the client has start-up values of its own.
-std::uint8_t ClientSession::resets_of(std::string_view sql) const {
-  const auto name = overrides_ ? router::find_reset(sql) : std::nullopt;
-  if (!name) return 0;
-  if (*name == "all") return kResetsAll;
-  const auto index = core_->settings()->tracked->find(*name);
-  return index ? static_cast<std::uint8_t>(*index + 1) : std::uint8_t{0};
+// Which tracked parameters a text that is about to run resets, and leaves so. It matters only to clients with start-up
+// values of their own, to which they go back.
+std::uint32_t ClientSession::resets_of(std::string_view sql) const {
+  if (!overrides_ || !router::may_change_parameters(sql)) return 0;
+  std::uint32_t resets = 0;
+  for (const router::ParameterChange& change : router::find_parameter_changes(sql)) {
+    const bool reset = change.kind == router::ParameterChange::Kind::Reset;
+    const auto index = core_->settings()->tracked->find(change.name);
+    const std::uint32_t which = index ? 1U << *index : reset && change.name == "all" ? kResetsAll : 0;
+    resets = reset ? resets | which : resets & ~which;
+  }
+  return resets;
 }
 
 // True when it is known how everything went that was sent so far. Otherwise the server is asked to tell, and whoever

@@ -33,7 +33,7 @@ void ServerSession::transfer(protocol::StateArchive& archive) {
   const protocol::TrackedNames& names = *core_->settings()->tracked;
   archive(target_.host.host, target_.host.port, key_.pid, key_.secret);
   if (!PGWEIR_MUTANT(11)) archive(stream_left_);
-  archive(stream_forward_, status_, role_, needs_alignment_, reset_seen_, restored_, catalog_seen_, wrote_seen_,
+  archive(stream_forward_, status_, role_, needs_alignment_, reset_now_, restored_, catalog_seen_, wrote_seen_,
           ended_seen_, mid_request_, flush_wanted_);
   archive(fast_close_, session_used_, used_, dirty_, connected_at_, last_packet_, connect_wall_us_);
   archive(unnamed.client.index, unnamed.client.generation, unnamed.serial);

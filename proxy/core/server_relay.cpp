@@ -294,11 +294,10 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
   }
   if (!expected) (void)unexpected('Z');
   copy_both_ = false;
-  if (reset_seen_) {
-    reset_seen_ = false;
-    const std::uint32_t restored = std::exchange(restored_, 0);
-    // In a transaction block a ROLLBACK may still take it back.
-    if (restored != 0 && status_ == 'I') client_->restore_startup(restored, out);
+  if (std::exchange(reset_now_, 0) != 0) needs_alignment_ = !replication_;
+  // In a transaction block a ROLLBACK may still take it back.
+  if (restored_ != 0 && status_ == 'I') {
+    client_->restore_startup(std::exchange(restored_, 0), out);
     needs_alignment_ = !replication_;
   }
   // CopyDone behind a COPY that did not start has no reply to wait for.
@@ -343,6 +342,7 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
     return Step::Stop;
   }
   if (error && error->sqlstate == "25006") client_->learn_from_refusal();
+  reset_now_ = restored_ = 0;  // undone, with all that the transaction has done so far
   ReplyEntry& front = ledger_.front();
   if (front.kind == ReplyKind::Mistake && error && error->sqlstate == front.change->sqlstate) {
     out.begin_own() += front.change->error;
@@ -423,12 +423,13 @@ ServerSession::Step ServerSession::take_parameter_status(ByteView body, OutBatch
   const protocol::ParameterSetPtr before = parameters_.tracked;
   parameters_.tracked = with_value(before, *index, parameter->value);
   if (client_ == nullptr) return Step::Drop;
-  if (!reset_seen_ && client_->parameters().tracked == before) {
+  const bool reset = (reset_now_ >> *index & 1U) != 0;
+  if (!reset && client_->parameters().tracked == before) {
     client_->parameters().tracked = parameters_.tracked;
     return Step::Forward;
   }
   const protocol::ParameterSetPtr told = client_->parameters().tracked;
-  const std::string* own = client_->take_parameter(*index, parameter->value, reset_seen_);
+  const std::string* own = client_->take_parameter(*index, parameter->value, reset);
   if (own == nullptr) return Step::Forward;
   if (told->values[*index] == *own) return Step::Drop;
   protocol::append_parameter_status(out.begin_own(), core_->settings()->tracked->name(*index), *own);
@@ -438,7 +439,7 @@ ServerSession::Step ServerSession::take_parameter_status(ByteView body, OutBatch
 
 ServerSession::Step ServerSession::take_command_complete(ByteView body) {
   if (ledger_.empty()) return unexpected(backend::CommandComplete);
-  const std::uint8_t resets = ledger_.front().purpose;
+  const std::uint32_t resets = ledger_.front().purpose;
   if (ledger_.front().kind == ReplyKind::Execute) ledger_.drop_front();
   if (context_->catalog != nullptr && !PGWEIR_MUTANT(32)) {
     catalog_seen_ =
@@ -456,18 +457,27 @@ ServerSession::Step ServerSession::take_command_complete(ByteView body) {
     if (client_->statements() != nullptr) client_->statements()->clear_confirmed();
   }
   if (discard_all) {
-    reset_seen_ = true;
     parameters_.extras.reset();
     parameters_.extras_unknown = false;
-    restored_ = ~0U;
+    note_reset(ClientSession::kResetsAll, ClientSession::kResetsAll);
   } else if (body == "RESET\0"sv) {
-    reset_seen_ = true;
-    if (resets != 0) restored_ |= resets == ClientSession::kResetsAll ? ~0U : 1U << (resets - 1);
     parameters_.extras_unknown = true;
+    note_reset(resets != 0 ? resets : ClientSession::kResetsAll, resets);
   } else if (body == "SET\0"sv) {
     parameters_.extras_unknown = true;
+    // To a value, which may be that of a parameter that was reset before; or, as a RESET under another name, TO
+    // DEFAULT.
+    if (resets == 0) restored_ = 0;
+    note_reset(resets, resets);
+  } else if (body == "ROLLBACK\0"sv) {
+    reset_now_ = restored_ = 0;
   }
   return Step::Forward;
+}
+
+void ServerSession::note_reset(std::uint32_t possibly, std::uint32_t surely) {
+  reset_now_ |= possibly;
+  restored_ |= surely;
 }
 
 void ServerSession::confirm_change(const ReplyEntry& entry) {

@@ -65,6 +65,7 @@ void ServerSession::on_key_derived(const KeyQuestion& question, const protocol::
 void ServerSession::link(ClientSession& client) {
   client_ = &client;
   needs_alignment_ = !replication_;  // a server for one client began with its parameters
+  reset_now_ = restored_ = 0;
   last_packet_ = core_->now();
 }
 

@@ -201,6 +201,7 @@ class ServerSession final : public Connection {
   bool tell_renamed(ByteView body, const protocol::Statement& statement, std::uint64_t name_serial, OutBatch& out);
   Step take_parameter_status(ByteView body, OutBatch& out);
   Step take_command_complete(ByteView body);
+  void note_reset(std::uint32_t possibly, std::uint32_t surely);
   Step take_idle_message(const protocol::FrameHeader& header, ByteView message);
   Step take_hidden(const protocol::FrameHeader& header, ByteView message);
   bool take_hidden_parameter(ByteView body);
@@ -237,14 +238,14 @@ class ServerSession final : public Connection {
   bool catalog_seen_ = false;  ///< a statement of the transaction changed the catalogue
   bool wrote_seen_ = false;    ///< ... or may have changed data, whatever the first one was taken for
   bool ended_seen_ = false;    ///< COMMIT or ROLLBACK, and nothing since
-  bool reset_seen_ = false;    ///< RESET or DISCARD ALL since the last ReadyForQuery
   bool testing_ = false;
   bool session_used_ = false;      ///< used_ by a client in session mode
   bool used_ = false;              ///< a client's messages went to it since the last reset
   bool finish_when_done_ = false;  ///< closing, but what runs may finish
   bool hung_up_ = false;           ///< the socket is dead: nothing can be sent
   bool host_lost_ = false;
-  std::uint32_t restored_ = 0;   ///< which tracked parameters may have been meant, if reset_seen_
+  std::uint32_t reset_now_ = 0;  ///< tracked parameters that may have been reset since the last ReadyForQuery
+  std::uint32_t restored_ = 0;   ///< those surely reset in this transaction: the client's go back when it commits
   std::size_t stream_left_ = 0;  ///< bytes of the current message still to come
   ClientSession* client_ = nullptr;
   protocol::ReplyLedger ledger_;

@@ -105,6 +105,8 @@ class WorkerCore {
   [[nodiscard]] bool at_rest() const;
   /// Closes whatever keeps it from that.
   void drop_restless(std::string_view reason);
+  /// The same for server connections that are not logged in yet, those of replication excepted: nobody has them.
+  void drop_server_logins(std::string_view reason);
   /// No socket is looked at and no time passes any more, or they are again.
   void set_frozen(bool on);
   /// Other processes have the sockets that can change over, and this one forgets them.

@@ -11,7 +11,8 @@ bool at_rest(const ClientSession& client) {
   if (client.closed()) return true;
   switch (client.state()) {
     case ClientSession::State::Login:
-      return client.silent();  // and will stay so: no socket is read
+      // Both will stay so: no socket is read, and no server is opened for whom it waits.
+      return client.silent() || client.waiting();
     case ClientSession::State::Closing:
       return false;
     case ClientSession::State::Ready:
@@ -39,6 +40,28 @@ bool WorkerCore::at_rest() const {
          std::all_of(clients_.begin(), clients_.end(), [](const auto& one) { return core::at_rest(*one.second); }) &&
          std::all_of(servers_.begin(), servers_.end(),
                      [](const auto& one) { return one.second->closed() || one.second->at_rest(); });
+}
+
+void WorkerCore::drop_server_logins(std::string_view reason) {
+  std::vector<pool::ServerId> connecting;
+  for (const auto& [id, one] : connecting_) {
+    if (one.replication == nullptr) connecting.push_back(id);
+  }
+  for (const pool::ServerId id : connecting) {
+    connecting_.erase(id);
+    host_.abandon_server(id);
+    PoolLock pools(host_);
+    pools->server_closed(id, pool::CloseKind::Normal, {}, now_, actions_);
+  }
+  std::vector<ServerSession*> servers;
+  for (const auto& [id, server] : servers_) {
+    if (!server->closed() && !server->logged_in() && server->replication() == Replication::None)
+      servers.push_back(server.get());
+  }
+  for (ServerSession* server : servers) {
+    server->close(reason);
+    server->on_hangup(std::string(reason));  // it may not answer, and nothing is to wait for it
+  }
 }
 
 void WorkerCore::drop_restless(std::string_view reason) {

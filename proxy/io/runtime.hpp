@@ -142,7 +142,7 @@ class Runtime {
   [[nodiscard]] std::vector<ListenSocket> take_listeners(const std::vector<core::FdRow>& rows, const ListenSpec& spec);
   void take_over_sessions(const std::vector<core::FdRow>& rows);
   void serve_newcomers();
-  void set_adopting(bool on);
+  void set_opening(bool on);
   void shut_down(core::ShutdownMode mode);
   void stop();
   void arm_stats();
@@ -179,7 +179,7 @@ class Runtime {
   Suspend suspend_ = Suspend::No;
   core::ProcessCommand suspend_command_;
   std::unique_ptr<Timer> suspend_timer_;
-  std::chrono::steady_clock::time_point suspend_until_{};
+  std::chrono::steady_clock::time_point suspend_until_{}, drop_logins_at_{};
   std::uint64_t suspend_round_ = 0;  ///< answers to earlier questions do not count
   bool dropped_restless_ = false;
   bool descriptors_sent_ = false;

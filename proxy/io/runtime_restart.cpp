@@ -20,6 +20,8 @@ namespace pgweir::io {
 
 namespace {
 constexpr std::chrono::milliseconds kTryAgain{2};
+/// Server connections that take longer to log in are given up: whoever waits for one does so afterwards.
+constexpr std::chrono::seconds kLoginPatience{1};
 /// What was dropped at suspend_timeout may take this long to go.
 constexpr std::chrono::seconds kLastPatience{1};
 }  // namespace
@@ -42,9 +44,12 @@ void Runtime::suspend(const core::ProcessCommand& command) {
   suspend_command_ = command;
   dropped_restless_ = descriptors_sent_ = false;
   ++suspend_round_;
-  suspend_until_ = std::chrono::steady_clock::now() + config().suspend_timeout;
+  const auto now = std::chrono::steady_clock::now();
+  suspend_until_ = now + config().suspend_timeout;
+  drop_logins_at_ = now + kLoginPatience;
   if (!suspend_timer_) suspend_timer_ = std::make_unique<Timer>(workers_[0]->events());
   for (const auto& listener : listeners_) listener->pause();
+  set_opening(false);  // or, with server_lifetime = 0, there would be one that logs in at any time
   const auto stop_reading = [](core::WorkerCore& there) {
     there.set_suspending(true);
     return true;
@@ -77,10 +82,13 @@ void Runtime::frozen(bool at_rest) {
 }
 
 void Runtime::try_to_freeze_later() {
-  const bool drop = !dropped_restless_ && std::chrono::steady_clock::now() >= suspend_until_;
+  const auto now = std::chrono::steady_clock::now();
+  const bool drop = !dropped_restless_ && now >= suspend_until_;
+  const bool drop_logins = now >= drop_logins_at_;
   dropped_restless_ = dropped_restless_ || drop;
-  const auto thaw = [drop](core::WorkerCore& there) {
+  const auto thaw = [drop, drop_logins](core::WorkerCore& there) {
     there.set_frozen(false);
+    if (drop_logins) there.drop_server_logins("suspend_timeout");
     if (drop) there.drop_restless("suspend_timeout");
     return true;
   };
@@ -102,6 +110,7 @@ void Runtime::go_on() {
   descriptors_sent_ = false;
   ++suspend_round_;
   if (suspend_timer_) suspend_timer_->cancel();
+  set_opening(true);
   const auto thaw = [](core::WorkerCore& there) {
     there.set_frozen(false);
     there.set_suspending(false);
@@ -131,11 +140,11 @@ std::vector<core::FdRow> Runtime::listening_sockets() const {
   return rows;
 }
 
-void Runtime::set_adopting(bool on) {
+void Runtime::set_opening(bool on) {
   core::WorkerCore& core = workers_[0]->core();
   {
     core::PoolLock pools(*workers_[0]);
-    pools->set_adopting(on, core.now(), core.actions());
+    pools->set_opening(on, core.now(), core.actions());
   }
   core.run_pending();
 }
@@ -147,7 +156,7 @@ void Runtime::leave_to_successor(const core::ProcessCommand& command) {
   for (const auto& listener : listeners_) listener->give_away();
   listeners_.clear();
   pidfile_.remove();
-  set_adopting(true);  // nobody who has left is to get a new server
+  set_opening(false);  // nobody who has left is to get a new server
   const auto nobody_left = [](core::WorkerCore& there) {
     there.forget_changed_over();
     return std::none_of(there.clients().begin(), there.clients().end(), [](const auto& one) {
@@ -163,7 +172,7 @@ void Runtime::leave_to_successor(const core::ProcessCommand& command) {
 // Clients with TLS, and those that replicate, cannot change over: they are served until they leave.
 void Runtime::serve_what_is_left(const core::ProcessCommand& command) {
   log().info("serving the clients that could not be handed over until they disconnect");
-  set_adopting(false);
+  set_opening(true);
   {
     core::PoolLock pools(*workers_[0]);
     for (const pool::PoolId id : pools->pools()) {
@@ -212,7 +221,7 @@ std::vector<ListenSocket> Runtime::take_listeners(const std::vector<core::FdRow>
 
 // Nobody is served before every socket is in its place, and no server is opened: the limits count those that come.
 void Runtime::take_over_sessions(const std::vector<core::FdRow>& rows) {
-  set_adopting(true);
+  set_opening(false);
   const auto hold = [](core::WorkerCore& there) {
     there.set_suspending(true);
     return true;
@@ -251,7 +260,7 @@ void Runtime::take_over_sessions(const std::vector<core::FdRow>& rows) {
 }
 
 void Runtime::serve_newcomers() {
-  set_adopting(false);
+  set_opening(true);
   const auto serve = [](core::WorkerCore& there) {
     there.set_suspending(false);
     return true;

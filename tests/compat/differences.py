@@ -442,6 +442,8 @@ PROTOCOL = [
         "test_first_packet[very long database] | answer",
     ),
     *each(PARAMETERS, re.compile("C=42704"), "test_unknown_parameters | one", "test_unknown_parameters | two"),
+    *each(PARAMETERS, ["C 'SET\\x00'", "Z 'I'"], "test_tracked_parameters[*] | a SET"),
+    *each(PARAMETERS, re.compile("LATIN1|DMY|SQL|Paris|off|s; "), "test_tracked_parameters[*] | then"),
     *each("1.23: replication connections", ["end"], "test_first_packet[replication false] | answer"),
     *each(
         "1.20: options as a startup parameter",

@@ -219,6 +219,26 @@ class TestAsyncpg:
 
         asyncio.run(all_of_them())
 
+    def test_pool_gives_connections_back_as_they_began(self, port):
+        """Its pool resets what its users have set by a query of several statements, of which the last is RESET ALL."""
+        async def script():
+            began = {"TimeZone": "Asia/Tokyo", "application_name": "mine", "statement_timeout": "55s"}
+            pool = await asyncpg.create_pool(host="127.0.0.1", port=port, user="postgres", database="app", ssl=False,
+                                             min_size=1, max_size=2, server_settings=began)
+
+            async def user():
+                for _ in range(10):
+                    async with pool.acquire() as connection:
+                        for name, value in began.items():
+                            assert await connection.fetchval(f"SELECT current_setting('{name}')") == value
+                        await connection.execute("SET TimeZone = 'UTC'; SET application_name = ''")
+                        await connection.execute("SET statement_timeout = 0")
+
+            await asyncio.gather(*(user() for _ in range(4)))
+            await pool.close()
+
+        asyncio.run(asyncio.wait_for(script(), 60))
+
 
 class TestPg8000:
     def connect(self, port, **options):

@@ -5,11 +5,12 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 
 import pytest
 
 import harness
-from harness import wait_until
+from harness import PATIENCE, wait_until
 from test_cancel import running
 from wire import COPY_DONE, SYNC, Wire, bind, execute, parse, query, send_cancel, startup_packet
 
@@ -96,6 +97,39 @@ class TestSuspend:
             assert console.query("SUSPEND").tags == ["SUSPEND"]
             stuck.expect_fatal("suspend_timeout")
             console.query("RESUME")
+
+    def test_login_that_waits_for_a_server_is_no_hindrance(self, make_pooler, cluster):
+        pooler = make_pooler()
+        bystander = pooler.wire(database="other")
+        with cluster.frozen(), pooler.console() as console:
+            waiting = Wire(pooler.port)
+            waiting.send(startup("postgres", "app"))
+            wait_until(lambda: pooler.pool()["sv_login"] == 1, 5, "a server connection that does not get through")
+            began = time.monotonic()
+            assert console.query("SUSPEND").tags == ["SUSPEND"]
+            assert time.monotonic() - began < 5 * PATIENCE  # suspend_timeout is 10 s
+            console.query("RESUME")
+            assert bystander.value("SELECT 1") == "1"
+        waiting.finish_login("postgres")
+        assert waiting.value("SELECT 'at last'") == "at last"
+
+    def test_login_that_waits_for_a_place_is_no_hindrance(self, make_pooler):
+        """Its pool has new servers only, as after RECONNECT, and somebody else has the one there may be."""
+        pooler = make_pooler(settings={"default_pool_size": 1})
+        busy = pooler.wire()
+        busy.query("BEGIN")
+        with pooler.console() as console:
+            console.query("RECONNECT app")
+            waiting = Wire(pooler.port)
+            waiting.send(startup("postgres", "app"))
+            pooler.wait_waiting(1)
+            began = time.monotonic()
+            assert console.query("SUSPEND").tags == ["SUSPEND"]
+            assert time.monotonic() - began < 5 * PATIENCE
+            console.query("RESUME")
+        busy.query("COMMIT")
+        waiting.finish_login("postgres")
+        assert waiting.value("SELECT 'at last'") == "at last"
 
     def test_whoever_says_nothing_is_no_hindrance(self, make_pooler):
         pooler = make_pooler()
@@ -340,6 +374,22 @@ class TestOnlineRestart:
         again.start_tls(ssl.create_default_context(cafile=authority.cert))
         again.login("postgres", "app")
         assert again.value("SELECT 'in the new one'") == "in the new one"
+
+    def test_login_that_waits_for_a_server_is_served_until_the_client_leaves(self, make_pooler, cluster):
+        pooler = make_pooler()
+        client = pooler.wire(database="other")
+        with cluster.frozen():
+            waiting = Wire(pooler.port)
+            waiting.send(startup("postgres", "app"))
+            wait_until(lambda: pooler.pool()["sv_login"] == 1, 5, "a server connection that does not get through")
+            began = time.monotonic()
+            old = pooler.restart_online(old_stays=True)
+            assert time.monotonic() - began < 5 * PATIENCE
+            assert client.value("SELECT 'with the new one'") == "with the new one"
+        waiting.finish_login("postgres")
+        assert waiting.value("SELECT 'with the old one'") == "with the old one"
+        waiting.close()
+        assert old.wait(10 * PATIENCE) == 0
 
     def test_starts_normally_if_nobody_answers(self, make_pooler):
         pooler = make_pooler(start=False, arguments=["-R"])

@@ -8,6 +8,12 @@ from wire import Wire, WireError, bind, execute, parse, query
 ALL = ("SELECT current_setting('TimeZone'), current_setting('application_name'), current_setting('client_encoding'),"
        " current_setting('DateStyle'), current_setting('IntervalStyle')")
 
+RESETS = ("SET TimeZone TO DEFAULT", "SET SESSION timezone = DEFAULT", "SET TIME ZONE LOCAL", "RESET TIME ZONE",
+          "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;", "RESET ALL; SELECT 1",
+          "RESET timezone; RESET application_name", "RESET ALL; SET timezone = 'UTC'", "BEGIN; RESET ALL; COMMIT",
+          "RESET ALL; SET timezone = 'Asia/Oral'", "BEGIN; RESET ALL; ROLLBACK", "RESET ALL; SELECT 1/0",
+          "SELECT set_config('timezone', 'UTC', false); RESET application_name")
+
 
 @pytest.fixture
 def one_server(make_pooler):
@@ -185,6 +191,22 @@ class TestStartupOptions:
         client.query("DISCARD ALL")
         assert client.value("SHOW TimeZone") == "Asia/Tokyo"
         assert client.value("SHOW application_name") == "me"
+
+    @pytest.mark.parametrize("before", ["UTC", "Europe/Rome"])
+    @pytest.mark.parametrize("reset", RESETS)
+    def test_what_a_reset_leaves_is_what_postgresql_leaves(self, one_server, cluster, reset, before):
+        """UTC is the default of the server, which therefore has nothing to report."""
+        left = []
+        for port in (cluster.port, one_server.port):
+            client, other = Wire(port), Wire(port)
+            client.login("postgres", "app", TimeZone="Asia/Tokyo", application_name="me")
+            other.login("postgres", "app")
+            for sql in (f"SET TimeZone = '{before}'", "SET application_name = ''", reset):
+                client.query(sql)
+                assert other.value("SHOW TimeZone") == "UTC"
+            names = ("TimeZone", "application_name")
+            left.append([(client.value(f"SHOW {name}"), client.parameters[name]) for name in names])
+        assert left[0] == left[1]
 
     def test_ignored_parameters_are_dropped(self, make_pooler):
         pooler = make_pooler(settings={"ignore_startup_parameters": "extra_float_digits,work_mem"})

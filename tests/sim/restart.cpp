@@ -31,6 +31,7 @@ void World::settle_all() {
 }
 
 void World::set_suspending(bool on) {
+  pools_->set_opening(!on, now_, cores_[0]->actions());
   for (const auto& core : cores_) core->set_suspending(on);
   settle_all();
 }
@@ -112,8 +113,7 @@ void World::take_over(Handed& handed) {
   trace(fmt::format("another process takes over {} sockets", rows.size()));
   start_process();
   if (cluster_) cluster_->proxy_restarted(clusters);
-  for (const auto& core : cores_) core->set_suspending(true);
-  pools_->set_adopting(true, now_, cores_[0]->actions());
+  set_suspending(true);
   std::map<int, core::FdRow*> servers;
   for (core::FdRow& row : rows) {
     if (row.task == "server") servers[row.fd] = &row;
@@ -138,7 +138,6 @@ void World::take_over(Handed& handed) {
     cores_[worker]->take_over(std::move(newcomers));
     settle(worker);
   }
-  pools_->set_adopting(false, now_, cores_[0]->actions());
   set_suspending(false);
   accept_pending();
   arm_pools();

@@ -274,6 +274,28 @@ TEST_CASE("after DISCARD ALL or RESET a client is told its start-up values that 
     world.feed(server, parsed() + bound() + complete("RESET") + ready());
     CHECK(client->take() == parsed() + bound() + complete("RESET") + own + ready());
   }
+  SECTION("SET … TO DEFAULT") {
+    world.feed(client,
+               query(GENERATE("SET TimeZone TO DEFAULT", "set session timezone = default", "SET TIME ZONE LOCAL")));
+    world.feed(server, complete("SET") + ready());
+    CHECK(client->take() == complete("SET") + own + ready());
+  }
+  SECTION("RESET among other statements") {
+    world.feed(client, query("SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"));
+    const std::string others = complete("SELECT 1") + complete("CLOSE CURSOR ALL") + complete("UNLISTEN");
+    world.feed(server, others + complete("RESET") + ready());
+    CHECK(client->take() == others + complete("RESET") + own + ready());
+  }
+  SECTION("RESET in a transaction, when it is committed") {
+    world.feed(client, query("BEGIN"));
+    world.feed(server, complete("BEGIN") + ready('T'));
+    world.feed(client, query("RESET ALL"));
+    world.feed(server, complete("RESET") + ready('T'));
+    world.feed(client, query("COMMIT"));
+    world.feed(server, complete("COMMIT") + ready());
+    CHECK(client->take() ==
+          complete("BEGIN") + ready('T') + complete("RESET") + ready('T') + complete("COMMIT") + own + ready());
+  }
   server->written.clear();
   world.feed(client, query("show timezone"));
   CHECK(server->take() == query("SET TimeZone='Asia/Tokyo';"));
@@ -289,6 +311,52 @@ TEST_CASE("RESET of another parameter changes nothing", "[session]") {
   world.feed(client, query("RESET DateStyle"));
   world.feed(server, complete("RESET") + ready());
   CHECK(client->take() == complete("RESET") + ready());
+}
+
+TEST_CASE("a RESET that is not the last word changes nothing", "[session]") {
+  World world;
+  const WirePtr client = client_in_tokyo(world);
+  const WirePtr server = world.server;
+  world.feed(client, query("set timezone = 'UTC'"));
+  world.feed(server, status("TimeZone", "UTC") + complete("SET") + ready());
+  client->written.clear();
+  SECTION("a SET behind it in the same text") {
+    world.feed(client, query("RESET ALL; SET timezone = 'UTC'"));
+    world.feed(server, complete("RESET") + complete("SET") + ready());
+    CHECK(client->take() == complete("RESET") + complete("SET") + ready());
+  }
+  SECTION("another value behind it in the same text") {
+    const std::string replies = complete("RESET") + complete("SET") + status("TimeZone", "Asia/Oral") + ready();
+    world.feed(client, query("RESET ALL; SET timezone = 'Asia/Oral'"));
+    world.feed(server, replies);
+    CHECK(client->take() == replies);
+  }
+  SECTION("an error behind it in the same text") {
+    const std::string replies = complete("RESET") + server_error("22012", "division by zero") + ready();
+    world.feed(client, query("RESET ALL; SELECT 1/0"));
+    world.feed(server, replies);
+    CHECK(client->take() == replies);
+  }
+  SECTION("a transaction that is rolled back") {
+    world.feed(client, query("BEGIN; RESET ALL"));
+    world.feed(server, complete("BEGIN") + complete("RESET") + ready('T'));
+    world.feed(client, query("ROLLBACK"));
+    world.feed(server, complete("ROLLBACK") + ready());
+    CHECK(client->take() == complete("BEGIN") + complete("RESET") + ready('T') + complete("ROLLBACK") + ready());
+  }
+  SECTION("a SET in the same transaction") {
+    world.feed(client, query("BEGIN; RESET ALL"));
+    world.feed(server, complete("BEGIN") + complete("RESET") + ready('T'));
+    world.feed(client, query("SET TimeZone = 'UTC'"));
+    world.feed(server, complete("SET") + ready('T'));
+    world.feed(client, query("COMMIT"));
+    client->written.clear();
+    world.feed(server, complete("COMMIT") + ready());
+    CHECK(client->take() == complete("COMMIT") + ready());
+  }
+  server->written.clear();
+  world.feed(client, query("show timezone"));
+  CHECK(server->take() == query("show timezone"));
 }
 
 TEST_CASE("a start-up value that the client has already is not told again", "[session]") {

@@ -37,7 +37,7 @@ TEST_CASE("an adopted pair goes on, and its server comes free", "[restart]") {
 
 TEST_CASE("no server is opened while others are adopted", "[restart]") {
   Rig r(1);
-  r.m.set_adopting(true, r.now, r.out);
+  r.m.set_opening(false, r.now, r.out);
   PoolSettings settings = Rig::size(2);
   settings.min_pool_size = 2;
   settings.forced_user = true;
@@ -48,7 +48,7 @@ TEST_CASE("no server is opened while others are adopted", "[restart]") {
   CHECK(r.out.empty());
   (void)r.m.adopt_server(p, from_elsewhere(r), {}, r.now, r.out);
   CHECK(r.only(ActionKind::Grant).client == c);
-  r.m.set_adopting(false, r.now, r.out);
+  r.m.set_opening(true, r.now, r.out);
   CHECK(r.only(ActionKind::OpenServer).pool == p);  // min_pool_size lacks one
   r.check();
 }

@@ -2,8 +2,9 @@
 
 #include "router/sql_lexer.hpp"
 
-using pgweir::router::find_reset;
+using pgweir::router::find_parameter_changes;
 using pgweir::router::find_statement_name;
+using pgweir::router::may_change_parameters;
 using pgweir::router::may_clear_statements;
 using pgweir::router::may_concern_session;
 using pgweir::router::may_name_statement;
@@ -17,6 +18,18 @@ std::string found(std::string_view sql) {
   const std::string kind = use->kind == Kind::Execute ? "execute " : "deallocate ";
   return kind + use->name + " [" + std::string(sql.substr(use->offset, use->length)) + "]" +
          (use->alone ? "" : " among others");
+}
+
+/// As "reset timezone, set a", and whether the quick look agrees.
+std::string changes(std::string_view sql) {
+  using pgweir::router::ParameterChange;
+  std::string text;
+  for (const ParameterChange& change : find_parameter_changes(sql)) {
+    if (!text.empty()) text += ", ";
+    text += (change.kind == ParameterChange::Kind::Reset ? "reset " : "set ") + change.name;
+  }
+  if (!text.empty() && !may_change_parameters(sql)) return "overlooked: " + text;
+  return text;
 }
 }  // namespace
 
@@ -52,14 +65,48 @@ TEST_CASE("what takes all prepared statements away") {
   }
 }
 
-TEST_CASE("what a RESET is about") {
-  CHECK(find_reset("RESET ALL") == "all");
-  CHECK(find_reset(" reset /* x */ TimeZone;") == "timezone");
-  CHECK(find_reset("RESET TIME ZONE") == "timezone");
-  CHECK(find_reset("RESET \"DateStyle\"") == "DateStyle");
-  CHECK_FALSE(find_reset("RESET"));
-  CHECK_FALSE(find_reset("SET x TO DEFAULT"));
-  CHECK_FALSE(find_reset("\"reset\" all"));
+TEST_CASE("what RESET and SET are about") {
+  CHECK(changes("RESET ALL") == "reset all");
+  CHECK(changes(" reset /* x */ TimeZone;") == "reset timezone");
+  CHECK(changes("RESET TIME ZONE") == "reset timezone");
+  CHECK(changes("RESET \"DateStyle\"") == "reset DateStyle");
+  CHECK(changes("RESET time") == "reset time");
+  CHECK(changes("SET x TO DEFAULT") == "reset x");
+  CHECK(changes("set session X=default") == "reset x");
+  CHECK(changes("SET x = 'default'") == "set x");
+  CHECK(changes("SET SESSION x TO \"default\"") == "set x");
+  CHECK(changes("SET TIME ZONE LOCAL") == "reset timezone");
+  CHECK(changes("SET TIME ZONE DEFAULT") == "reset timezone");
+  CHECK(changes("SET TIME ZONE 'UTC'") == "set timezone");
+  CHECK(changes("SET TimeZone TO local") == "set timezone");
+  CHECK(changes("SET NAMES") == "reset client_encoding");
+  CHECK(changes("SET NAMES ;") == "reset client_encoding");
+  CHECK(changes("SET NAMES DEFAULT") == "reset client_encoding");
+  CHECK(changes("SET NAMES 'LATIN1'") == "set client_encoding");
+  for (const char* sql :
+       {"", ";", "RESET", "\"reset\" all", "SET", "SET LOCAL x TO DEFAULT", "SET ROLE none", "SET x", "RESETx",
+        "SET SESSION AUTHORIZATION DEFAULT", "SET TRANSACTION READ ONLY", "SELECT 1", "UPDATE t SET x = DEFAULT"}) {
+    INFO(sql);
+    CHECK(changes(sql).empty());
+  }
+}
+
+TEST_CASE("RESET and SET among other statements") {
+  CHECK(changes("SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;") == "reset all");
+  CHECK(changes("RESET a; SELECT 1; set b = 1;;RESET c") == "reset a, set b, reset c");
+  CHECK(changes("/* ; */ RESET a -- ;\n; RESET b") == "reset a, reset b");
+  CHECK(changes("SELECT ';RESET a', \";RESET b\", $$;RESET c$$, $x$;RESET $$ d$x$; RESET e") == "reset e");
+  CHECK(changes("SELECT E'\\';RESET a', e'\\\\'; RESET b") == "reset b");
+  CHECK(changes("SELECT 'it''s;RESET a'; RESET b") == "reset b");
+  CHECK(changes("SELECT name'\\'; RESET b") == "reset b");
+  CHECK(changes("SELECT $1, a$b$; RESET c; SELECT $b$") == "reset c");
+  for (const char* sql : {"SELECT 1; SELECT 'RESET a", "SELECT $$; RESET a", "SELECT 1; /* RESET a", "SELECT E'\\"}) {
+    INFO(sql);
+    CHECK(changes(sql).empty());
+  }
+  CHECK_FALSE(may_change_parameters("SELECT 1; \n;"));
+  CHECK_FALSE(may_change_parameters("select 1"));
+  CHECK_FALSE(may_change_parameters(""));
 }
 
 TEST_CASE("other texts name no statement") {
@@ -85,7 +132,7 @@ TEST_CASE("the quick look never misses one") {
 
 TEST_CASE("what the first letters rule out is found by nothing else") {
   const auto found_by_any = [](std::string_view sql) {
-    return may_name_statement(sql) || may_clear_statements(sql) || find_reset(sql) || find_statement_name(sql);
+    return may_name_statement(sql) || may_clear_statements(sql) || find_statement_name(sql);
   };
   for (const char* sql : {"EXECUTE a", "deallocate a", " \n\tDISCARD ALL", "reset x", "RESET ALL", "/* x */ execute a",
                           "-- x\nreset x", "begin; execute a", "Savepoint s; execute a", "\v\f\rdiscard all"}) {
