@@ -104,7 +104,7 @@ class TestSuspend:
         with cluster.frozen(), pooler.console() as console:
             waiting = Wire(pooler.port)
             waiting.send(startup("postgres", "app"))
-            wait_until(lambda: (pooler.pool() or {}).get("sv_login") == 1, 5, "a server connection that does not get through")
+            wait_until(lambda: (pooler.pool() or {}).get("sv_login") == 1, 5, "a login that does not get through")
             began = time.monotonic()
             assert console.query("SUSPEND").tags == ["SUSPEND"]
             assert time.monotonic() - began < 5 * PATIENCE  # suspend_timeout is 10 s
@@ -381,7 +381,7 @@ class TestOnlineRestart:
         with cluster.frozen():
             waiting = Wire(pooler.port)
             waiting.send(startup("postgres", "app"))
-            wait_until(lambda: (pooler.pool() or {}).get("sv_login") == 1, 5, "a server connection that does not get through")
+            wait_until(lambda: (pooler.pool() or {}).get("sv_login") == 1, 5, "a login that does not get through")
             began = time.monotonic()
             old = pooler.restart_online(old_stays=True)
             assert time.monotonic() - began < 5 * PATIENCE
