@@ -6,6 +6,9 @@ set(PGWEIR_PROFILE "use" CACHE STRING "Branch counts: use (in the release flavou
 set_property(CACHE PGWEIR_PROFILE PROPERTY STRINGS use record off)
 set(PROFILE_DIR ${CMAKE_SOURCE_DIR}/cmake/profile)
 set(PROFILED_SOURCES)
+# With inlining by counts GCC 12 sees overflows that are not there.
+set(PROFILE_WARNINGS -Wno-stringop-overflow -Wno-stringop-overread -Wno-array-bounds -Wno-maybe-uninitialized
+                     -Wno-restrict)
 
 if(PGWEIR_PROFILE STREQUAL "record")
   target_compile_options(pgweir_flavour INTERFACE -fprofile-generate -fprofile-update=atomic)
@@ -27,13 +30,11 @@ elseif(PGWEIR_PROFILE STREQUAL "use")
         string(REPLACE "/" "#" hashed_object ${object})
         configure_file(${PROFILE_DIR}/${record} "${counts_dir}/${hashed_build_dir}#${hashed_object}.gcda" COPYONLY)
         configure_file(${PROFILE_DIR}/${record} ${counts_dir}/${object}.gcda COPYONLY)
-        # "partial": what the recorded run did not touch is not therefore compiled for size. With inlining by counts, GCC
-        # 12 sees overflows that are not there, and it remarks on functions that are new since the run. The other flavours
-        # compile the same files with warnings as errors.
+        # "partial": what the recorded run did not touch is not therefore compiled for size. GCC also remarks on functions
+        # that are new since the run. The other flavours compile the same files with warnings as errors.
         set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS
           -fprofile-use=${counts_dir} -fprofile-partial-training -flto -ffat-lto-objects
-          -Wno-error -Wno-missing-profile -Wno-coverage-mismatch -Wno-stringop-overflow -Wno-stringop-overread
-          -Wno-array-bounds -Wno-maybe-uninitialized -Wno-restrict)
+          -Wno-error -Wno-missing-profile -Wno-coverage-mismatch ${PROFILE_WARNINGS})
         set_property(SOURCE ${source} APPEND PROPERTY OBJECT_DEPENDS ${PROFILE_DIR}/${record})
       endif()
     endforeach()
@@ -48,7 +49,6 @@ endif()
 function(pgweir_link_time target)
   if(PROFILED_SOURCES)
     set_target_properties(${target} PROPERTIES PGWEIR_LINK_TIME ON)
-    target_link_options(${target} PRIVATE -flto=auto -Wno-stringop-overflow -Wno-stringop-overread -Wno-array-bounds
-                        -Wno-maybe-uninitialized -Wno-restrict)
+    target_link_options(${target} PRIVATE -flto=auto ${PROFILE_WARNINGS})
   endif()
 endfunction()

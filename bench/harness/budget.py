@@ -1,5 +1,4 @@
 """Figures of pgweir that do not depend on the machine's mood, each held against a budget: the command bench/ci."""
-import argparse
 import contextlib
 import json
 import os
@@ -12,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Callable
 
-from . import client, pgbench, proxies, syscalls, wire
+from . import client, command, pgbench, proxies, syscalls, wire
 from .lab import PASSWORD, SCRAM_USER, laboratory
 from .machine import BENCH, ROOT, Trouble, find_program
 from .pgbench import Load
@@ -342,18 +341,11 @@ def run(arguments):
 
 
 def main(description):
-    parser = argparse.ArgumentParser(prog="bench/ci", description=description,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser("bench/ci", description)
     parser.add_argument("--binary", default=str(ROOT / "build/release/pgweir"), help="the pgweir to measure")
     parser.add_argument("--budget", default=str(BENCH / "budget.json"), help="the budgets")
     parser.add_argument("--cases", type=lambda text: text.split(","), default=[],
                         help="names with commas; default: all")
     parser.add_argument("--repeat", type=int, default=1, help="measure so often; medians are judged (1)")
     parser.add_argument("--update", action="store_true", help="write what was measured as the new budgets")
-    try:
-        return run(parser.parse_args())
-    except Trouble as trouble:
-        print(f"bench/ci: {trouble}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command.exit_code("bench/ci", run, parser.parse_args())

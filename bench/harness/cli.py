@@ -1,12 +1,11 @@
 """The command bench/run."""
-import argparse
 import json
 import pathlib
 import sys
 import time
 from types import SimpleNamespace
 
-from . import chart, limits, proxies, report, works
+from . import chart, command, limits, proxies, report, works
 from .lab import laboratory
 from .machine import ROOT, Trouble, busy_share, fingerprint, raise_limits
 from .runner import Runner
@@ -19,8 +18,7 @@ def words(text):
 
 
 def parse(description, arguments):
-    parser = argparse.ArgumentParser(prog="bench/run", description=description,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser("bench/run", description)
     parser.add_argument("--seconds", type=int, default=2, help="length of one measurement (2)")
     parser.add_argument("--rounds", type=int, default=7, help="how often each is measured (7)")
     parser.add_argument("--works", type=words, help="names with commas, or all")
@@ -139,11 +137,4 @@ def run(arguments):
 
 
 def main(description):
-    arguments = parse(description, sys.argv[1:])
-    try:
-        return run(arguments)
-    except Trouble as trouble:
-        print(f"bench/run: {trouble}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command.exit_code("bench/run", run, parse(description, sys.argv[1:]))

@@ -1,12 +1,10 @@
 """The command bench/locks: the mutexes of the real program, and the pools' one alone under several threads."""
-import argparse
 import json
 import pathlib
 import struct
-import sys
 import time
 
-from . import pgbench, proxies
+from . import command, pgbench, proxies
 from .lab import laboratory
 from .machine import BENCH, ROOT, Trouble, find_program
 from .pgbench import Load
@@ -108,15 +106,8 @@ def run(arguments):
 
 
 def main(description):
-    parser = argparse.ArgumentParser(prog="bench/locks", description=description,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser("bench/locks", description)
     parser.add_argument("--binary", default=str(ROOT / "build/release/pgweir"), help="the pgweir to measure")
     parser.add_argument("--seconds", type=int, default=4, help="length of one measurement (4)")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
-    try:
-        return run(parser.parse_args())
-    except Trouble as trouble:
-        print(f"bench/locks: {trouble}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command.exit_code("bench/locks", run, parser.parse_args())

@@ -1,14 +1,14 @@
 """The command bench/profile: lets a program that counts its branches serve the usual works, and keeps the counts."""
-import argparse
 import pathlib
 import re
 import shutil
 import sys
 
-from . import budget, pgbench, proxies
+from . import budget, command, pgbench, proxies
 from .lab import laboratory
 from .machine import ROOT, Trouble, find_program
 from .pgbench import Load
+from .runner import Subject
 from .works import catalogue
 
 KEPT = ROOT / "cmake/profile"
@@ -58,13 +58,6 @@ def serve(lab, kind, work, seconds, environment):
     return count
 
 
-class Subject:
-    """As the measures want it."""
-
-    def __init__(self, proxy):
-        self.proxy = proxy
-
-
 def record(arguments):
     gcov_dump = find_program("gcov-dump")
     if not gcov_dump:
@@ -102,15 +95,8 @@ def keep(lab, gcov_dump, counts, least):
 
 
 def main(description):
-    parser = argparse.ArgumentParser(prog="bench/profile", description=description,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser("bench/profile", description)
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "build/profile/pgweir",
                         help="the pgweir that counts")
     parser.add_argument("--seconds", type=int, default=2, help="of each work (2)")
-    try:
-        return record(parser.parse_args())
-    except Trouble as trouble:
-        print(f"bench/profile: {trouble}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command.exit_code("bench/profile", record, parser.parse_args())

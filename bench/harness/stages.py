@@ -1,10 +1,9 @@
 """The command bench/stages: instructions and simulated cache misses for each transaction, by layer and function."""
-import argparse
 import dataclasses
 import re
 import sys
 
-from . import budget, proxies
+from . import budget, command, proxies
 from .lab import laboratory
 from .machine import ROOT, Trouble, find_program
 from .report import section
@@ -105,17 +104,10 @@ def run(arguments):
 
 
 def main(description):
-    parser = argparse.ArgumentParser(prog="bench/stages", description=description,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser("bench/stages", description)
     parser.add_argument("--binary", default=str(ROOT / "build/release/pgweir"), help="the pgweir to measure")
     parser.add_argument("--cases", type=lambda text: text.split(","), default=["simple", "prepared"],
                         help="names with commas (simple,prepared)")
     parser.add_argument("--clients", type=int, default=1, help="so many at once, on 20 servers (1)")
     parser.add_argument("--top", type=int, default=25, help="so many functions are shown (25)")
-    try:
-        return run(parser.parse_args())
-    except Trouble as trouble:
-        print(f"bench/stages: {trouble}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command.exit_code("bench/stages", run, parser.parse_args())

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "pgweir_version.hpp"
+#include "proxy/core/gather.hpp"
 #include "proxy/core/report.hpp"
 #include "proxy/io/clock.hpp"
 #include "proxy/io/logger.hpp"
@@ -403,20 +404,9 @@ void Runtime::apply(LoadedConfig loaded) {
 
 // On worker 0, when every worker has carried out what it was told before this call. Calls keep their order.
 void Runtime::after_all_workers(std::function<void()> then) {
-  struct Countdown {
-    std::atomic<unsigned> left;
-    std::function<void()> then;
-  };
-  auto shared = std::make_shared<Countdown>(worker_count_, std::move(then));
-  for (pool::WorkerId id = 0; id < worker_count_; ++id) {
-    workers_[id]->post_function([this, shared] {
-      if (shared->left.fetch_sub(1) > 1) return;
-      workers_[0]->post_function([this, shared] {
-        shared->then();
-        workers_[0]->core().run_pending();
-      });
-    });
-  }
+  core::gather<bool>(
+      workers_[0]->core(), [](core::WorkerCore&) { return true; },
+      [then = std::move(then)](core::WorkerCore&, const std::vector<bool>&) { then(); });
 }
 
 void Runtime::apply_to_pools(const core::Config& before, const core::Config& now) {

@@ -77,21 +77,17 @@ class TestFollowing:
         assert result.types == "tTZ" and result.columns == ["answer"]
 
     @pytest.mark.smoke
-    def test_a_text_that_settings_give_another_meaning_is_not_shared(self, one_server):
-        dates = "SELECT '01/02/2020'::date - '2020-01-01'::date"
-        first, second = one_server.wire(DateStyle="ISO, MDY"), one_server.wire(DateStyle="ISO, DMY")
-        for client in (first, second):
-            client.extended(parse("s", dates))
+    @pytest.mark.parametrize("text, setting, readings", [
+        ("SELECT '01/02/2020'::date - '2020-01-01'::date", "DateStyle", {"ISO, MDY": "1", "ISO, DMY": "31"}),
+        (b"SELECT length('\xc3\xa9')", "client_encoding", {"LATIN1": "2", "UTF8": "1"}),
+    ])
+    def test_a_text_that_settings_give_another_meaning_is_not_shared(self, one_server, text, setting, readings):
+        clients = [(one_server.wire(**{setting: value}), answer) for value, answer in readings.items()]
+        for client, _ in clients:
+            client.extended(parse("s", text))
         for _ in range(2):
-            assert run(first, "s").rows == [["1"]]
-            assert run(second, "s").rows == [["31"]]
-        letters = b"SELECT length('\xc3\xa9')"
-        latin, utf8 = one_server.wire(client_encoding="LATIN1"), one_server.wire(client_encoding="UTF8")
-        for client in (latin, utf8):
-            client.extended(parse("s", letters))
-        for _ in range(2):
-            assert run(latin, "s").rows == [["2"]]
-            assert run(utf8, "s").rows == [["1"]]
+            for client, answer in clients:
+                assert run(client, "s").rows == [[answer]]
 
     def test_a_client_that_changes_its_settings_does_not_change_the_statements_of_others(self, one_server):
         text = "SELECT '01/02/2020'::date - '2020-01-01'::date"

@@ -28,6 +28,14 @@ def make_pooler(make_pooler):
     return make
 
 
+def login_without_answer(pooler):
+    """A client whose login waits for a server, of which PostgreSQL says nothing."""
+    client = Wire(pooler.port)
+    client.send(startup("postgres", "app"))
+    wait_until(lambda: (pooler.pool() or {}).get("sv_login") == 1, 5, "a login that does not get through")
+    return client
+
+
 class TestSuspend:
     @pytest.mark.smoke
     def test_clients_wait_and_go_on(self, make_pooler):
@@ -102,9 +110,7 @@ class TestSuspend:
         pooler = make_pooler()
         bystander = pooler.wire(database="other")
         with cluster.frozen(), pooler.console() as console:
-            waiting = Wire(pooler.port)
-            waiting.send(startup("postgres", "app"))
-            wait_until(lambda: (pooler.pool() or {}).get("sv_login") == 1, 5, "a login that does not get through")
+            waiting = login_without_answer(pooler)
             began = time.monotonic()
             assert console.query("SUSPEND").tags == ["SUSPEND"]
             assert time.monotonic() - began < 5 * PATIENCE  # suspend_timeout is 10 s
@@ -379,9 +385,7 @@ class TestOnlineRestart:
         pooler = make_pooler()
         client = pooler.wire(database="other")
         with cluster.frozen():
-            waiting = Wire(pooler.port)
-            waiting.send(startup("postgres", "app"))
-            wait_until(lambda: (pooler.pool() or {}).get("sv_login") == 1, 5, "a login that does not get through")
+            waiting = login_without_answer(pooler)
             began = time.monotonic()
             old = pooler.restart_online(old_stays=True)
             assert time.monotonic() - began < 5 * PATIENCE

@@ -81,6 +81,13 @@ TellProblem into(std::vector<std::string>& problems) {
   return [&problems](const std::string& text) { problems.push_back(text); };
 }
 
+ListenSocket one_tcp_socket() {
+  std::vector<std::string> problems;
+  auto sockets = open_tcp_listeners(tcp_spec("127.0.0.1"), into(problems));
+  REQUIRE(sockets.size() == 1);
+  return std::move(sockets[0]);
+}
+
 }  // namespace
 
 TEST_CASE("TCP listeners on both loopback addresses") {
@@ -236,12 +243,9 @@ TEST_CASE("Unix listener in the abstract namespace") {
 }
 
 TEST_CASE("listener: pause leaves clients in the queue, start takes them, close ends") {
-  std::vector<std::string> problems;
-  auto sockets = open_tcp_listeners(tcp_spec("127.0.0.1"), into(problems));
-  REQUIRE(sockets.size() == 1);
   EventSet events;
   int accepted = 0;
-  Listener listener(events, std::move(sockets[0]), [&](int fd, const sockaddr_storage&, bool) {
+  Listener listener(events, one_tcp_socket(), [&](int fd, const sockaddr_storage&, bool) {
     ++accepted;
     ::close(fd);
   });
@@ -266,12 +270,9 @@ TEST_CASE("listener: pause leaves clients in the queue, start takes them, close 
 }
 
 TEST_CASE("listener: one that comes alone takes one call, a crowd few batches") {
-  std::vector<std::string> problems;
-  auto sockets = open_tcp_listeners(tcp_spec("127.0.0.1"), into(problems));
-  REQUIRE(sockets.size() == 1);
   EventSet events;
   int accepted = 0;
-  Listener listener(events, std::move(sockets[0]), [&](int fd, const sockaddr_storage&, bool) {
+  Listener listener(events, one_tcp_socket(), [&](int fd, const sockaddr_storage&, bool) {
     ++accepted;
     ::close(fd);
   });
@@ -312,13 +313,10 @@ TEST_CASE("listener: the callback may close it") {
 }
 
 TEST_CASE("listener: without descriptors it pauses and then goes on") {
-  std::vector<std::string> problems;
-  auto sockets = open_tcp_listeners(tcp_spec("127.0.0.1"), into(problems));
-  REQUIRE(sockets.size() == 1);
   EventSet events;
   int accepted = 0;
   std::vector<int> failures;
-  Listener listener(events, std::move(sockets[0]), [&](int fd, const sockaddr_storage&, bool) {
+  Listener listener(events, one_tcp_socket(), [&](int fd, const sockaddr_storage&, bool) {
     ++accepted;
     ::close(fd);
   });

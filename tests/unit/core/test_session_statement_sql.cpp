@@ -44,6 +44,12 @@ WirePtr client_in_tokyo(World& world) {
   return client;
 }
 
+void set_utc(World& world, const WirePtr& client) {
+  world.feed(client, query("set timezone = 'UTC'"));
+  world.feed(world.server, status("TimeZone", "UTC") + complete("SET") + ready());
+  client->written.clear();
+}
+
 }  // namespace
 
 TEST_CASE("a simple query that is skipped drops no unnamed statement", "[session]") {
@@ -255,9 +261,7 @@ TEST_CASE("after DISCARD ALL or RESET a client is told its start-up values that 
   const WirePtr server = world.server;
   world.byte_by_byte = GENERATE(false, true);
   const std::string own = status("TimeZone", "Asia/Tokyo");
-  world.feed(client, query("set timezone = 'UTC'"));
-  world.feed(server, status("TimeZone", "UTC") + complete("SET") + ready());
-  client->written.clear();
+  set_utc(world, client);
   // The server's default is UTC too, so that it has nothing to report.
   SECTION("DISCARD ALL") {
     world.feed(client, query("DISCARD ALL"));
@@ -305,9 +309,7 @@ TEST_CASE("RESET of another parameter changes nothing", "[session]") {
   World world;
   const WirePtr client = client_in_tokyo(world);
   const WirePtr server = world.server;
-  world.feed(client, query("set timezone = 'UTC'"));
-  world.feed(server, status("TimeZone", "UTC") + complete("SET") + ready());
-  client->written.clear();
+  set_utc(world, client);
   world.feed(client, query("RESET DateStyle"));
   world.feed(server, complete("RESET") + ready());
   CHECK(client->take() == complete("RESET") + ready());
@@ -317,9 +319,7 @@ TEST_CASE("a RESET that is not the last word changes nothing", "[session]") {
   World world;
   const WirePtr client = client_in_tokyo(world);
   const WirePtr server = world.server;
-  world.feed(client, query("set timezone = 'UTC'"));
-  world.feed(server, status("TimeZone", "UTC") + complete("SET") + ready());
-  client->written.clear();
+  set_utc(world, client);
   SECTION("a SET behind it in the same text") {
     world.feed(client, query("RESET ALL; SET timezone = 'UTC'"));
     world.feed(server, complete("RESET") + complete("SET") + ready());
