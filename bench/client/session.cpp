@@ -90,6 +90,9 @@ Session::Session(const Target& target, Shared& shared, std::string_view user)
       receive_flags_(MSG_DONTWAIT) {
   try {
     if (target.tls) {
+      // As libpq does always: the end of the handshake and the start-up packet are two packets without an answer
+      // between them, and the second would wait until the first is acknowledged.
+      send_at_once();
       step_ = Step::SslAnswer;
       std::string request;
       protocol::append_ssl_request(request);

@@ -53,7 +53,8 @@ def all_limits():
         yield Limit(work, "p99", "p99, x pgbouncer", 1.0, "pgbouncer")
         yield Limit(work, "p999", "p99.9, x pgbouncer", 1.0, "pgbouncer")
     for work in HOSTILE_WORKS:
-        yield Limit(work, "p99_ratio", "p99 of others, x without the hostile client", 2.0)
+        # Beside the same client on another process, whose PostgreSQL takes the same time of these cores.
+        yield Limit(work, "p99_ratio_apart", "p99 of others, x with it on another process", 2.0)
         yield Limit(work, "growth", "bytes the proxy grows at most", 2_000_000, digits=0)
 
 

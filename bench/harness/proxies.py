@@ -23,6 +23,7 @@ class Profile:
     databases: int = 0  # further names for the same database: pool000, pool001, ...
     split: bool = False
     forced_user: bool = False  # whoever logs in, the servers see the user postgres
+    logins: bool = False  # nothing but logins is asked: the floor then welcomes clients itself
     max_clients: int = 2000
     lines: list = field(default_factory=list)
 
@@ -89,7 +90,8 @@ def floor_binary(lab):
     if not compiler:
         raise Trouble("floor is not built, and there is no c++ to compile bench/floor.cpp with")
     source = copy_in(lab, "floor.cpp", BENCH / "floor.cpp")
-    lab.processes.call(compiler, "-std=c++20", "-O2", "-o", lab.folder / "floor", source)
+    lab.processes.call(compiler, "-std=c++20", "-O2", "-o", lab.folder / "floor", source, "-lssl",
+                       "-lcrypto")
     return lab.folder / "floor"
 
 
@@ -218,9 +220,15 @@ def template_command(lab, kind, instance, port, profile):
     return shlex.split(found[1]) if found else [kind.binary, config]
 
 
+def floor_options(lab, profile):
+    if profile.logins:
+        return ["welcome"]
+    return [lab.pg_port, lab.certificate, lab.key] if profile.tls else [lab.pg_port]
+
+
 def command_of(lab, kind, instance, port, profile):
     if kind.name == "floor":
-        return [kind.binary, port, lab.pg_port]
+        return [kind.binary, port, *floor_options(lab, profile)]
     if kind.name == "haproxy":
         return [kind.binary, "-db", "-f", haproxy_config(lab, instance, port)]
     if kind.template:

@@ -9,6 +9,7 @@ from .proxies import FORWARDERS, POOLS, Profile
 
 NOT_A_POOLER = "one server connection per client: it has no pool to measure"
 NO_TLS = "does not speak PostgreSQL's TLS; forwarding the server's would leave out what is measured"
+ONE_HANDSHAKE = "shakes hands with one client at a time"
 NO_PASSWORDS = "knows no passwords"
 
 
@@ -72,7 +73,7 @@ def hostile_works():
 def works(idle):
     tls_env, scram_env = {"PGSSLMODE": "require"}, {"PGPASSWORD": PASSWORD}
     tls = Profile("tls", tls=True)
-    no_tls = skipping(NO_TLS, {"floor", "haproxy"})
+    no_tls = skipping(NO_TLS, {"haproxy"})
     login = {"measure": measures.logins, "rate": "/s"}
     scram = Profile("scram", auth="scram-sha-256")
     yield Work("simple", "pgbench -S, 32 clients on 20 servers")
@@ -82,11 +83,11 @@ def works(idle):
     yield Work("tls", "simple over TLS", Load(env=tls_env), profile=tls, skip=no_tls, needs=("tls",))
     yield Work("split", "simple with read_write_split, primary and standby", profile=Profile("split", split=True),
                skip=skipping("routes nothing", {"floor", "haproxy", "direct"}), needs=("split",))
-    yield Work("connect", "logins, 32 at a time", **login)
+    yield Work("connect", "logins, 32 at a time", profile=Profile("logins", logins=True), **login)
     yield Work("scram", "SCRAM-SHA-256 logins, 32 at a time", Load(user=SCRAM_USER, env=scram_env), profile=scram,
                **login)
-    yield Work("tls_connect", "logins over TLS, 32 at a time", Load(env=tls_env), profile=tls, skip=no_tls,
-               needs=("tls",), **login)
+    yield Work("tls_connect", "logins over TLS, 32 at a time", Load(env=tls_env), profile=tls,
+               skip=no_tls | skipping(ONE_HANDSHAKE, {"floor"}), needs=("tls",), **login)
     yield Work("connect_tx", "pgbench -S -C: a connection for each transaction", Load(("-S", "-C")))
     yield Work("scram_first", f"{FIRST_USERS} users' first SCRAM logins, beside 500 tx/s",
                Load(("-S", "-R", "500"), 4, SCRAM_USER, env=scram_env), measures.first_logins,
