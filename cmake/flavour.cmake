@@ -35,9 +35,13 @@ endif()
 
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  # Without this it does not cache what is compiled with a precompiled header.
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${CCACHE_PROGRAM})
+  # Without the sloppiness it does not cache what is compiled with a precompiled header. The compiler is given paths
+  # relative to the build tree, so that another checkout of the same files finds them compiled already.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK=content ${CCACHE_PROGRAM})
 endif()
+# Where the checkout lies is nobody's business who is given the program.
+target_compile_options(pgweir_flavour INTERFACE -ffile-prefix-map=${CMAKE_SOURCE_DIR}=.)
 
 # Headers are most of the compile time. The layers use this in the sanitizer flavours only: the release flavour shows
 # that every file includes what it uses.

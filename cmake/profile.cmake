@@ -30,10 +30,10 @@ elseif(PGWEIR_PROFILE STREQUAL "use")
         string(REPLACE "/" "#" hashed_object ${object})
         configure_file(${PROFILE_DIR}/${record} "${counts_dir}/${hashed_build_dir}#${hashed_object}.gcda" COPYONLY)
         configure_file(${PROFILE_DIR}/${record} ${counts_dir}/${object}.gcda COPYONLY)
-        # "partial": what the recorded run did not touch is not therefore compiled for size. GCC also remarks on functions
-        # that are new since the run. The other flavours compile the same files with warnings as errors.
+        # GCC also remarks on functions that are new since the run. The other flavours compile the same files with
+        # warnings as errors.
         set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS
-          -fprofile-use=${counts_dir} -fprofile-partial-training -flto -ffat-lto-objects
+          -fprofile-use=branch_counts -specs=${CMAKE_SOURCE_DIR}/cmake/partial_training.specs -flto -ffat-lto-objects
           -Wno-error -Wno-missing-profile -Wno-coverage-mismatch ${PROFILE_WARNINGS})
         set_property(SOURCE ${source} APPEND PROPERTY OBJECT_DEPENDS ${PROFILE_DIR}/${record})
       endif()

@@ -63,8 +63,13 @@ class Footprint:
     def __init__(self, pooler):
         self.pooler = pooler
         self.console = pooler.console()
+        self.start = self.last = None
+        wait_until(self._settled, 20, "no server is being logged in")
+
+    def _settled(self):
+        """A login that others have caused ends, and would be missed afterwards."""
         self.start = self._now()
-        self.last = None
+        return not any(key.endswith((" sv_login", " sv_tested")) for key in self.start)
 
     def _now(self):
         lists = {row["list"]: int(row["items"]) for row in self.console.rows("SHOW LISTS")}
