@@ -26,6 +26,12 @@ ServerId PoolManager::adopt_server(PoolId pool, AdoptedServer server, ClientId c
   return id;
 }
 
+void PoolManager::note_earlier_logins(PoolId pool) {
+  PoolState* p = impl_->find_pool(pool);
+  PROXY_INVARIANT(p != nullptr);
+  p->ever_logged_in = true;
+}
+
 void PoolManager::set_opening(bool on, TimePoint now, Actions& out) {
   Impl& m = *impl_;
   now = m.tick(now);

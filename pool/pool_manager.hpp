@@ -263,6 +263,9 @@ class PoolManager {
                                         const ClientLimits* limits = nullptr);
   /// Says that the login is complete and which pool the client belongs to (SHOW POOLS cl_active, min_pool_size).
   void attach_client(ClientId client, PoolId pool, TimePoint now, Actions& out);
+  /// A process before this one has logged in to the pool's server: when that fails now, clients need not wait to learn
+  /// whether it ever worked.
+  void note_earlier_logins(PoolId pool);
   /// The client is gone: leaves every queue. A grant on its way to it is taken back. A server linked to it must have
   /// been released or closed by the worker before. Its cancel key stops working.
   void remove_client(ClientId client, TimePoint now, Actions& out);

@@ -46,6 +46,7 @@ Hash128 StatementTable::base_of(const Statement::Source& source) const {
   hash.add_number(source.query.size());
   hash.add(source.query);
   hash.add(source.parameter_types);
+  if (source.schema != 0) hash.add_number(source.schema);
   return hash.finish();
 }
 
@@ -60,8 +61,9 @@ Hash128 StatementTable::key_of(const Hash128& base) const {
   return next.finish();
 }
 
-StatementPtr StatementTable::intern(std::string_view query, std::string_view parameter_types, std::uint64_t reading) {
-  const Statement::Source source{query, parameter_types, reading};
+StatementPtr StatementTable::intern(std::string_view query, std::string_view parameter_types, std::uint64_t reading,
+                                    std::uint64_t schema) {
+  const Statement::Source source{query, parameter_types, reading, schema};
   const Hash128 base = base_of(source);
   const Hash128 key = key_of(base);
   if (const auto it = statements_.find(key); it != statements_.end()) return StatementPtr(it->second);

@@ -6,7 +6,10 @@
 //
 // A text does not say everything: the server reads it by the settings that are in force when it is parsed (what
 // '1/2/2020'::date is depends on DateStyle, what its bytes are on client_encoding). So statements that were parsed
-// under different settings are different statements: `reading` is a number for those settings (settings_hash).
+// under different settings are different statements: `reading` is a number for those settings (settings_hash). What a
+// text means depends on the schema too (which type a parameter has, what * stands for): `schema` is a number for the
+// schema at the time of the client's Parse, as far as its changes are known. Whoever prepares the same text after one
+// gets another statement, and does not meet what servers have kept of the old one.
 #pragma once
 
 #include <chrono>
@@ -36,6 +39,7 @@ class Statement : public boost::intrusive_ref_counter<Statement, boost::thread_u
   struct Source {
     std::string_view query, parameter_types;
     std::uint64_t reading = 0;
+    std::uint64_t schema = 0;
   };
   Statement(StatementTable* table, const Hash128& base, const Hash128& key, const Source& source);
   ~Statement();
@@ -80,8 +84,8 @@ class StatementTable {
   StatementTable& operator=(const StatementTable&) = delete;
 
   /// The statement for this text, made if it is new.
-  [[nodiscard]] StatementPtr intern(std::string_view query, std::string_view parameter_types,
-                                    std::uint64_t reading = 0);
+  [[nodiscard]] StatementPtr intern(std::string_view query, std::string_view parameter_types, std::uint64_t reading = 0,
+                                    std::uint64_t schema = 0);
 
   /// PostgreSQL said "cached plan must not change result type" for it: whoever prepares this text from now on gets a
   /// server-side name that no server has; those who prepared it before keep seeing the error, as they would without a

@@ -105,8 +105,8 @@ ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& v
     stream_forward_ = false;
     return Step::Done;
   }
-  const protocol::StatementPtr statement =
-      core_->statement_table().intern(view.query, view.parameter_types_raw, reading_now());
+  const protocol::StatementPtr statement = core_->statement_table().intern(
+      view.query, view.parameter_types_raw, reading_now(), core_->schema_of(context_->dbname));
   ReplyEntry entry;
   entry.kind = ReplyKind::Parse;
   entry.change = std::make_unique<protocol::StatementChange>();
@@ -341,7 +341,8 @@ bool ClientSession::ensure_on_server(protocol::StatementPtr& statement, OutBatch
   if (server_->statements().touch(statement->key())) return false;
   // What is parsed now is read by the settings of now, and others would find it under those of then.
   if (const std::uint64_t reading = reading_now(); reading != statement->reading()) {
-    statement = core_->statement_table().intern(statement->query(), statement->parameter_types(), reading);
+    statement = core_->statement_table().intern(statement->query(), statement->parameter_types(), reading,
+                                                core_->schema_of(context_->dbname));
     if (server_->statements().touch(statement->key())) return false;
   }
   server_->statements().add(statement->key());

@@ -376,6 +376,7 @@ void WorkerCore::take_over(Newcomers newcomers) {
     }
     PoolLock pools(host_);
     pools->attach_client(client->id(), context->id, now_, actions_);
+    pools->note_earlier_logins(context->id);
   }
   const pool::ClientId client_before = client != nullptr ? newcomers.client->id_before : pool::ClientId{};
   ServerSession* server = newcomers.server ? add_newcomer(*newcomers.server, client, client_before) : nullptr;

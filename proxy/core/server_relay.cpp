@@ -79,6 +79,10 @@ bool tells_of_end(ByteView tag) {
   return tag == "COMMIT\0"sv || tag == "ROLLBACK\0"sv;
 }
 
+bool tells_of_schema(ByteView tag) {
+  return tag.starts_with("CREATE ") || tag.starts_with("ALTER ") || tag.starts_with("DROP ");
+}
+
 /// Comes at any time, whatever is owed.
 bool asynchronous(char type) {
   return type == backend::NoticeResponse || type == backend::NotificationResponse || type == backend::ParameterStatus;
@@ -306,6 +310,8 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
     client_->segment_done(true);
     ledger_.trim();
   }
+  const bool schema_changed = status_ == 'I' && std::exchange(catalog_seen_, false);
+  if (schema_changed) core_->schema_changed(context_->dbname);  // others see it from now on
   if (discarding_) {
     if (status_ == 'I') return Step::Drop;
     flush_to_client(out);
@@ -314,8 +320,10 @@ ServerSession::Step ServerSession::take_ready(ByteView body, OutBatch& out) {
   }
   if (std::exchange(ended_seen_, false) && status_ != 'I') wrote_seen_ = true;  // COMMIT AND CHAIN
   if (context_->routed() && status_ == 'I') {
-    client_->note_write_end(catalog_seen_ || std::exchange(wrote_seen_, false));
-    if (std::exchange(catalog_seen_, false)) core_->host().catalog_changed(context_->group->name, context_->dbname);
+    client_->note_write_end(schema_changed || std::exchange(wrote_seen_, false));
+    if (schema_changed && context_->catalog != nullptr) {
+      core_->host().catalog_changed(context_->group->name, context_->dbname);
+    }
   }
   if (ledger_.empty()) client_->count_query_end(core_->now(), status_ == 'I', latencies_);
   if (context_->mode == PoolMode::Statement && status_ != 'I' && !replication_) {
@@ -441,9 +449,9 @@ ServerSession::Step ServerSession::take_command_complete(ByteView body) {
   if (ledger_.empty()) return unexpected(backend::CommandComplete);
   const std::uint32_t resets = ledger_.front().purpose;
   if (ledger_.front().kind == ReplyKind::Execute) ledger_.drop_front();
-  if (context_->catalog != nullptr && !PGWEIR_MUTANT(32)) {
-    catalog_seen_ =
-        catalog_seen_ || body.starts_with("CREATE ") || body.starts_with("ALTER ") || body.starts_with("DROP ");
+  if (tells_of_schema(body) && !PGWEIR_MUTANT(32)) {
+    catalog_seen_ = true;
+    core_->schema_changed(context_->dbname);  // for what the same transaction prepares now
   }
   if (context_->routed()) {
     // A block that began as READ ONLY may have become READ WRITE, or have ended with more to come behind it.

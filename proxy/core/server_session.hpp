@@ -235,7 +235,7 @@ class ServerSession final : public Connection {
   bool finish_ = false;        ///< give it back once the input is read
   bool fast_close_ = false;    ///< close between two transactions of the client
   bool discarding_ = false;    ///< what comes is the rest of a request that is run again elsewhere
-  bool catalog_seen_ = false;  ///< a statement of the transaction changed the catalogue
+  bool catalog_seen_ = false;  ///< a statement of the transaction changed the schema
   bool wrote_seen_ = false;    ///< ... or may have changed data, whatever the first one was taken for
   bool ended_seen_ = false;    ///< COMMIT or ROLLBACK, and nothing since
   bool testing_ = false;

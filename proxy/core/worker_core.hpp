@@ -27,6 +27,9 @@ namespace pgweir::core {
 struct ProcessKeys {
   protocol::HashKey statement_hash{};  ///< random, drawn once
   std::string mock_auth_key;           ///< random, for challenges to unknown users
+  /// Random, of this process only: which schemas changed before it began is not known, and a server connection that it
+  /// takes over may have statements from before that.
+  std::uint64_t schema = 0;
 };
 
 /// Numbers for SHOW: counted in one place for the whole process by handing out ranges.
@@ -130,6 +133,12 @@ class WorkerCore {
   [[nodiscard]] std::uint64_t settings_hash(const protocol::SessionParameters& parameters);
   [[nodiscard]] protocol::SaltedPasswordCache& password_cache() { return password_cache_; }
   [[nodiscard]] const ProcessKeys& keys() const { return keys_; }
+  /// A server has changed the schema of its database, or is about to: for all workers.
+  void schema_changed(const std::string& dbname);
+  /// One of those changes, told by the worker that saw it. Their order does not matter.
+  void note_schema_change(const std::string& dbname, std::uint64_t change);
+  /// A number for what is known of them: the same on all workers once each has been told. protocol::Statement::Source.
+  [[nodiscard]] std::uint64_t schema_of(const std::string& dbname) const;
   [[nodiscard]] ShutdownMode shutdown() const { return shutdown_; }
   [[nodiscard]] bool suspending() const { return suspending_; }
   [[nodiscard]] bool frozen() const { return frozen_; }
@@ -289,6 +298,7 @@ class WorkerCore {
   Host& host_;
   std::shared_ptr<const Settings> settings_;
   ProcessKeys keys_;
+  std::unordered_map<std::string, std::uint64_t> schemas_;  ///< of databases whose schema has changed; bounded
   ShutdownMode shutdown_ = ShutdownMode::None;
   bool suspending_ = false, frozen_ = false;
   int verbose_;  ///< of the settings

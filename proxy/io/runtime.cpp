@@ -64,10 +64,11 @@ ListenSpec listen_spec(const core::Config& config) {
 core::ProcessKeys draw_keys() {
   OpensslCrypto crypto;
   core::ProcessKeys keys;
-  unsigned char bytes[48];
+  unsigned char bytes[56];
   crypto.random_bytes(bytes);
   std::memcpy(keys.statement_hash.data(), bytes, 16);
   keys.mock_auth_key.assign(reinterpret_cast<const char*>(bytes + 16), 32);
+  std::memcpy(&keys.schema, bytes + 48, sizeof keys.schema);
   return keys;
 }
 

@@ -11,6 +11,7 @@ import pytest
 
 import harness
 from harness import PATIENCE, wait_until
+from postgres import Cluster
 from test_cancel import running
 from wire import COPY_DONE, SYNC, Wire, bind, execute, parse, query, send_cancel, startup_packet
 
@@ -394,6 +395,23 @@ class TestOnlineRestart:
         assert waiting.value("SELECT 'with the old one'") == "with the old one"
         waiting.close()
         assert old.wait(10 * PATIENCE) == 0
+
+    def test_clients_of_before_are_told_that_postgresql_is_down(self, make_pooler, base):
+        """It has worked for them: nobody has to wait until it is known whether it ever does."""
+        own = Cluster(base, harness.PG15_BIN)
+        try:
+            pooler = make_pooler(server=own, settings={"query_wait_timeout": 60, "server_login_retry": 30})
+            clients = [pooler.wire() for _ in range(2)]
+            for client in clients:
+                assert client.value("SELECT 1") == "1"
+        finally:
+            own.stop("immediate")
+        pooler.restart_online()
+        clients[0].send(query("SELECT 1"))
+        wait_until(lambda: "connect failed" in pooler.log(), what="a login has failed")
+        clients[1].send(query("SELECT 2"))
+        assert clients[1].expect_fatal()["M"].startswith("server login has been failing")
+        clients[0].abort()
 
     def test_starts_normally_if_nobody_answers(self, make_pooler):
         pooler = make_pooler(start=False, arguments=["-R"])

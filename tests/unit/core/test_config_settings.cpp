@@ -524,7 +524,7 @@ TEST_CASE("auth_type = cert needs clients with certificates") {
 }
 
 TEST_CASE("the example files are right") {
-  const auto conf = std::string(__FILE__).substr(0, std::string(__FILE__).rfind("/tests/")) + "/conf/pgweir.ini";
+  const std::string conf = PGWEIR_CONF "/pgweir.ini";
   std::ifstream file(conf);
   REQUIRE(file);
   std::stringstream text;

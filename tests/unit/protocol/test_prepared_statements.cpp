@@ -70,6 +70,17 @@ TEST_CASE("a statement may outlive its table", "[statements]") {
   CHECK(kept->query() == "select 1");
 }
 
+TEST_CASE("a text that is prepared after a change of the schema is another statement", "[statements]") {
+  StatementTable table(kKey), other_worker(kKey);
+  const StatementPtr before = table.intern("select * from t", kNoTypes, 5);
+  const StatementPtr after = table.intern("select * from t", kNoTypes, 5, 77);
+  CHECK(after->key() != before->key());
+  CHECK(table.intern("select * from t", kNoTypes, 5, 77) == after);
+  CHECK(table.intern("select * from t", kNoTypes, 5) == before);
+  CHECK(other_worker.intern("select * from t", kNoTypes, 5, 77)->key() == after->key());
+  CHECK(table.intern("select * from t", kNoTypes, 77, 5)->key() != after->key());
+}
+
 TEST_CASE("an outdated statement gets a new name for those who prepare it later", "[statements]") {
   StatementTable table(kKey);
   StatementPtr old = table.intern("select * from t", kNoTypes);
