@@ -103,6 +103,13 @@ std::size_t ClientSession::relay(ByteView in) {
       pos += pass_over(header, message);  // late data of a COPY that has ended
       continue;
     }
+    if (server_ == nullptr && header.type == frontend::Close && tracks_) [[unlikely]] {
+      if (const std::size_t n = close_alone(rest); n > 0) {
+        pos += n;
+        if (state_ != State::Ready) return in.size();
+        continue;
+      }
+    }
     // Behind a complete answer the server has begun to say something else, for instance that it ends.
     if (server_ != nullptr && server_->unread_size() > 0 && server_->between_transactions() && releases_server()) break;
     if (context_->routed()) {

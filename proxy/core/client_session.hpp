@@ -292,6 +292,7 @@ class ClientSession final : public Connection {
   void log_packet(const protocol::FrameHeader& header) const;
   void log_duration(const char* what, Duration length) const;
   bool drop_cancelled(const protocol::FrameHeader& header);
+  std::size_t close_alone(ByteView in);
   void take_spelling(const protocol::ParameterSet& server);
 
   void log_closing(std::string_view reason);

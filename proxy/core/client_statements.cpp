@@ -309,6 +309,37 @@ ClientSession::Step ClientSession::take_named_close(ByteView name) {
   return Step::Done;
 }
 
+// What a client calls its statements is known here, so to close them takes no server. Some libraries hold a lock
+// meanwhile that others need who have all the servers. Returns how much of `in` was Close of named statements and their
+// Sync; 0: it does not begin with that.
+std::size_t ClientSession::close_alone(ByteView in) {
+  std::vector<ByteView> names;
+  std::size_t pos = 0;
+  for (bool synced = false; !synced;) {
+    protocol::FrameHeader header;
+    const ByteView rest = in.substr(pos);
+    if (read_frame_header(rest, kNamesMax, header) != protocol::FrameStatus::Ok || rest.size() < header.total())
+      return 0;
+    pos += header.total();
+    synced = header.type == frontend::Sync && header.body() == 0;
+    if (synced) continue;
+    const auto target = header.type == frontend::Close
+                            ? protocol::parse_target(rest.substr(protocol::kHeaderSize, header.body()))
+                            : std::nullopt;
+    if (!target || target->kind != 'S' || target->name.empty()) return 0;
+    names.push_back(target->name);
+  }
+  std::string answer;
+  for (const ByteView name : names) {
+    (void)statements_->remove(name);
+    protocol::append_close_complete(answer);
+  }
+  protocol::append_ready_for_query(answer, 'I');
+  context_->stats.client_bytes += pos;
+  send(ByteView(answer));
+  return pos;
+}
+
 // A message that PostgreSQL would refuse for a name that only we know about. To get its consequences right (aborted
 // transaction, skipping to Sync) the server is made to fail too, and its error is replaced by the right one.
 void ClientSession::add_mistake(OutBatch& out, std::string_view sqlstate, std::string_view text) {

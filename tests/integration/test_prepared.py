@@ -342,6 +342,30 @@ class TestLibraries:
         assert run(client, "tough").rows[0][0] != pid
 
 
+class TestClose:
+    def test_takes_no_server(self, one_server):
+        """Go's database/sql holds a lock while it waits for the answer, which whoever has the server needs to go on."""
+        busy, client = one_server.wire(), one_server.wire()
+        client.extended(parse("a", "SELECT 'a'"), parse("b", "SELECT 'b'"), parse("c", "SELECT 'c'"))
+        busy.query("BEGIN")
+        assert client.extended(close("S", "a"), close("S", "none")).types == "33Z"
+        client.send(close("S", "b"), SYNC, bind("c"), execute(), SYNC)
+        assert client.collect().types == "3Z"
+        assert busy.query("COMMIT").tags == ["COMMIT"]
+        assert client.collect().rows == [["c"]]
+        assert [run(client, name).error["C"] for name in "ab"] == ["26000", "26000"]
+        assert client.extended(parse("a", "SELECT 'again'"), bind("a"), execute()).rows == [["again"]]
+
+    def test_of_something_else_waits_its_turn(self, one_server):
+        busy, client = one_server.wire(), one_server.wire()
+        client.extended(parse("a", "SELECT 'a'"))
+        busy.query("BEGIN")
+        client.send(close("S", "a"), close("P", "portal"), SYNC)
+        busy.query("COMMIT")
+        assert client.collect().types == "33Z"
+        assert run(client, "a").error["C"] == "26000"
+
+
 class TestStatistics:
     def test_parse_and_bind_are_counted(self, one_server):
         client = one_server.wire()
