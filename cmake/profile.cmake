@@ -11,7 +11,9 @@ set(PROFILE_WARNINGS -Wno-stringop-overflow -Wno-stringop-overread -Wno-array-bo
                      -Wno-restrict)
 
 if(PGWEIR_PROFILE STREQUAL "record")
-  target_compile_options(pgweir_flavour INTERFACE -fprofile-generate -fprofile-update=atomic)
+  # The names of local functions have the path of their file in them as the compiler is given it, which must be as ccache
+  # gives it in the release flavour.
+  target_compile_options(pgweir_flavour INTERFACE -fprofile-generate -specs=${CMAKE_SOURCE_DIR}/cmake/record.specs)
   target_link_options(pgweir_flavour INTERFACE -fprofile-generate)
 elseif(PGWEIR_PROFILE STREQUAL "use")
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 12
