@@ -134,9 +134,13 @@ int Runtime::run() {
   for (const ListenSocket& socket : sockets) log().info("listening on {}", socket.text());
   if (!config().pidfile.empty()) pidfile_ = PidFile::create(config().pidfile);
   start_workers(keys_);
-  if (before) take_over_sessions(before->rows());
+  make_listeners(std::move(sockets));
+  if (before) {
+    take_over_sessions(before->rows());
+  } else {
+    accept_clients();
+  }
   before.reset();
-  start_listeners(std::move(sockets));
   log().info("process up: PgWeir {}, {} workers (epoll), tls: {}", PGWEIR_VERSION, worker_count_,
              OpenSSL_version(OPENSSL_VERSION));
   notify_service_manager("READY=1");
@@ -181,7 +185,7 @@ void Runtime::make_forced_pools(const core::Config& config) {
   }
 }
 
-void Runtime::start_listeners(std::vector<ListenSocket> sockets) {
+void Runtime::make_listeners(std::vector<ListenSocket> sockets) {
   for (ListenSocket& socket : sockets) {
     AcceptedSocket client;
     if (socket.address() != nullptr) client.local = *socket.address();
@@ -196,8 +200,11 @@ void Runtime::start_listeners(std::vector<ListenSocket> sockets) {
                                      place(client);
                                    }));
     listeners_.back()->on_failure([](int error) { log().warning("accept() failed: {}", std::strerror(error)); });
-    listeners_.back()->start();
   }
+}
+
+void Runtime::accept_clients() {
+  for (const auto& listener : listeners_) listener->start();
 }
 
 // The worker with the fewest clients gets the next: connections are long-lived, an imbalance would last.

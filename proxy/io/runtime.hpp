@@ -108,7 +108,8 @@ class Runtime {
   void start_monitor();
   void take_patroni_hosts(const std::vector<core::PatroniMember>& members);
   void use_patroni_hosts();
-  void start_listeners(std::vector<ListenSocket> sockets);
+  void make_listeners(std::vector<ListenSocket> sockets);
+  void accept_clients();
   void place(const AcceptedSocket& accepted);
   void on_signal(int number);
   [[nodiscard]] bool exits_fast(const char* signal);

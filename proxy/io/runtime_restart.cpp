@@ -116,9 +116,7 @@ void Runtime::go_on() {
     there.set_suspending(false);
     return true;
   };
-  ask_workers(thaw, [this](bool) {
-    for (const auto& listener : listeners_) listener->start();
-  });
+  ask_workers(thaw, [this](bool) { accept_clients(); });
   use_patroni_hosts();
 }
 
@@ -265,7 +263,8 @@ void Runtime::serve_newcomers() {
     there.set_suspending(false);
     return true;
   };
-  ask_workers(serve, [](bool) {});
+  // Not before: who asks for the next restart would be told that the process is suspended.
+  ask_workers(serve, [this](bool) { accept_clients(); });
 }
 
 }  // namespace pgweir::io
