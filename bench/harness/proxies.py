@@ -90,8 +90,7 @@ def floor_binary(lab):
     if not compiler:
         raise Trouble("floor is not built, and there is no c++ to compile bench/floor.cpp with")
     source = copy_in(lab, "floor.cpp", BENCH / "floor.cpp")
-    lab.processes.call(compiler, "-std=c++20", "-O2", "-o", lab.folder / "floor", source, "-lssl",
-                       "-lcrypto")
+    lab.processes.call(compiler, "-std=c++20", "-O2", "-o", lab.folder / "floor", source, "-lssl", "-lcrypto")
     return lab.folder / "floor"
 
 

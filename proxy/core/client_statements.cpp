@@ -311,8 +311,9 @@ ClientSession::Step ClientSession::take_named_close(ByteView name) {
 
 // What a client calls its statements is known here, so to close them takes no server. Some libraries hold a lock
 // meanwhile that others need who have all the servers. Returns how much of `in` was Close of named statements and their
-// Sync; 0: it does not begin with that.
+// Sync; 0: it does not begin with that, or the client has a place in the queue, for a Close whose Sync came later.
 std::size_t ClientSession::close_alone(ByteView in) {
+  if (waiting_ || waited_before_) return 0;
   std::vector<ByteView> names;
   std::size_t pos = 0;
   for (bool synced = false; !synced;) {

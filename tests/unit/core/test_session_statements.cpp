@@ -128,6 +128,26 @@ TEST_CASE("Close with its Sync needs no server", "[session]") {
   CHECK(types(client->take()) == "EZ");
 }
 
+TEST_CASE("Close that waits for a server keeps its place when its Sync comes", "[session]") {
+  World world;
+  const WirePtr client = world.client();
+  const WirePtr busy = world.client();
+  const WirePtr server = world.server;
+  prepare(world, client, server, "s", "select 1");
+  world.feed(busy, query("begin"));
+  world.feed(server, complete("BEGIN") + ready('T'));
+  world.feed(client, close_of("s"));
+  world.feed(client, synced());
+  CHECK(client->take().empty());
+  world.feed(busy, query("commit"));
+  server->written.clear();
+  world.feed(server, complete("COMMIT") + ready());
+  CHECK(server->take() == synced());
+  world.feed(server, ready());
+  CHECK(client->take() == closed() + ready());
+  CHECK(idle(world) == 1);
+}
+
 TEST_CASE("an unknown name fails as on a server", "[session]") {
   World world;
   const WirePtr client = world.client();
