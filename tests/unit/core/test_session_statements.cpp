@@ -22,6 +22,12 @@ void prepare(World& world, const WirePtr& client, const WirePtr& server, std::st
   REQUIRE(client->take() == parsed() + ready());
 }
 
+/// The server is this client's until its transaction ends.
+void begin(World& world, const WirePtr& client, const WirePtr& server) {
+  world.feed(client, query("begin"));
+  world.feed(server, complete("BEGIN") + ready('T'));
+}
+
 }  // namespace
 
 TEST_CASE("a second Parse of the same text is answered here", "[session]") {
@@ -67,8 +73,7 @@ TEST_CASE("a statement is made unseen where it is missing", "[session]") {
   const WirePtr first = world.server;
   prepare(world, a, first, "s", "select 1");
   world.byte_by_byte = GENERATE(false, true);
-  world.feed(b, query("begin"));
-  world.feed(first, complete("BEGIN") + ready('T'));
+  begin(world, b, first);
   world.feed(a, bind_to("s") + execute() + synced());
   const WirePtr second = world.server_up();
   const std::string name = name_of(world, "select 1");
@@ -82,8 +87,7 @@ TEST_CASE("a hidden Parse that fails tells its error", "[session]") {
   const WirePtr a = world.client();
   const WirePtr b = world.client();
   prepare(world, a, world.server, "s", "select * from t");
-  world.feed(b, query("begin"));
-  world.feed(world.server, complete("BEGIN") + ready('T'));
+  begin(world, b, world.server);
   world.feed(a, bind_to("s") + execute() + synced());
   const WirePtr second = world.server_up();
   second->written.clear();
@@ -116,8 +120,7 @@ TEST_CASE("Close with its Sync needs no server", "[session]") {
   const WirePtr client = world.client();
   const WirePtr busy = world.client();
   prepare(world, client, world.server, "s", "select 1");
-  world.feed(busy, query("begin"));
-  world.feed(world.server, complete("BEGIN") + ready('T'));
+  begin(world, busy, world.server);
   world.server->written.clear();
   world.feed(client, close_of("s") + synced() + close_of("t") + synced() + bind_to("s") + synced());
   CHECK(client->take() == closed() + ready() + closed() + ready());
@@ -134,8 +137,7 @@ TEST_CASE("Close that waits for a server keeps its place when its Sync comes", "
   const WirePtr busy = world.client();
   const WirePtr server = world.server;
   prepare(world, client, server, "s", "select 1");
-  world.feed(busy, query("begin"));
-  world.feed(server, complete("BEGIN") + ready('T'));
+  begin(world, busy, server);
   world.feed(client, close_of("s"));
   world.feed(client, synced());
   CHECK(client->take().empty());
