@@ -1,5 +1,7 @@
 """The admin console: what SHOW answers, what commands do and say, and who may give them."""
 
+import contextlib
+
 import pytest
 
 import wire
@@ -89,10 +91,18 @@ def times_left_out(row):
     return {name: value for name, value in row.items() if not name.endswith("_time") and not name.startswith("avg_")}
 
 
-def pools_seen_alone(pooler):
-    """SHOW POOLS of a console that is the only one; None while another is still about to leave."""
-    rows = pooler.admin("SHOW POOLS")
-    return rows if [row["cl_active"] for row in rows if row["database"] == "pgbouncer"] == ["1"] else None
+@contextlib.contextmanager
+def lone_console(pooler):
+    """A console that is the only one: those before it, and connections that were only opened, have gone."""
+    with pooler.console() as console:
+
+        def alone():
+            consoles = [row for row in console.rows("SHOW CLIENTS") if row["database"] == "pgbouncer"]
+            logins = [row["items"] for row in console.rows("SHOW LISTS") if row["list"] == "login_clients"]
+            return (len(consoles), logins) == (1, ["0"])
+
+        wait_until(alone, what="the consoles before this one have gone")
+        yield console
 
 
 def close_all(clients):
@@ -196,8 +206,9 @@ def test_averages(pooler, seen):
 @both(fresh=True, **WORK)
 def test_pools(pooler, seen):
     staying = work(pooler)
-    for row in wait_until(lambda: pools_seen_alone(pooler), what="the consoles before this one have gone"):
-        seen.row(f"{row['database']} {row['user']}", row, "POOLS")
+    with lone_console(pooler) as console:
+        for row in console.rows("SHOW POOLS"):
+            seen.row(f"{row['database']} {row['user']}", row, "POOLS")
     close_all(staying)
 
 
@@ -226,7 +237,7 @@ def test_users(pooler, seen):
 
 @both(fresh=True)
 def test_mem(pooler, seen):
-    with pooler.wire() as client, pooler.console() as console:
+    with pooler.wire() as client, lone_console(pooler) as console:
         client.query("BEGIN")
         rows = {row["name"]: row for row in console.rows("SHOW MEM")}
         seen("names", list(rows))
@@ -241,7 +252,8 @@ def test_mem(pooler, seen):
 @both(fresh=True, **WORK)
 def test_lists(pooler, seen):
     staying = work(pooler)
-    rows = pooler.admin("SHOW LISTS")
+    with lone_console(pooler) as console:
+        rows = console.rows("SHOW LISTS")
     seen("order", [row["list"] for row in rows])
     for row in rows:
         if not row["list"].startswith(("peer", "free_")):
@@ -264,7 +276,8 @@ def test_clients_and_servers(pooler, seen):
         "pkt_avail",
     )
     for what in ("CLIENTS", "SERVERS", "SOCKETS"):
-        rows = pooler.admin(f"SHOW {what}")
+        with lone_console(pooler) as console:
+            rows = console.rows(f"SHOW {what}")
         rows.sort(key=lambda row: (row["type"], row["database"], row["user"], row["state"]))
         for index, row in enumerate(rows):
             steady = {name: value for name, value in row.items() if name not in unsteady}
