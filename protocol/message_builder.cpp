@@ -82,6 +82,7 @@ void append_report(std::string& out, char type, const ErrorText& text) {
   writer.byte('M').string(text.message);
   if (!text.detail.empty()) writer.byte('D').string(text.detail);
   if (!text.hint.empty()) writer.byte('H').string(text.hint);
+  if (!text.routine.empty()) writer.byte('R').string(text.routine);
   writer.byte('\0').finish();
 }
 

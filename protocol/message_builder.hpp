@@ -40,9 +40,10 @@ struct ErrorText {
   std::string_view severity;
   std::string_view sqlstate;
   std::string_view message;
-  std::string_view detail = {};  ///< Left out if empty, like the hint.
+  std::string_view detail = {};  ///< Left out if empty, like hint and routine.
   std::string_view hint = {};
   bool add_v = false;  ///< Repeat the severity in field V, as PostgreSQL does and PgBouncer does not.
+  std::string_view routine = {};
 };
 /// ErrorResponse with fields S, C, M only, which is PgBouncer's shape.
 void append_error(std::string& out, std::string_view severity, std::string_view sqlstate, std::string_view message);

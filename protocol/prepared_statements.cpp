@@ -3,17 +3,41 @@
 #include <algorithm>
 #include <utility>
 
+#include "protocol/body_reader.hpp"
+
 namespace pgweir::protocol {
 
 namespace {
 constexpr std::size_t kGenerationsMax = 10'000;
 constexpr std::chrono::seconds kGenerationShared{1};
+/// Longer than a Parse is under way, and than it takes until all workers know of a change of the schema.
+constexpr std::chrono::seconds kRecent{1};
 
 void append_hex(std::string& out, std::uint64_t value) {
   static constexpr char digits[] = "0123456789abcdef";
   for (int shift = 60; shift >= 0; shift -= 4) out.push_back(digits[(value >> shift) & 15]);
 }
 }  // namespace
+
+std::uint64_t result_shape(ByteView row_description) {
+  SipHash128 hash(HashKey{});
+  if (!row_description.empty()) {
+    BodyReader reader(row_description);
+    for (std::uint16_t columns = reader.u16(); columns > 0 && reader.ok(); --columns) {
+      const ByteView name = reader.string();
+      hash.add_number(name.size());
+      hash.add(name);
+      static_cast<void>(reader.bytes(6));  // table and its column
+      hash.add_number(reader.u32());       // type
+      static_cast<void>(reader.u16());     // its size, which follows from it
+      hash.add_number(reader.u32());       // modifier
+      static_cast<void>(reader.u16());     // format
+    }
+    if (!reader.complete()) return 0;
+    hash.add_number(1);  // no columns are not NoData
+  }
+  return std::max(hash.finish().low, kAnyShape + 1);
+}
 
 std::string statement_server_name(const Hash128& key) {
   std::string name = "PGWEIR_";
@@ -28,6 +52,7 @@ Statement::Statement(StatementTable* table, const Hash128& base, const Hash128& 
       base_(base),
       key_(key),
       reading_(source.reading),
+      schema_(source.schema),
       server_name_(statement_server_name(key)),
       query_(source.query),
       parameter_types_(source.parameter_types) {}
@@ -72,7 +97,9 @@ StatementPtr StatementTable::intern(std::string_view query, std::string_view par
   return made;
 }
 
-void StatementTable::outdate(const Statement& statement, std::chrono::microseconds now) {
+void StatementTable::outdate(Statement& statement, std::chrono::microseconds now) {
+  statement.outdated_ = true;
+  statement.result = {};
   const auto it = generations_.find(statement.base());
   if (it != generations_.end()) {
     // Somebody else may have met the error before. What was made since then can be outdated as well by now, unless that
@@ -96,7 +123,7 @@ ClientStatements::Registration* ClientStatements::find(std::string_view name) {
 
 std::uint64_t ClientStatements::add(std::string_view name, StatementPtr statement) {
   const std::uint64_t serial = next_serial_++;
-  names_.emplace(std::string(name), Registration{std::move(statement), serial, false});
+  names_.emplace(std::string(name), Registration{.statement = std::move(statement), .serial = serial});
   return serial;
 }
 
@@ -135,29 +162,58 @@ void ClientStatements::clear_confirmed() {
   std::erase_if(names_, [](const auto& entry) { return entry.second.confirmed; });
 }
 
-bool ServerStatements::touch(const Hash128& key) {
+const std::uint64_t* ServerStatements::touch(const Hash128& key) {
   const auto it = index_.find(key);
-  if (it == index_.end()) return false;
-  order_.splice(order_.begin(), order_, it->second);
-  return true;
+  if (it == index_.end()) return nullptr;
+  order_.splice(order_.begin(), order_, it->second.order);
+  return &it->second.shape;
 }
 
-void ServerStatements::add(const Hash128& key) {
-  if (touch(key)) return;
+void ServerStatements::add(const Hash128& key, std::uint64_t shape, std::chrono::microseconds now) {
+  if (touch(key) != nullptr) return;
   order_.push_front(key);
-  index_.emplace(key, order_.begin());
+  index_.emplace(key, Place{order_.begin(), shape});
+  note_time(now);
+  recent_.push_back(key);
 }
 
-void ServerStatements::add_oldest(const Hash128& key) {
+std::optional<std::uint64_t> ServerStatements::describe(const Hash128& key, std::uint64_t shape) {
+  const auto it = index_.find(key);
+  if (it == index_.end()) return std::nullopt;
+  it->second.described = true;
+  return std::exchange(it->second.shape, shape);
+}
+
+void ServerStatements::doubt_recent(std::chrono::microseconds now) {
+  note_time(now);
+  for (std::vector<Hash128>* keys : {&recent_, &less_recent_}) {
+    for (const Hash128& key : *keys) {
+      const auto it = index_.find(key);
+      if (it != index_.end() && !it->second.described) it->second.shape = kAnyShape;
+    }
+    keys->clear();
+  }
+}
+
+void ServerStatements::note_time(std::chrono::microseconds now) {
+  const std::chrono::microseconds passed = now - recent_since_;
+  if (passed <= kRecent) return;
+  less_recent_.swap(recent_);
+  recent_.clear();
+  if (passed > 2 * kRecent) less_recent_ = {};
+  recent_since_ = now;
+}
+
+void ServerStatements::add_oldest(const Hash128& key, std::uint64_t shape) {
   if (index_.contains(key)) return;
   order_.push_back(key);
-  index_.emplace(key, std::prev(order_.end()));
+  index_.emplace(key, Place{std::prev(order_.end()), shape});
 }
 
 void ServerStatements::remove(const Hash128& key) {
   const auto it = index_.find(key);
   if (it == index_.end()) return;
-  order_.erase(it->second);
+  order_.erase(it->second.order);
   index_.erase(it);
 }
 
@@ -170,6 +226,8 @@ std::optional<Hash128> ServerStatements::evict_over(std::size_t limit) {
 }
 
 void ServerStatements::clear() {
+  recent_.clear();
+  less_recent_.clear();
   order_.clear();
   index_.clear();
 }
@@ -182,27 +240,30 @@ void StatementTable::transfer(StateArchive& archive, StatementPtr& statement) {
   if (!there) return;
   Hash128 key;
   std::string query, types;
+  std::string told_types;
   std::uint64_t reading = 0;
   if (!archive.reading()) {
     key = statement->key();
     query = statement->query();
     types = statement->parameter_types();
     reading = statement->reading();
+    told_types = statement->told_types;
   }
-  archive(key.low, key.high, query, types, reading);
+  archive(key.low, key.high, query, types, told_types, reading);
   if (!archive.reading()) return;
   if (const auto it = statements_.find(key); it != statements_.end()) {
     statement = StatementPtr(it->second);
-    return;
+  } else {
+    const Statement::Source source{query, types, reading};
+    statement = StatementPtr(new Statement(this, base_of(source), key, source));
+    statements_.emplace(key, statement.get());
   }
-  const Statement::Source source{query, types, reading};
-  statement = StatementPtr(new Statement(this, base_of(source), key, source));
-  statements_.emplace(key, statement.get());
+  if (statement->told_types.empty()) statement->told_types = std::move(told_types);
 }
 
 void ClientStatements::Registration::transfer(StateArchive& archive, StatementTable& table) {
   table.transfer(archive, statement);
-  archive(serial, confirmed);
+  archive(serial, confirmed, shape);
   if (archive.reading() && statement == nullptr) serial = 0;
 }
 
@@ -230,14 +291,15 @@ void ClientStatements::transfer(StateArchive& archive, StatementTable& table) {
 void ServerStatements::transfer(StateArchive& archive) {
   const std::size_t size = archive.count(order_.size());
   if (!archive.reading()) {
-    for (Hash128& key : order_) archive(key.low, key.high);
+    for (Hash128& key : order_) archive(key.low, key.high, index_.at(key).shape);
     return;
   }
   clear();
   for (std::size_t i = 0; i < size && !archive.failed(); ++i) {
     Hash128 key;
-    archive(key.low, key.high);
-    add_oldest(key);
+    std::uint64_t shape = 0;
+    archive(key.low, key.high, shape);
+    add_oldest(key, shape);
   }
 }
 

@@ -9,7 +9,9 @@
 // under different settings are different statements: `reading` is a number for those settings (settings_hash). What a
 // text means depends on the schema too (which type a parameter has, what * stands for): `schema` is a number for the
 // schema at the time of the client's Parse, as far as its changes are known. Whoever prepares the same text after one
-// gets another statement, and does not meet what servers have kept of the old one.
+// gets another statement, and does not meet what servers have kept of the old one. Who prepared before relies on what
+// he was told of the result, which a server that is to parse the text anew need not give any more. So it is known of
+// clients which result they were told of, and of servers which one they give (result_shape).
 #pragma once
 
 #include <chrono>
@@ -20,6 +22,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 #include <boost/smart_ptr/intrusive_ref_counter.hpp>
@@ -54,6 +57,22 @@ class Statement : public boost::intrusive_ref_counter<Statement, boost::thread_u
   [[nodiscard]] const std::string& parameter_types() const { return parameter_types_; }
   /// A number for the settings by which servers have read it.
   [[nodiscard]] std::uint64_t reading() const { return reading_; }
+  /// A number for the schema that it was prepared with; 0: that of another process.
+  [[nodiscard]] std::uint64_t schema() const { return schema_; }
+  /// Those for a server that is to parse it with this schema: once they have been told, they are not found out anew.
+  [[nodiscard]] const std::string& parameter_types_for(std::uint64_t schema) const {
+    return schema == schema_ || told_types.empty() ? parameter_types_ : told_types;
+  }
+  /// A server that parses it with this schema makes what its clients prepared, as far as is known.
+  [[nodiscard]] bool is_fresh(std::uint64_t schema) const { return schema == schema_ && !outdated_; }
+
+  /// Of its ParameterDescription, in the form of parameter_types(); empty: there was none so far.
+  std::string told_types;
+  /// The result that servers give which parse it with the schema of this number; 0: nothing is known.
+  struct Result {
+    std::uint64_t schema = 0, shape = 0;
+  };
+  Result result;
 
   /// What the layer above has found out about the text, as long as its `epoch` lasts; 0: nothing.
   struct Note {
@@ -66,11 +85,19 @@ class Statement : public boost::intrusive_ref_counter<Statement, boost::thread_u
   friend class StatementTable;
   StatementTable* table_;
   Hash128 base_, key_;
-  std::uint64_t reading_;
+  std::uint64_t reading_, schema_;
+  bool outdated_ = false;
   std::string server_name_, query_, parameter_types_;
 };
 
 using StatementPtr = boost::intrusive_ptr<Statement>;
+
+/// A number for a result, from the body of its RowDescription: the names and types of its columns, in their order, not
+/// which tables they are from nor in which format they come. An empty body stands for NoData. 0: the body is malformed.
+/// The same in every process.
+[[nodiscard]] std::uint64_t result_shape(ByteView row_description);
+/// Stands for the result of a server of which it is not known, and need not be what those expect who have been told.
+inline constexpr std::uint64_t kAnyShape = 1;
 
 /// What a statement with this key is called on every server.
 [[nodiscard]] std::string statement_server_name(const Hash128& key);
@@ -91,7 +118,7 @@ class StatementTable {
   /// server-side name that no server has; those who prepared it before keep seeing the error, as they would without a
   /// pooler, since they may have remembered the old row description. Drivers prepare again after such an error, and
   /// give up at a second one. `now` is that of the monotonic clock which all processes of the machine share.
-  void outdate(const Statement& statement, std::chrono::microseconds now);
+  void outdate(Statement& statement, std::chrono::microseconds now);
 
   [[nodiscard]] std::size_t size() const { return statements_.size(); }
 
@@ -119,6 +146,7 @@ class ClientStatements {
     StatementPtr statement;
     std::uint64_t serial = 0;  ///< distinguishes this registration of the name from earlier and later ones
     bool confirmed = false;    ///< ParseComplete was seen
+    std::uint64_t shape = 0;   ///< of the result that its client was told of; 0: of none
     void transfer(StateArchive& archive, StatementTable& table);
   };
 
@@ -153,11 +181,18 @@ class ClientStatements {
 /// from worker to worker.
 class ServerStatements {
  public:
-  /// True, and now the most recently used, if the server has it.
-  [[nodiscard]] bool touch(const Hash128& key);
-  void add(const Hash128& key);
+  /// The shape of its result on this server (0: as for those who prepare it now), if the server has it; now it is the
+  /// most recently used. Null: the server does not have it. Valid until something is added or removed.
+  [[nodiscard]] const std::uint64_t* touch(const Hash128& key);
+  /// `shape`: of its result, if it is not there yet. `now` is that of a monotonic clock.
+  void add(const Hash128& key, std::uint64_t shape, std::chrono::microseconds now);
+  /// The server has said what its result is. Returns the shape that was known before; nullopt: it does not have it.
+  std::optional<std::uint64_t> describe(const Hash128& key, std::uint64_t shape);
+  /// The schema has changed, nobody knows just when: what was added of late, and not described since, may have been
+  /// parsed with the new one.
+  void doubt_recent(std::chrono::microseconds now);
   /// Puts back, as the first to go, what turned out not to have been closed.
-  void add_oldest(const Hash128& key);
+  void add_oldest(const Hash128& key, std::uint64_t shape = kAnyShape);
   void remove(const Hash128& key);
   /// Removes and returns the least recently used one while more than `limit` are there.
   [[nodiscard]] std::optional<Hash128> evict_over(std::size_t limit);
@@ -166,8 +201,17 @@ class ServerStatements {
   void transfer(StateArchive& archive);
 
  private:
+  struct Place {
+    std::list<Hash128>::iterator order;
+    std::uint64_t shape;
+    bool described = false;
+  };
+  void note_time(std::chrono::microseconds now);
+
   std::list<Hash128> order_;  ///< newest at the front
-  std::unordered_map<Hash128, std::list<Hash128>::iterator, Hash128Hasher> index_;
+  std::unordered_map<Hash128, Place, Hash128Hasher> index_;
+  std::vector<Hash128> recent_, less_recent_;  ///< added since, and not long before ...
+  std::chrono::microseconds recent_since_{};   ///< ... this time
 };
 
 }  // namespace pgweir::protocol

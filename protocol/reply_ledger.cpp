@@ -130,7 +130,7 @@ void transfer_change(StateArchive& archive, StatementChange& change, StatementTa
 
 void transfer_entry(StateArchive& archive, ReplyEntry& entry, StatementTable& table) {
   bool changes = entry.change != nullptr;
-  archive(entry.kind, entry.purpose, entry.quiet, entry.unnamed_serial, entry.name_serial, changes);
+  archive(entry.kind, entry.purpose, entry.quiet, entry.flushed, entry.unnamed_serial, entry.name_serial, changes);
   if (archive.reading()) {
     if (entry.kind > ReplyKind::Mistake) archive.fail();
     if (changes) entry.change = std::make_unique<StatementChange>();

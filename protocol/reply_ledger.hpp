@@ -20,22 +20,23 @@
 namespace pgweir::protocol {
 
 enum class ReplyKind : std::uint8_t {
-  Query,         ///< simple query: everything up to ReadyForQuery
-  Sync,          ///< ReadyForQuery
-  FunctionCall,  ///< everything up to ReadyForQuery
-  Parse,         ///< ParseComplete
-  Bind,          ///< BindComplete
-  Close,         ///< CloseComplete
-  Describe,      ///< RowDescription or NoData, after ParameterDescription for a statement
-  Execute,       ///< CommandComplete, EmptyQueryResponse or PortalSuspended
-  CopyEnd,       ///< CopyDone or CopyFail: no reply of its own
-  HiddenQuery,   ///< ours: nothing of it reaches the client
-  HiddenParse,   ///< ours: ParseComplete is swallowed
-  HiddenClose,   ///< ours: CloseComplete is swallowed
-  HiddenSync,    ///< ours, behind a hidden Parse before a simple query: ReadyForQuery is swallowed
-  LocalParse,    ///< not sent: we answer ParseComplete when its turn comes
-  LocalClose,    ///< not sent: we answer CloseComplete when its turn comes
-  Mistake,       ///< sent in place of a message that must fail; its ErrorResponse is replaced by `change->error`
+  Query,           ///< simple query: everything up to ReadyForQuery
+  Sync,            ///< ReadyForQuery
+  FunctionCall,    ///< everything up to ReadyForQuery
+  Parse,           ///< ParseComplete
+  Bind,            ///< BindComplete
+  Close,           ///< CloseComplete
+  Describe,        ///< RowDescription or NoData, after ParameterDescription for a statement
+  Execute,         ///< CommandComplete, EmptyQueryResponse or PortalSuspended
+  CopyEnd,         ///< CopyDone or CopyFail: no reply of its own
+  HiddenQuery,     ///< ours: nothing of it reaches the client
+  HiddenParse,     ///< ours: ParseComplete is swallowed
+  HiddenClose,     ///< ours: CloseComplete is swallowed
+  HiddenDescribe,  ///< ours: what it says of `statement` is for us
+  HiddenSync,      ///< ours, behind a hidden Parse before a simple query: ReadyForQuery is swallowed
+  LocalParse,      ///< not sent: we answer ParseComplete when its turn comes
+  LocalClose,      ///< not sent: we answer CloseComplete when its turn comes
+  Mistake,         ///< sent in place of a message that must fail; its ErrorResponse is replaced by `change->error`
 };
 
 /// The server is not to say anything, or nothing of its own: the entry is done with when its turn has come.
@@ -45,7 +46,7 @@ enum class ReplyKind : std::uint8_t {
 
 /// What an entry changed in the tables of prepared statements, to be confirmed or taken back with its reply.
 struct StatementChange {
-  std::string client_name{};                 ///< the client's name, if its table was changed
+  std::string client_name{};                 ///< the client's name, if its table was changed; Describe: in any case
   std::uint64_t added_serial = 0;            ///< registration made by a Parse
   ClientStatements::Registration removed{};  ///< registration removed by a Close
   Hash128 key{};                             ///< statement concerned on the server
@@ -53,18 +54,21 @@ struct StatementChange {
   bool server_removed = false;               ///< key was removed from those present
   std::string sqlstate{};                    ///< Mistake: what the server is going to say
   std::string error{};                       ///< Mistake: the complete ErrorResponse message for the client
+  std::uint64_t schema = 0;                  ///< HiddenDescribe: number of the schema when it was sent
 };
 
 struct ReplyEntry {
   ReplyKind kind = ReplyKind::Query;
-  bool quiet = false;  ///< HiddenParse: its error is swallowed too
-  /// HiddenQuery: what it is for. Query, Execute: which parameters it may reset. The owner's own numbers; 0: none.
+  bool quiet = false;    ///< HiddenParse: its error is swallowed too
+  bool flushed = false;  ///< a Flush was sent behind it
+  /// HiddenQuery: what it is for. Query, Execute: which parameters it may reset. Bind: which portal it makes, if that
+  /// matters. The owner's own numbers; 0: none.
   std::uint32_t purpose = 0;
   /// Parse of the unnamed statement: which one of the client's. Query, Close: what stands for there being none from
   /// here on. 0: has nothing to do with it.
   std::uint32_t unnamed_serial = 0;
   std::unique_ptr<StatementChange> change{};
-  StatementPtr statement{};       ///< Bind, Describe, Query: the shared statement it used, if any ...
+  StatementPtr statement{};       ///< Bind, Describe, Query: the shared statement it is about, if any ...
   std::uint64_t name_serial = 0;  ///< ... and the client's registration of it
 };
 
@@ -98,7 +102,7 @@ class ReplyLedger {
     entry.kind = kind;
     entry.purpose = 0;
     entry.unnamed_serial = 0;
-    entry.quiet = false;
+    entry.quiet = entry.flushed = false;
     ++size_;
   }
 
@@ -108,6 +112,9 @@ class ReplyLedger {
   /// Precondition: not empty.
   [[nodiscard]] ReplyEntry& front() { return ring_[head_]; }
   [[nodiscard]] const ReplyEntry& front() const { return ring_[head_]; }
+  /// Precondition: not empty.
+  [[nodiscard]] ReplyEntry& newest() { return nth(size_ - 1); }
+  [[nodiscard]] const ReplyEntry& newest() const { return ring_[(head_ + size_ - 1) & (ring_.size() - 1)]; }
   /// Precondition: not empty.
   ReplyEntry pop();
   void drop_front() {

@@ -103,7 +103,7 @@ void statement_lookup(benchmark::State& state) {
   for (int i = 0; i < 200; ++i) {
     const auto statement = table.intern("SELECT " + std::to_string(i), std::string_view("\0\0", 2));
     names.add("statement_" + std::to_string(i), statement);
-    on_server.add(statement->key());
+    on_server.add(statement->key(), 0, {});
   }
   const Count count(state, 0);
   for (auto _ : state) {

@@ -60,8 +60,8 @@ void ClientSession::transfer(protocol::StateArchive& archive) {
   archive(waited, notified_);
   if (archive.reading()) waited_before_ = waited;
   archive(cancel_pending_, skip_to_sync_, output_cut_, mode_, tracks_);
-  archive(segment_, segments_done_, changing_segment_, names_changing_, names_cleared_, sql_parse_sent_, flush_asked_,
-          bound_resets_, settings_open_);
+  archive(segment_, segments_done_, changing_segment_, names_changing_, names_cleared_, sql_parse_sent_, asks_first_,
+          bound_resets_, bound_name_, settings_open_);
   archive(connected_at_, last_request_, wait_start_, query_start_, transaction_start_, connect_wall_us_);
   protocol::transfer(archive, parameters_.tracked, names);
   protocol::transfer(archive, parameters_.extras);

@@ -11,6 +11,7 @@
 #include "protocol/message_builder.hpp"
 #include "protocol/message_type.hpp"
 #include "protocol/message_view.hpp"
+#include "proxy/core/client_login.hpp"
 #include "proxy/core/client_session.hpp"
 #include "proxy/core/server_login.hpp"
 #include "proxy/core/worker_core.hpp"
@@ -248,6 +249,45 @@ bool ClientSession::left_for_another(char type) {
   }
   if (type != frontend::Parse && (begins || type == frontend::Execute)) route_->executed = true;
   return false;
+}
+
+void ClientSession::on_server_lost(std::string_view reason) {
+  if (server_ != nullptr && server_->mid_message()) output_cut_ = true;
+  server_ = nullptr;
+  sql_parse_sent_ = false;
+  if (state_ == State::Closing || closed()) return;
+  // The connection of a client that replicates ends with its server, which it knows by what it was welcomed with.
+  if (route_ && route_->again) return send_again();
+  if (std::exchange(asks_first_, false) && !keeps_server()) {
+    sent_to_server_ = false;
+    wait_start_ = core_->now();
+    if (route_) route_->begun = route_->executed = route_->flushed = false;
+  }
+  const bool retry = !sent_to_server_ && !replication_;
+  if (!retry) {
+    note_write_end();  // it may have been carried out
+    // What only routing can bring about has its proper code in any case.
+    const bool routed = context_ != nullptr && context_->routed();
+    fatal(reason, routed ? std::string_view("08006") : core_->sqlstate("08006"));
+    return;
+  }
+  if (cancel_pending_) return core_->wake(*this);  // it needs none any more
+  // Nothing of this client has reached the server: it may have another one, with its old place in the queue.
+  if (state_ == State::Login) return acquire_again(login_->pool_to_ask());
+  acquire_again(context_->routed() && route_ ? pool_of(decide_route()) : *context_);
+}
+
+void ClientSession::on_server_released() {
+  server_ = nullptr;
+  sql_parse_sent_ = sent_to_server_ = false;
+  last_request_ = core_->now();
+  if (route_) {
+    if (route_->again) return send_again();
+    route_->end_transaction();
+    count_outstanding(std::nullopt);
+  }
+  if (idle_timeout_ > Duration::zero()) core_->schedule(*this, next_deadline());
+  if (state_ == State::Login || (state_ == State::Ready && unread_size() > 0)) core_->wake(*this);
 }
 
 bool ClientSession::acquire(PoolContext& target) {

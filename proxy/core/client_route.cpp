@@ -502,7 +502,8 @@ void ClientSession::send_again() {
     }
   }
   route.prepared.clear();
-  put_back_input(std::exchange(route.kept, {}));
+  std::string kept = std::exchange(route.kept, {});
+  if (!std::exchange(asks_first_, false)) put_back_input(std::move(kept));
   route.scanned = false;
   route.pool = nullptr;
   count_outstanding(std::nullopt);

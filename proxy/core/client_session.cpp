@@ -174,7 +174,7 @@ bool ClientSession::on_granted(ServerSession& server, bool needs_check) {
   if (waiting_ && core_->debugs()) core_->log(LogLevel::Debug, log_name() + "activate_client");
   waiting_ = false;
   server_ = &server;
-  sent_to_server_ = false;
+  sent_to_server_ = asks_first_ = false;
   PoolContext& context = server.context();
   // A server that is only asked whether it takes the client's start-up parameters has not been given to the client.
   if (state_ != State::Login || login_->keeps_server()) ++context.stats.server_assignment_count;
@@ -235,40 +235,6 @@ void ClientSession::take_spelling(const protocol::ParameterSet& server) {
       parameters_.tracked = with_value(parameters_.tracked, i, *server.values[i]);
     }
   }
-}
-
-void ClientSession::on_server_lost(std::string_view reason) {
-  if (server_ != nullptr && server_->mid_message()) output_cut_ = true;
-  server_ = nullptr;
-  sql_parse_sent_ = flush_asked_ = false;
-  if (state_ == State::Closing || closed()) return;
-  // The connection of a client that replicates ends with its server, which it knows by what it was welcomed with.
-  if (route_ && route_->again) return send_again();
-  const bool retry = !sent_to_server_ && !replication_;
-  if (!retry) {
-    note_write_end();  // it may have been carried out
-    // What only routing can bring about has its proper code in any case.
-    const bool routed = context_ != nullptr && context_->routed();
-    fatal(reason, routed ? std::string_view("08006") : core_->sqlstate("08006"));
-    return;
-  }
-  if (cancel_pending_) return core_->wake(*this);  // it needs none any more
-  // Nothing of this client has reached the server: it may have another one, with its old place in the queue.
-  if (state_ == State::Login) return acquire_again(login_->pool_to_ask());
-  acquire_again(context_->routed() && route_ ? pool_of(decide_route()) : *context_);
-}
-
-void ClientSession::on_server_released() {
-  server_ = nullptr;
-  sql_parse_sent_ = flush_asked_ = sent_to_server_ = false;
-  last_request_ = core_->now();
-  if (route_) {
-    if (route_->again) return send_again();
-    route_->end_transaction();
-    count_outstanding(std::nullopt);
-  }
-  if (idle_timeout_ > Duration::zero()) core_->schedule(*this, next_deadline());
-  if (state_ == State::Login || (state_ == State::Ready && unread_size() > 0)) core_->wake(*this);
 }
 
 bool ClientSession::releases_server() const {

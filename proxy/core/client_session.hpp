@@ -11,6 +11,7 @@
 #include <string>
 
 #include "protocol/frame_header.hpp"
+#include "protocol/message_builder.hpp"
 #include "protocol/message_view.hpp"
 #include "protocol/prepared_statements.hpp"
 #include "protocol/session_parameters.hpp"
@@ -152,6 +153,8 @@ class ClientSession final : public Connection {
   void learn_from_refusal();
   /// `retry`, as may_retry() has it: what was sent is sent again when the server has been given back or is lost.
   void prepare_retry(router::Retry retry);
+  /// It is told an error by a server that was only asked something for it: that is the answer to its request.
+  void question_failed() { asks_first_ = false; }
   /// A Parse of the guarded request has succeeded.
   void note_prepared(const std::string& name, std::uint64_t serial);
   /// ReadyForQuery says that a transaction is over. `wrote`: the server has said so of one of its statements, whatever
@@ -241,6 +244,7 @@ class ClientSession final : public Connection {
   Step take_query(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   void note_text(std::string_view sql);
   [[nodiscard]] bool replies_known();
+  void ask_for_replies();
   std::optional<Step> take_statement_sql(ByteView body, OutBatch& out);
   std::optional<Step> make_within_pipeline(protocol::StatementPtr& statement, OutBatch& out);
   std::optional<Step> take_statement_sql_parse(const protocol::ParseView& view, OutBatch& out);
@@ -267,11 +271,13 @@ class ClientSession final : public Connection {
   [[nodiscard]] std::uint32_t next_unnamed_serial();
   [[nodiscard]] bool names_settled();
   void note_names_changing();
-  Step take_duplicate_parse(const protocol::ParseView& view, protocol::StatementPtr& existing, OutBatch& out);
-  void push_mistake(std::string_view sqlstate, std::string_view text);
+  Step take_duplicate_parse(const protocol::ParseView& view, protocol::StatementPtr existing, OutBatch& out);
+  void push_mistake(const protocol::ErrorText& error);
   Step take_bind(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
   Step take_unnamed_use(protocol::ReplyKind kind, ByteView message, OutBatch& out);
   Step take_target(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
+  bool describe_bound(const protocol::TargetView& target);
+  void push_describe(protocol::StatementPtr statement, ByteView name, std::uint64_t serial);
   Step take_named_describe(ByteView name, OutBatch& out);
   Step take_named_close(ByteView name);
   void pass(ByteView message, OutBatch& out) {
@@ -283,10 +289,21 @@ class ClientSession final : public Connection {
   }
   void push_skippable(protocol::ReplyEntry&& entry);
   void push_resetting(protocol::ReplyKind kind, std::uint32_t resets, std::uint32_t unnamed_serial);
+  void add_mistake(OutBatch& out, const protocol::ErrorText& error);
   void add_mistake(OutBatch& out, std::string_view sqlstate, std::string_view text);
   [[nodiscard]] std::uint64_t reading_now();
+  [[nodiscard]] std::uint64_t schema_now() const;
+  [[nodiscard]] protocol::StatementPtr as_read_now(const protocol::StatementPtr& statement);
   /// `statement` is another one afterwards if it has to be made under other settings than it was prepared under.
   bool ensure_on_server(protocol::StatementPtr& statement, OutBatch& out, bool quiet);
+  std::optional<Step> prepare_use(protocol::ClientStatements::Registration& known, bool& told, OutBatch& out);
+  std::optional<Step> make_usable(protocol::ClientStatements::Registration& known, bool& told, OutBatch& out);
+  std::optional<Step> check_result(const protocol::ClientStatements::Registration& known, const std::uint64_t* there,
+                                   OutBatch& out);
+  Step ask_for_result(const protocol::StatementPtr& statement, const std::uint64_t* there, OutBatch& out);
+  [[nodiscard]] bool will_be_skipped() const;
+  void make_on_server(const protocol::Statement& statement, std::uint64_t shape, OutBatch& out, bool quiet);
+  void push_close_on_server(const protocol::Hash128& key, OutBatch& out);
   void evict_statements(OutBatch& out);
   void count_query_start();
   void log_packet(const protocol::FrameHeader& header) const;
@@ -325,7 +342,7 @@ class ClientSession final : public Connection {
   bool names_changing_ = false;  ///< Parse or Close of names await their replies
   bool unnamed_hidden_ = false;  ///< a hidden Parse of it was sent ...
   bool sql_parse_sent_ = false;  ///< a hidden Parse for a simple query that waits for it
-  bool flush_asked_ = false;     ///< the replies that are waited for were asked for
+  bool asks_first_ = false;      ///< the server was asked something before the request, all of which is still unread
   bool settings_open_ = false;   ///< what was sent may change settings, unless nothing is owed any more
   bool waited_before_ = false;   ///< in the queue of the process that it was taken over from: it keeps its place
   bool waits_for_host_ = false;  ///< waiting_, for a database none of whose hosts could be chosen
@@ -359,6 +376,7 @@ class ClientSession final : public Connection {
   std::uint64_t changing_segment_ = 0;
   std::uint32_t next_unnamed_serial_ = 1;
   std::uint32_t bound_resets_ = 0;  ///< what the statement resets that was bound last
+  std::string bound_name_;          ///< its name, if something is to be learnt from a description
   bool names_cleared_ = false;      ///< something was sent that may empty the server of prepared statements
   bool listed_ = false;             ///< WorkerCore's bookkeeping: among those who wait for hosts
   bool left_ = false;               ///< the pools know that it is gone

@@ -50,20 +50,20 @@ std::uint32_t ClientSession::resets_of(std::string_view sql) const {
 // needs to know waits: its replies wake the client.
 bool ClientSession::replies_known() {
   const protocol::ReplyLedger& ledger = server_->ledger();
-  if (ledger.empty() || ledger.copying_in()) {
-    flush_asked_ = false;
-    return true;
-  }
+  if (ledger.empty() || ledger.copying_in()) return true;
   if (guarded()) {  // nothing is held back from now on
     end_guard();
     core_->wake(*server_);
   }
-  if (ledger.unsynced() && !flush_asked_) {
-    flush_asked_ = true;
-    protocol::append_flush(core_->batch().begin_own());
-    core_->batch().end_own();
-  }
+  ask_for_replies();
   return false;
+}
+
+void ClientSession::ask_for_replies() {
+  protocol::ReplyLedger& ledger = server_->ledger();
+  if (!ledger.unsynced() || std::exchange(ledger.newest().flushed, true)) return;
+  protocol::append_flush(core_->batch().begin_own());
+  core_->batch().end_own();
 }
 
 // A simple query that names a statement. nullopt: it is none of ours and goes to the server as it is.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "pool/mutation.hpp"
 #include "protocol/message_builder.hpp"
@@ -26,6 +27,11 @@ constexpr std::size_t kNamesMax = 65536;
 constexpr std::size_t kParseMax = 64UL << 20;
 /// An unnamed Parse beyond this is not kept: it is good for this server only.
 constexpr std::size_t kUnnamedKept = 16384;
+
+/// By which a Describe that follows a Bind at once is known to be about its portal.
+std::uint32_t portal_number(std::string_view portal) {
+  return static_cast<std::uint32_t>(std::hash<std::string_view>{}(portal)) | 1U;
+}
 
 }  // namespace
 
@@ -105,8 +111,8 @@ ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& v
     stream_forward_ = false;
     return Step::Done;
   }
-  const protocol::StatementPtr statement = core_->statement_table().intern(
-      view.query, view.parameter_types_raw, reading_now(), core_->schema_of(context_->dbname));
+  const protocol::StatementPtr statement =
+      core_->statement_table().intern(view.query, view.parameter_types_raw, reading_now(), schema_now());
   ReplyEntry entry;
   entry.kind = ReplyKind::Parse;
   entry.change = std::make_unique<protocol::StatementChange>();
@@ -126,7 +132,7 @@ ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& v
     }
   } else {
     entry.change->server_added = true;
-    server_->statements().add(statement->key());
+    server_->statements().add(statement->key(), 0, core_->now().time_since_epoch());
     evict_statements(out);
     protocol::append_parse(out.begin_own(), statement->server_name(), view.query, view.parameter_types_raw);
     out.end_own();
@@ -140,11 +146,12 @@ ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& v
 // The server is given the text under a name that it has, so that whatever else is wrong with it is found first, as
 // without a pooler; its "already exists" is replaced by one that names the client's name.
 ClientSession::Step ClientSession::take_duplicate_parse(const protocol::ParseView& view,
-                                                        protocol::StatementPtr& existing, OutBatch& out) {
+                                                        protocol::StatementPtr existing, OutBatch& out) {
   (void)ensure_on_server(existing, out, false);
   protocol::append_parse(out.begin_own(), existing->server_name(), view.query, view.parameter_types_raw);
   out.end_own();
-  push_mistake("42P05", fmt::format("prepared statement \"{}\" already exists", view.statement));
+  const std::string text = fmt::format("prepared statement \"{}\" already exists", view.statement);
+  push_mistake({.severity = "ERROR", .sqlstate = "42P05", .message = text, .add_v = true});
   stream_forward_ = false;
   return Step::Done;
 }
@@ -170,16 +177,19 @@ ClientSession::Step ClientSession::take_bind(const protocol::FrameHeader& header
     pass(message, out);
     return Step::Done;
   }
-  ++context_->stats.bind_count;
   if (!names_settled()) return Step::Hold;
   auto* known = statements_->find(name);
+  bool told = true;
+  const auto step = known == nullptr ? std::nullopt : prepare_use(*known, told, out);
+  if (step == Step::Hold) return Step::Hold;
+  ++context_->stats.bind_count;
+  if (step) return *step;
   if (known == nullptr) {
     add_mistake(out, "26000", fmt::format("prepared statement \"{}\" does not exist", name));
     stream_forward_ = false;
     return Step::Done;
   }
   const std::uint64_t serial = known->serial;
-  (void)ensure_on_server(known->statement, out, false);
   const protocol::StatementPtr statement = known->statement;
   note_text(statement->query());
   const std::size_t offset = portal.size() + name.size() + 2;
@@ -195,6 +205,10 @@ ClientSession::Step ClientSession::take_bind(const protocol::FrameHeader& header
   pass(body.substr(offset), out);
   ReplyEntry entry;
   entry.kind = ReplyKind::Bind;
+  if (!told) [[unlikely]] {
+    entry.purpose = portal_number(portal);
+    bound_name_.assign(name);
+  }
   entry.statement = statement;
   entry.name_serial = serial;
   push_entry(std::move(entry));
@@ -257,7 +271,7 @@ ClientSession::Step ClientSession::take_target(const protocol::FrameHeader& head
     return Step::Hold;
   }
   if (target->kind == 'P' || (!target->name.empty() && !tracks_)) {
-    server_->ledger().push(kind);
+    if (!describe || !describe_bound(*target)) server_->ledger().push(kind);
     pass(message, out);
     return Step::Done;
   }
@@ -276,22 +290,41 @@ ClientSession::Step ClientSession::take_target(const protocol::FrameHeader& head
   return describe ? take_named_describe(target->name, out) : take_named_close(target->name);
 }
 
+// True if it describes the portal of the Bind before it, of whose statement something is to be learnt: its entry is in
+// the ledger then. Drivers that keep what they are told of the portal know the statement's result from
+// that.
+bool ClientSession::describe_bound(const protocol::TargetView& target) {
+  protocol::ReplyLedger& ledger = server_->ledger();
+  if (target.kind != 'P' || ledger.empty()) return false;
+  const ReplyEntry& bound = ledger.newest();
+  if (bound.kind != ReplyKind::Bind || bound.purpose == 0 || bound.purpose != portal_number(target.name)) return false;
+  if (bound.statement == nullptr || PGWEIR_MUTANT(36)) return false;
+  push_describe(bound.statement, bound_name_, bound.name_serial);
+  return true;
+}
+
+// `name`: of the client's registration, to which what the server says belongs.
+void ClientSession::push_describe(protocol::StatementPtr statement, ByteView name, std::uint64_t serial) {
+  ReplyEntry entry;
+  entry.kind = ReplyKind::Describe;
+  entry.statement = std::move(statement);
+  entry.name_serial = serial;
+  entry.change = std::make_unique<protocol::StatementChange>();
+  entry.change->client_name = std::string(name);
+  push_entry(std::move(entry));
+}
+
 ClientSession::Step ClientSession::take_named_describe(ByteView name, OutBatch& out) {
   auto* known = statements_->find(name);
   if (known == nullptr) {
     add_mistake(out, "26000", fmt::format("prepared statement \"{}\" does not exist", name));
     return Step::Done;
   }
-  const std::uint64_t serial = known->serial;
-  (void)ensure_on_server(known->statement, out, false);
-  const protocol::StatementPtr statement = known->statement;
-  protocol::append_describe(out.begin_own(), 'S', statement->server_name());
+  bool told = true;
+  if (const auto step = prepare_use(*known, told, out)) return *step;
+  protocol::append_describe(out.begin_own(), 'S', known->statement->server_name());
   out.end_own();
-  ReplyEntry entry;
-  entry.kind = ReplyKind::Describe;
-  entry.statement = statement;
-  entry.name_serial = serial;
-  push_entry(std::move(entry));
+  push_describe(known->statement, name, known->serial);
   return Step::Done;
 }
 
@@ -344,19 +377,21 @@ std::size_t ClientSession::close_alone(ByteView in) {
 // A message that PostgreSQL would refuse for a name that only we know about. To get its consequences right (aborted
 // transaction, skipping to Sync) the server is made to fail too, and its error is replaced by the right one.
 void ClientSession::add_mistake(OutBatch& out, std::string_view sqlstate, std::string_view text) {
-  protocol::append_describe(out.begin_own(), 'S', "PGWEIR_no_such_statement");
-  out.end_own();
-  push_mistake(sqlstate, text);
+  add_mistake(out, {.severity = "ERROR", .sqlstate = sqlstate, .message = text, .add_v = true});
 }
 
-void ClientSession::push_mistake(std::string_view sqlstate, std::string_view text) {
+void ClientSession::add_mistake(OutBatch& out, const protocol::ErrorText& error) {
+  protocol::append_describe(out.begin_own(), 'S', "PGWEIR_no_such_statement");
+  out.end_own();
+  push_mistake(error);
+}
+
+void ClientSession::push_mistake(const protocol::ErrorText& error) {
   ReplyEntry entry;
   entry.kind = ReplyKind::Mistake;
   entry.change = std::make_unique<protocol::StatementChange>();
-  entry.change->sqlstate = std::string(sqlstate == "53400" ? "26000" : sqlstate);
-  protocol::append_error(
-      entry.change->error,
-      protocol::ErrorText{.severity = "ERROR", .sqlstate = sqlstate, .message = text, .add_v = true});
+  entry.change->sqlstate = error.sqlstate == "42P05" ? "42P05" : "26000";
+  protocol::append_error(entry.change->error, error);
   push_entry(std::move(entry));
 }
 
@@ -368,46 +403,168 @@ std::uint64_t ClientSession::reading_now() {
   return settings_open_ ? core_->random() : core_->settings_hash(parameters_);
 }
 
-// True if a hidden Parse was needed. `quiet`: the client does not hear if that fails.
-bool ClientSession::ensure_on_server(protocol::StatementPtr& statement, OutBatch& out, bool quiet) {
-  if (server_->statements().touch(statement->key())) return false;
-  // What is parsed now is read by the settings of now, and others would find it under those of then.
-  if (const std::uint64_t reading = reading_now(); reading != statement->reading()) {
-    statement = core_->statement_table().intern(statement->query(), statement->parameter_types(), reading,
-                                                core_->schema_of(context_->dbname));
-    if (server_->statements().touch(statement->key())) return false;
+// For the schema that a text which is sent now meets on this server, as far as is known. What a transaction has changed
+// nobody else sees before it ends, and what was changed on the primary a standby sees later: then the number is one of
+// this server alone.
+std::uint64_t ClientSession::schema_now() const {
+  constexpr std::uint64_t spread = 0x9e3779b97f4a7c15;
+  const bool behind = server_->role() == HostRole::Standby && !core_->schema_settled(context_->dbname);
+  const std::uint64_t own = behind || server_->changes_schema() ? (server_->number() + 1) * spread : 0;
+  return core_->schema_of(context_->dbname) + own;
+}
+
+// The statement that stands for this one under the settings of now: what is parsed now is read by them, and others
+// would find it under those of then.
+protocol::StatementPtr ClientSession::as_read_now(const protocol::StatementPtr& statement) {
+  const std::uint64_t reading = reading_now();
+  if (reading == statement->reading()) return statement;
+  protocol::StatementPtr other =
+      core_->statement_table().intern(statement->query(), statement->parameter_types(), reading, statement->schema());
+  if (other->told_types.empty()) other->told_types = statement->told_types;
+  return other;
+}
+
+// Before a message that uses a named statement of the client: the server has it, or gets it, with the result that the
+// client was told of. nullopt: the message may go. `told`: unless something is to be learnt from a description.
+std::optional<ClientSession::Step> ClientSession::prepare_use(protocol::ClientStatements::Registration& known,
+                                                              bool& told, OutBatch& out) {
+  const std::uint64_t* shape = server_->statements().touch(known.statement->key());
+  const bool serves = shape != nullptr && *shape == known.shape && known.shape != 0;
+  const std::optional<Step> step = serves ? std::nullopt : make_usable(known, told, out);
+  if (step != Step::Hold) asks_first_ = false;
+  return step;
+}
+
+std::optional<ClientSession::Step> ClientSession::make_usable(protocol::ClientStatements::Registration& known,
+                                                              bool& told, OutBatch& out) {
+  const bool settled = core_->schema_settled(context_->dbname);
+  const auto serves = [&](const std::uint64_t* there) {
+    return there != nullptr && (*there == known.shape || known.shape == 0 || (*there == 0 && settled));
+  };
+  const std::uint64_t* there = server_->statements().touch(known.statement->key());
+  if (known.shape == 0 || serves(there)) {
+    if (there == nullptr) (void)ensure_on_server(known.statement, out, false);
+    told = false;
+    return std::nullopt;
   }
-  server_->statements().add(statement->key());
+  // In a failed transaction the server refuses whatever has a result.
+  if (will_be_skipped() || server_->transaction_status() == 'E' || PGWEIR_MUTANT(35)) {
+    if (there == nullptr) make_on_server(*known.statement, known.shape, out, false);
+    return std::nullopt;
+  }
+  if (there == nullptr) {
+    known.statement = as_read_now(known.statement);
+    there = server_->statements().touch(known.statement->key());
+    if (serves(there)) return std::nullopt;
+  }
+  return check_result(known, there, out);
+}
+
+// The result on this server is the one that the client was told of: a request must not run that returns something else.
+// PostgreSQL, which knows what it has said, refuses it as well. `there`: null, or the shape of another result, or of
+// one that is not known.
+std::optional<ClientSession::Step> ClientSession::check_result(const protocol::ClientStatements::Registration& known,
+                                                               const std::uint64_t* there, OutBatch& out) {
+  const std::uint64_t schema = schema_now();
+  const protocol::Statement::Result& result = known.statement->result;
+  if (result.schema == schema && result.shape != known.shape) {
+    // Drivers know it by the routine, or by the text.
+    add_mistake(out, {.severity = "ERROR",
+                      .sqlstate = "0A000",
+                      .message = "cached plan must not change result type",
+                      .add_v = true,
+                      .routine = "RevalidateCachedQuery"});
+    stream_forward_ = false;
+    return Step::Done;
+  }
+  // Changes come in series, and each is known a moment after it was made: for some time nothing is taken for granted.
+  if (there == nullptr && result.schema == schema && core_->schema_settled(context_->dbname)) {
+    make_on_server(*known.statement, known.shape, out, false);
+    return std::nullopt;
+  }
+  return ask_for_result(known.statement, there, out);
+}
+
+// The server is given the statement to parse and says what the result is.
+ClientSession::Step ClientSession::ask_for_result(const protocol::StatementPtr& statement, const std::uint64_t* there,
+                                                  OutBatch& out) {
+  if (server_->is_asked()) return Step::Hold;
+  // What is asked before a transaction begins leaves it free to be sent elsewhere.
+  const bool first = server_->ledger().idle() && server_->transaction_status() == 'I';
+  if (!first && !replies_known()) return Step::Hold;
+  if (there != nullptr) {  // it may be one of a time that has passed
+    server_->statements().remove(statement->key());
+    push_close_on_server(statement->key(), out);
+  }
+  make_on_server(*statement, protocol::kAnyShape, out, false);
+  ReplyEntry entry;
+  entry.kind = ReplyKind::HiddenDescribe;
+  entry.statement = statement;
+  entry.change = std::make_unique<protocol::StatementChange>();
+  entry.change->schema = schema_now();
+  push_entry(std::move(entry));
+  protocol::append_describe(out.begin_own(), 'S', statement->server_name());
+  out.end_own();
+  asks_first_ = first;
+  if (!first && guarded()) end_guard();
+  ask_for_replies();
+  return Step::Hold;
+}
+
+// The server does not come to what is sent now.
+bool ClientSession::will_be_skipped() const {
+  return server_->ledger().skipping() || server_->ledger().copying_in();
+}
+
+// True if a hidden Parse was needed. `quiet`: the client does not hear if that fails. For those who were told nothing,
+// or are told again: what the result is with the schema of now does not matter.
+bool ClientSession::ensure_on_server(protocol::StatementPtr& statement, OutBatch& out, bool quiet) {
+  if (server_->statements().touch(statement->key()) != nullptr) return false;
+  if (!will_be_skipped()) {
+    statement = as_read_now(statement);
+    if (server_->statements().touch(statement->key()) != nullptr) return false;
+  }
+  make_on_server(*statement, statement->is_fresh(schema_now()) ? 0 : protocol::kAnyShape, out, quiet);
+  return true;
+}
+
+// `shape`: of the result that it will have.
+void ClientSession::make_on_server(const protocol::Statement& statement, std::uint64_t shape, OutBatch& out,
+                                   bool quiet) {
+  server_->statements().add(statement.key(), shape, core_->now().time_since_epoch());
   evict_statements(out);
-  protocol::append_parse(out.begin_own(), statement->server_name(), statement->query(), statement->parameter_types());
+  protocol::append_parse(out.begin_own(), statement.server_name(), statement.query(),
+                         statement.parameter_types_for(schema_now()));
   out.end_own();
   ReplyEntry entry;
   entry.kind = ReplyKind::HiddenParse;
   entry.change = std::make_unique<protocol::StatementChange>();
-  entry.change->key = statement->key();
+  entry.change->key = statement.key();
   entry.change->server_added = true;
   entry.quiet = quiet;
   note_names_changing();
   ++context_->stats.server_parse_count;
   push_entry(std::move(entry));
-  return true;
 }
 
 void ClientSession::evict_statements(OutBatch& out) {
   if (server_->ledger().skipping()) return;  // the Close would be skipped too, and so would the Parse it makes room for
   // Not the one that room is made for, even where a reload has switched all this off for later clients.
   const std::size_t limit = std::max<std::size_t>(context_->max_prepared_statements, 1);
-  while (const auto key = server_->statements().evict_over(limit)) {
-    protocol::append_close(out.begin_own(), 'S', protocol::statement_server_name(*key));
-    out.end_own();
-    ReplyEntry entry;
-    entry.kind = ReplyKind::HiddenClose;
-    entry.change = std::make_unique<protocol::StatementChange>();
-    entry.change->key = *key;
-    entry.change->server_removed = true;
-    note_names_changing();
-    push_entry(std::move(entry));
-  }
+  while (const auto key = server_->statements().evict_over(limit)) push_close_on_server(*key, out);
+}
+
+// The server is to have it no more; the key has been removed from those that it has.
+void ClientSession::push_close_on_server(const protocol::Hash128& key, OutBatch& out) {
+  protocol::append_close(out.begin_own(), 'S', protocol::statement_server_name(key));
+  out.end_own();
+  ReplyEntry entry;
+  entry.kind = ReplyKind::HiddenClose;
+  entry.change = std::make_unique<protocol::StatementChange>();
+  entry.change->key = key;
+  entry.change->server_removed = true;
+  note_names_changing();
+  push_entry(std::move(entry));
 }
 
 }  // namespace pgweir::core

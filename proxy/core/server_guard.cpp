@@ -1,4 +1,5 @@
 // Requests of routed databases that may be run again elsewhere as long as the client has seen nothing of the answer.
+#include "protocol/message_builder.hpp"
 #include "protocol/message_type.hpp"
 #include "protocol/message_view.hpp"
 #include "proxy/core/client_session.hpp"
@@ -24,6 +25,9 @@ ServerSession::Weighed ServerSession::weigh(ByteView in) {
   while (pos < in.size() &&
          read_frame_header(in.substr(pos), core_->config().max_packet_size, header) == protocol::FrameStatus::Ok) {
     switch (header.type) {
+      case backend::CloseComplete:
+        if (!is_asked()) return Weighed::Deliver;
+        break;
       case backend::ParseComplete:
       case backend::BindComplete:
       case backend::ParameterDescription:
@@ -56,6 +60,15 @@ ServerSession::Weighed ServerSession::weigh(ByteView in) {
     pos += header.total();
   }
   return in.size() > kHeldBackMax ? Weighed::Deliver : Weighed::Undecided;
+}
+
+// A question of ours has failed, behind which no Sync was sent.
+void ServerSession::end_question() {
+  std::string sync;
+  protocol::append_sync(sync);
+  ledger_.push(protocol::ReplyKind::HiddenSync);
+  const ByteView piece = sync;
+  forward({&piece, 1});
 }
 
 // The server ends while it owes the answer to a request that may be run again.

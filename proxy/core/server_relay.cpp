@@ -108,13 +108,15 @@ std::size_t ServerSession::relay(ByteView in) {
   if (client_ != nullptr && client_->guarded() && !discarding_ && hidden_ == 0) {
     switch (weigh(in)) {
       case Weighed::Undecided:
-        return 0;
+        if (!is_asked()) return 0;
+        break;  // what comes is for us
       case Weighed::Deliver:
         if (!PGWEIR_MUTANT(17)) client_->end_guard();
         answer_local(core_->batch());
         break;
       case Weighed::Retry:
         discarding_ = true;
+        if (is_asked()) end_question();
         answer_local(core_->batch());
         break;
       case Weighed::Lost:  // the server ends itself
@@ -204,7 +206,7 @@ ServerSession::Step ServerSession::take_message(const protocol::FrameHeader& hea
   if (!complete && (body_matters || hidden_ > 0) && header.total() <= kCompleteMax) return Step::NeedMore;
   if (hidden_ > 0) return take_hidden(header, message);
   if (client_ == nullptr) return take_idle_message(header, message);
-  if (!body_matters) return take_reply(header.type);
+  if (!body_matters) return take_reply(header, message);
   const ByteView body = message.substr(protocol::kHeaderSize);
   if (!complete) {
     if (header.type == backend::ErrorResponse) return take_error({}, out);
@@ -225,7 +227,8 @@ ServerSession::Step ServerSession::take_message(const protocol::FrameHeader& hea
 }
 
 // Messages without a body that matters: settle the ledger's front entry.
-ServerSession::Step ServerSession::take_reply(char type) {
+ServerSession::Step ServerSession::take_reply(const protocol::FrameHeader& header, ByteView message) {
+  const char type = header.type;
   if (asynchronous(type) || copy_both_) return Step::Forward;
   if (ledger_.empty()) return unexpected(type);
   if (type == backend::DataRow || type == backend::CopyData) return Step::Forward;
@@ -245,9 +248,12 @@ ServerSession::Step ServerSession::take_reply(char type) {
       confirm(ledger_.front());
       ledger_.drop_front();
       return front == ReplyKind::Close ? Step::Forward : Step::Drop;
+    case backend::ParameterDescription:
     case backend::RowDescription:
     case backend::NoData:
-      if (front == ReplyKind::Describe) ledger_.drop_front();
+      if (ledger_.front().statement && front != ReplyKind::Query) [[unlikely]]
+        return take_description(header, message);
+      if (front == ReplyKind::Describe && type != backend::ParameterDescription) ledger_.drop_front();
       return Step::Forward;
     case backend::EmptyQueryResponse:
     case backend::PortalSuspended:
@@ -385,6 +391,7 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
     front.change.reset();
     front.unnamed_serial = dropped;
   }
+  if (!discarding_ && is_asked()) client_->question_failed();
   const bool quiet = front.quiet;
   const protocol::StatementPtr statement = front.statement;
   const std::uint64_t name_serial = front.name_serial;

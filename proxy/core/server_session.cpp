@@ -412,7 +412,8 @@ void ServerSession::statement_tables_cleared() {
   unnamed = {};
   // What was sent behind the command that cleared them is on the server nevertheless.
   ledger_.for_each([this](const protocol::ReplyEntry& entry) {
-    if (entry.change && entry.change->server_added) statements_.add(entry.change->key);
+    if (!entry.change || !entry.change->server_added) return;
+    statements_.add(entry.change->key, protocol::kAnyShape, core_->now().time_since_epoch());
   });
 }
 

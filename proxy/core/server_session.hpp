@@ -153,6 +153,12 @@ class ServerSession final : public Connection {
   [[nodiscard]] Latencies* latencies() const { return latencies_; }
   /// No transaction is open, and nothing is owed.
   [[nodiscard]] bool between_transactions() const { return status_ == 'I' && ledger_.idle() && !copy_both_; }
+  /// It has been asked what the result of a statement is, and nothing has been sent since.
+  [[nodiscard]] bool is_asked() const {
+    return !ledger_.empty() && ledger_.newest().kind == protocol::ReplyKind::HiddenDescribe;
+  }
+  /// Its transaction has changed the schema; others do not see that yet.
+  [[nodiscard]] bool changes_schema() const { return catalog_seen_; }
   [[nodiscard]] bool testing() const { return testing_; }
   /// CopyData goes both ways: replication.
   [[nodiscard]] bool streaming() const { return copy_both_; }
@@ -192,9 +198,11 @@ class ServerSession final : public Connection {
   enum class Weighed { Undecided, Deliver, Retry, Lost };
   [[nodiscard]] Weighed weigh(ByteView in);
   void take_back_request();
+  void end_question();
   [[nodiscard]] std::size_t result_size(ByteView in, std::uint32_t max_packet_size) const;
   Step take_message(const protocol::FrameHeader& header, ByteView message, OutBatch& out);
-  Step take_reply(char type);
+  Step take_reply(const protocol::FrameHeader& header, ByteView message);
+  Step take_description(const protocol::FrameHeader& header, ByteView message);
   Step unexpected(char type);
   Step take_ready(ByteView body, OutBatch& out);
   Step take_error(ByteView body, OutBatch& out);

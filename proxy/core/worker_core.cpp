@@ -333,29 +333,6 @@ void WorkerCore::addresses_changed(const std::string& name, const std::vector<st
   }
 }
 
-void WorkerCore::schema_changed(const std::string& dbname) {
-  const std::uint64_t change = random();
-  note_schema_change(dbname, change);
-  for (pool::WorkerId id = 0; id < host_.worker_count(); ++id) {
-    if (id == id_) continue;
-    host_.post(id, [dbname, change](WorkerCore& there) { there.note_schema_change(dbname, change); });
-  }
-}
-
-void WorkerCore::note_schema_change(const std::string& dbname, std::uint64_t change) {
-  constexpr std::size_t kSchemasMax = 10'000;
-  if (schemas_.size() >= kSchemasMax && !schemas_.contains(dbname)) {
-    keys_.schema += change;  // which makes it one of all databases
-    return;
-  }
-  schemas_[dbname] += change;
-}
-
-std::uint64_t WorkerCore::schema_of(const std::string& dbname) const {
-  const auto it = schemas_.find(dbname);
-  return keys_.schema + (it == schemas_.end() ? 0 : it->second);
-}
-
 std::uint64_t WorkerCore::settings_hash(const protocol::SessionParameters& parameters) {
   HashedSettings& last = hashed_settings_;
   if (last.of.tracked != parameters.tracked || last.of.extras != parameters.extras ||

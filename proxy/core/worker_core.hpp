@@ -139,6 +139,9 @@ class WorkerCore {
   void note_schema_change(const std::string& dbname, std::uint64_t change);
   /// A number for what is known of them: the same on all workers once each has been told. protocol::Statement::Source.
   [[nodiscard]] std::uint64_t schema_of(const std::string& dbname) const;
+  /// The last of those changes was so long ago that everybody has made it, also a standby which lags no more than it
+  /// may.
+  [[nodiscard]] bool schema_settled(const std::string& dbname) const;
   [[nodiscard]] ShutdownMode shutdown() const { return shutdown_; }
   [[nodiscard]] bool suspending() const { return suspending_; }
   [[nodiscard]] bool frozen() const { return frozen_; }
@@ -298,7 +301,12 @@ class WorkerCore {
   Host& host_;
   std::shared_ptr<const Settings> settings_;
   ProcessKeys keys_;
-  std::unordered_map<std::string, std::uint64_t> schemas_;  ///< of databases whose schema has changed; bounded
+  struct Schema {
+    std::uint64_t number = 0;  ///< the sum of its changes
+    TimePoint changed{};       ///< the last of them
+  };
+  std::unordered_map<std::string, Schema> schemas_;  ///< of databases whose schema has changed; bounded
+  TimePoint any_schema_changed_{};                   ///< of one that is not there, for want of room
   ShutdownMode shutdown_ = ShutdownMode::None;
   bool suspending_ = false, frozen_ = false;
   int verbose_;  ///< of the settings

@@ -1,9 +1,16 @@
 // What a worker finds out about servers, and tells the others: what they report, which start-up parameters they accept,
-// how to log in to them.
+// how to log in to them, and when their schema changes.
+#include <algorithm>
+
 #include "proxy/core/client_session.hpp"
 #include "proxy/core/worker_core.hpp"
 
 namespace pgweir::core {
+
+namespace {
+/// Longer than a standby takes to make what the primary has done, unless it lags more than it may.
+constexpr std::chrono::seconds kSchemaSettles{60};
+}  // namespace
 
 void WorkerCore::share_knowledge(PoolContext& context, const std::shared_ptr<const ServerReport>& report,
                                  const ParameterList& accepted) {
@@ -55,6 +62,42 @@ void WorkerCore::learn_credentials(const std::string& database, const std::strin
   for (PoolContext* part : it->second->on_hosts) {
     if (part != nullptr) part->credentials = known;
   }
+}
+
+void WorkerCore::schema_changed(const std::string& dbname) {
+  const std::uint64_t change = random();
+  note_schema_change(dbname, change);
+  for (pool::WorkerId id = 0; id < host_.worker_count(); ++id) {
+    if (id == id_) continue;
+    host_.post(id, [dbname, change](WorkerCore& there) { there.note_schema_change(dbname, change); });
+  }
+}
+
+void WorkerCore::note_schema_change(const std::string& dbname, std::uint64_t change) {
+  constexpr std::size_t kSchemasMax = 10'000;
+  for (const auto& [id, server] : servers_) {
+    if (server->context().dbname == dbname) server->statements().doubt_recent(now_.time_since_epoch());
+  }
+  if (schemas_.size() >= kSchemasMax && !schemas_.contains(dbname)) {
+    keys_.schema += change;  // which makes it one of all databases
+    any_schema_changed_ = now_;
+    return;
+  }
+  Schema& schema = schemas_[dbname];
+  schema.number += change;
+  schema.changed = now_;
+}
+
+std::uint64_t WorkerCore::schema_of(const std::string& dbname) const {
+  const auto it = schemas_.find(dbname);
+  return keys_.schema + (it == schemas_.end() ? 0 : it->second.number);
+}
+
+bool WorkerCore::schema_settled(const std::string& dbname) const {
+  const auto it = schemas_.find(dbname);
+  const TimePoint changed =
+      it == schemas_.end() ? any_schema_changed_ : std::max(it->second.changed, any_schema_changed_);
+  return changed == TimePoint{} || now_ - changed > kSchemaSettles;
 }
 
 }  // namespace pgweir::core

@@ -1,9 +1,12 @@
 """Prepared statements and a schema that changes through the pooler: who prepares a text afterwards meets nothing of what
-servers have kept of it before."""
+servers have kept of it before, and who prepared before never gets another result than he was told of."""
 
+import asyncio
+
+import asyncpg
 import pytest
 
-from wire import bind, describe, execute, parse
+from wire import SYNC, bind, close, describe, execute, parse
 
 pytestmark = pytest.mark.pgweir
 
@@ -96,11 +99,165 @@ class TestWhoPreparedBefore:
         prepared(client, "q", ALL)
         admin.query("CREATE TABLE schema_u (); DROP TABLE schema_u")
         assert client.extended(bind("q", ["2"]), execute()).rows == [["2", "20"]]
-        servers = "SELECT count(*) FROM pg_prepared_statements WHERE statement = '" + ALL + "'"
-        assert admin.value(servers) == "1"
+        assert admin.value(f"SELECT count(*) FROM pg_prepared_statements WHERE statement = '{ALL}'") == "1"
 
     def test_is_told_that_the_result_is_another(self, pooler, admin):
         client = pooler.wire()
         prepared(client, "q", ALL)
         admin.query("ALTER TABLE schema_t ADD COLUMN c int")
         assert client.extended(bind("q", ["2"]), execute()).error["C"] == "0A000"
+
+    def test_gets_no_other_result_from_a_server_that_lacks_it(self, pooler, admin):
+        client = pooler.wire()
+        prepared(client, "q", ALL)
+        admin.query("ALTER TABLE schema_t ADD COLUMN c int")
+        pooler.admin("RECONNECT app")
+        for _ in range(2):
+            error = client.extended(bind("q", ["2"]), execute()).error
+            assert (error["C"], error["M"]) == ("0A000", "cached plan must not change result type")
+            assert (error["S"], error["V"], error["R"]) == ("ERROR", "ERROR", "RevalidateCachedQuery")
+        assert client.extended(describe("S", "q")).error["C"] == "0A000"
+        client.extended(close("S", "q"))
+        assert prepared(client, "q", ALL).columns == ["a", "b", "c"]
+        assert client.extended(bind("q", ["2"]), execute()).rows == [["2", "20", None]]
+
+    @pytest.mark.parametrize(
+        "change",
+        (
+            "ALTER a TYPE bigint",
+            "RENAME a TO x; ALTER TABLE schema_t RENAME b TO a; ALTER TABLE schema_t RENAME x TO b",
+            "ALTER b TYPE varchar(7)",
+        ),
+    )
+    def test_is_told_of_any_other_result(self, pooler, admin, change):
+        client = pooler.wire()
+        prepared(client, "q", "SELECT * FROM schema_t")
+        admin.query(f"ALTER TABLE schema_t {change}")
+        pooler.admin("RECONNECT app")
+        assert client.extended(bind("q"), execute()).error["C"] == "0A000"
+
+    def test_goes_on_elsewhere_where_nothing_of_his_has_changed(self, pooler, admin):
+        client = pooler.wire()
+        prepared(client, "q", ALL)
+        prepared(client, "i", "INSERT INTO schema_t VALUES ($1, $2)")
+        admin.query("CREATE INDEX schema_i ON schema_t (a)")
+        pooler.admin("RECONNECT app")
+        for _ in range(2):
+            assert client.extended(bind("q", ["2"]), execute()).rows == [["2", "20"]]
+            assert client.extended(bind("i", ["3", "30"]), execute()).tags == ["INSERT 0 1"]
+            pooler.admin("RECONNECT app")
+        assert admin.value("SELECT count(*) FROM schema_t") == "4"
+
+    def test_goes_on_when_the_schema_is_what_it_was(self, pooler, admin):
+        client = pooler.wire()
+        prepared(client, "q", ALL)
+        admin.query("ALTER TABLE schema_t ADD COLUMN c int")
+        pooler.admin("RECONNECT app")
+        assert client.extended(bind("q", ["2"]), execute()).error["C"] == "0A000"
+        admin.query("ALTER TABLE schema_t DROP COLUMN c")
+        assert client.extended(bind("q", ["2"]), execute()).rows == [["2", "20"]]
+
+    def test_keeps_the_types_of_his_parameters(self, pooler, admin):
+        """Binary values would be read as something else."""
+        client = pooler.wire()
+        sql = "SELECT b FROM schema_t WHERE a = $1"
+        assert parameter_types(prepared(client, "q", sql)) == [23]
+        admin.query("ALTER TABLE schema_t ALTER a TYPE bigint")
+        pooler.admin("RECONNECT app")
+        result = client.extended(bind("q", [b"\0\0\0\2"], formats=[1]), execute())
+        assert result.errors == [] and result.rows == [["20"]]
+
+    def test_may_know_the_result_of_the_portal_only(self, pooler, admin):
+        """As JDBC's driver, which asks for it once."""
+        client = pooler.wire()
+        for portal in ("", "c1"):
+            name = "q" + portal
+            client.extended(parse(name, ALL), bind(name, ["1"], portal), describe("P", portal), execute(portal))
+        client.extended(parse("n", ALL), bind("n", ["1"]), execute())  # he knows nothing
+        admin.query("ALTER TABLE schema_t ADD COLUMN c int")
+        pooler.admin("RECONNECT app")
+        for name in ("q", "qc1"):
+            assert client.extended(bind(name, ["2"]), execute()).error["C"] == "0A000", name
+        assert client.extended(bind("n", ["2"]), execute()).rows == [["2", "20", None]]
+
+    def test_who_has_been_told_nothing_gets_what_there_is(self, pooler, admin):
+        client = pooler.wire()
+        client.extended(parse("q", ALL))
+        admin.query("ALTER TABLE schema_t ADD COLUMN c int")
+        pooler.admin("RECONNECT app")
+        assert client.extended(bind("q", ["2"]), execute()).rows == [["2", "20", None]]
+
+    def test_loses_his_transaction_to_it(self, pooler, admin):
+        client = pooler.wire()
+        prepared(client, "q", ALL)
+        admin.query("ALTER TABLE schema_t ADD COLUMN c int")
+        pooler.admin("RECONNECT app")
+        client.query("BEGIN; INSERT INTO schema_t VALUES (3)")
+        result = client.extended(bind("q", ["3"]), execute(), bind("q", ["3"]), execute())
+        assert [error["C"] for error in result.errors] == ["0A000"] and result.status == "E"
+        assert client.extended(bind("q", ["3"]), execute()).error["C"] == "25P02"
+        client.query("COMMIT")
+        assert admin.value("SELECT count(*) FROM schema_t") == "2"
+
+    def test_nothing_behind_it_in_the_pipeline_runs(self, pooler, admin):
+        client = pooler.wire()
+        prepared(client, "q", ALL)
+        prepared(client, "i", "INSERT INTO schema_t VALUES (3) RETURNING a")
+        admin.query("ALTER TABLE schema_t ADD COLUMN c int")
+        pooler.admin("RECONNECT app")
+        client.send(bind("i"), execute(), bind("q", ["2"]), execute(), bind("i"), execute(), SYNC)
+        client.send(bind("i"), execute(), SYNC)
+        assert [error["C"] for error in client.collect().errors] == ["0A000"]
+        assert client.collect().rows == [["3"]]
+        assert admin.value("SELECT count(*) FROM schema_t") == "3"
+
+    def test_is_told_when_it_cannot_be_parsed_any_more(self, pooler, admin):
+        client = pooler.wire()
+        prepared(client, "q", "SELECT b FROM schema_t")
+        admin.query("ALTER TABLE schema_t DROP COLUMN b")
+        pooler.admin("RECONNECT app")
+        for _ in range(2):
+            assert client.extended(bind("q"), execute()).error["C"] == "42703"
+        admin.query("ALTER TABLE schema_t ADD COLUMN b int DEFAULT 5")
+        assert client.extended(bind("q"), execute()).rows == [["5"], ["5"]]
+
+    def test_may_be_the_transaction_that_changes_it(self, pooler, admin):
+        """What it sees is not what others are told."""
+        client, third = pooler.wire(), pooler.wire()
+        prepared(client, "q", ALL)
+        pooler.admin("SET default_pool_size = 2")
+        third.query("BEGIN")
+        admin.query("BEGIN")
+        third.query("COMMIT")
+        pooler.admin("RECONNECT app")
+        admin.query("ALTER TABLE schema_t ADD COLUMN c int DEFAULT 3")
+        assert prepared(admin, "q", ALL).columns == ["a", "b", "c"]
+        admin.query("ROLLBACK")
+        assert client.extended(bind("q", ["2"]), execute()).rows == [["2", "20"]]
+        assert admin.extended(bind("q", ["2"]), execute()).error["C"] == "0A000"
+
+    def test_after_an_online_restart(self, pooler, admin):
+        client = pooler.wire()
+        prepared(client, "q", ALL)
+        client.extended(parse("i", "SELECT count(*) FROM schema_t"))
+        pooler.restart_online()
+        admin.query("ALTER TABLE schema_t ADD COLUMN c int")
+        pooler.admin("RECONNECT app")
+        assert client.extended(bind("q", ["2"]), execute()).error["C"] == "0A000"
+        assert client.extended(bind("i"), execute()).rows == [["2"]]
+
+    def test_asyncpg_prepares_again(self, pooler, admin):
+        async def work():
+            client = await asyncpg.connect(
+                host="127.0.0.1", port=pooler.port, user="postgres", database="app", timeout=10
+            )
+            rows = await client.fetch(ALL, 2)
+            assert [dict(row) for row in rows] == [{"a": 2, "b": 20}]
+            for change in ("DROP b", "ADD b text DEFAULT 'x'"):
+                await asyncio.to_thread(admin.query, f"ALTER TABLE schema_t {change}")
+                await asyncio.to_thread(pooler.admin, "RECONNECT app")
+                rows = await client.fetch(ALL, 2)
+            assert [dict(row) for row in rows] == [{"a": 2, "b": "x"}]
+            await client.close()
+
+        asyncio.run(work())

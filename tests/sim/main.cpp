@@ -1,8 +1,9 @@
 // The simulator's program.
 //
-//   sim [--cluster] [--seeds=N] [--start=N] [--fresh=N] [--seed=N] [--trace] [--mutate=N] [--seconds=N]
+//   sim [--cluster | --schema] [--seeds=N] [--start=N] [--fresh=N] [--seed=N] [--trace] [--mutate=N] [--seconds=N]
 //
 // With --cluster, the databases are spread over primary and standbys (cluster_plan.cpp); without, there is one server.
+// With --schema, its tables change under the clients (shape_client.cpp).
 // Runs seeds start … start+seeds-1 and `fresh` random ones, whose numbers it prints. On a failure it prints the seed,
 // what the checker saw and the last events, and exits with 1; `--seed=N --trace` replays it. With --mutate=N (program
 // sim_mutants) a bug is planted, and the exit code is 0 only if some seed finds it.
@@ -19,6 +20,7 @@
 #include "pool/mutation.hpp"
 #include "tests/sim/client.hpp"
 #include "tests/sim/cluster_plan.hpp"
+#include "tests/sim/shape_client.hpp"
 #include "tests/sim/world.hpp"
 
 #ifdef PGWEIR_MUTATION
@@ -32,6 +34,8 @@ using sim::Client;
 using sim::ClientPlan;
 using sim::Plan;
 using sim::Rng;
+using sim::ShapeClient;
+using sim::ShapePlan;
 using sim::World;
 
 // A client that waited longer than this is stuck. Where a connection delivers a few bytes at a time, all that the
@@ -130,23 +134,24 @@ Drawn draw(std::uint64_t seed) {
 }
 
 // Throws sim::Failed.
-void run_world(World& world, const Drawn& drawn) {
-  std::vector<std::unique_ptr<Client>> clients;
-  int number = 0;
-  for (const ClientPlan& plan : drawn.clients) {
-    clients.push_back(std::make_unique<Client>(world, ++number, plan));
-    clients.back()->start();
-  }
-  world.operate(drawn.plan.operations);
-  world.reload(drawn.plan.reloads);
-  world.restart(drawn.plan.restarts);
+template <class Client>
+void run_clients(World& world, const std::vector<std::unique_ptr<Client>>& clients) {
+  const Plan& plan = world.plan();
+  for (const auto& client : clients) client->start();
+  world.operate(plan.operations);
+  world.reload(plan.reloads);
+  world.restart(plan.restarts);
   std::uint64_t events = 0;
-  const pool::Duration stuck = stuck_after(drawn.plan);
+  const pool::Duration stuck = stuck_after(plan);
   const auto all_done = [&] {
     return std::all_of(clients.begin(), clients.end(), [](const auto& client) { return client->done(); });
   };
   while (!all_done()) {
-    if (!world.run_one()) world.fail("nothing is left to happen, but clients wait");
+    if (!world.run_one()) {
+      const auto waits =
+          std::find_if(clients.begin(), clients.end(), [](const auto& client) { return !client->done(); });
+      world.fail("nothing is left to happen, but this one waits: " + (*waits)->describe());
+    }
     if (++events % 16 == 0) world.check();
     if (events % 1024 != 0) continue;
     for (const auto& client : clients) {
@@ -161,13 +166,40 @@ void run_world(World& world, const Drawn& drawn) {
   world.check_end();
 }
 
+void run_world(World& world, const Drawn& drawn) {
+  std::vector<std::unique_ptr<Client>> clients;
+  int number = 0;
+  for (const ClientPlan& plan : drawn.clients) clients.push_back(std::make_unique<Client>(world, ++number, plan));
+  run_clients(world, clients);
+}
+
+Drawn draw_schema(std::uint64_t seed) {
+  Drawn drawn = draw(seed);
+  auto config = std::make_shared<core::Config>(*drawn.plan.settings->config);
+  config->auth_type = core::AuthType::Trust;
+  config->max_prepared_statements = std::max(config->max_prepared_statements, 1);
+  drawn.plan.scram = false;
+  drawn.plan.schema = true;
+  drawn.plan.settings = sim::settings_of(config);
+  return drawn;
+}
+
+void run_schema(World& world, const Drawn& drawn) {
+  ShapePlan plan;
+  plan.may_end = world.disturbed() || world.plan().kills || world.plan().reloads > 0 || drawn.clients.front().limits;
+  std::vector<std::unique_ptr<ShapeClient>> clients;
+  const int count = static_cast<int>(drawn.clients.size());
+  for (int i = 0; i < count; ++i) clients.push_back(std::make_unique<ShapeClient>(world, i + 1, plan));
+  run_clients(world, clients);
+}
+
 std::uint64_t running_seed = 0;
 int mutation = 0;
-bool with_cluster = false;
+bool with_cluster = false, with_schema = false;
 sim::HistoryCounts all_counts;
 
 const char* replay_options() {
-  return with_cluster ? "--cluster " : "";
+  return with_cluster ? "--cluster " : with_schema ? "--schema " : "";
 }
 
 // A broken invariant of the pools aborts, and a bug may make us touch what is not there. For a planted bug that is as
@@ -208,6 +240,10 @@ bool run_seed(std::uint64_t seed, bool trace, bool report) {
     const sim::ClusterDrawn drawn = sim::draw_cluster(seed);
     return run_plan(seed, drawn.plan, trace, report, [&](World& world) { sim::run_cluster(world, drawn); });
   }
+  if (with_schema) {
+    const Drawn drawn = draw_schema(seed);
+    return run_plan(seed, drawn.plan, trace, report, [&](World& world) { run_schema(world, drawn); });
+  }
   const Drawn drawn = draw(seed);
   return run_plan(seed, drawn.plan, trace, report, [&](World& world) { run_world(world, drawn); });
 }
@@ -243,6 +279,8 @@ Options parse(int argc, char** argv) {
       options.trace = true;
     } else if (std::strcmp(argv[i], "--cluster") == 0) {
       with_cluster = true;
+    } else if (std::strcmp(argv[i], "--schema") == 0) {
+      with_schema = true;
     } else {
       fmt::print(stderr, "sim: unknown option {}\n", argv[i]);
       std::exit(2);

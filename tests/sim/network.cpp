@@ -313,6 +313,7 @@ void Backend::take_startup() {
     data_ = std::make_unique<BackendData>(*world_.cluster(), *host_, pid_);
     session_.attach(*data_, world_.cluster()->host(*host_).recovers);
   }
+  if (world_.schema() != nullptr) session_.know_schema(*world_.schema(), [this] { return world_.now(); });
   secret_ = static_cast<std::uint32_t>(world_.rng().next());
   world_.trace(fmt::format("backend {} started for {}", pid_, counted_as()));
   world_.backend_started(*this, pid_);

@@ -8,6 +8,7 @@
 #include "protocol/frame_header.hpp"
 #include "protocol/message_builder.hpp"
 #include "protocol/message_view.hpp"
+#include "tests/sim/schema.hpp"
 #include "tests/sim/sql_text.hpp"
 
 namespace pgweir::sim {
@@ -37,8 +38,10 @@ void append_copy_out(std::string& out) {
   out.append(response, sizeof response);
 }
 
-void append_row_type(std::string& out, std::size_t columns = 1) {
-  const std::vector<protocol::Column> all(columns, protocol::Column{.name = "value"});
+// `certain`: see Schema. Told by the size of the type, of which nobody takes notice.
+void append_row_type(std::string& out, std::size_t columns = 1, bool certain = true) {
+  const std::int16_t size = certain ? -1 : -2;
+  const std::vector<protocol::Column> all(columns, protocol::Column{.name = "value", .type_len = size});
   protocol::append_row_description(out, all);
 }
 
@@ -324,6 +327,11 @@ PgSession::Outcome PgSession::run(const std::string& sql, bool extended) {
     const std::string payload = word.at(1) + ":" + std::string(std::stoul(word.at(3)), 'x');
     for (unsigned long i = 0; i < std::stoul(word.at(2)); ++i) row(payload);
     complete("SELECT " + word.at(2));
+  } else if (schema_ != nullptr && word[0] == "TABLE") {
+    run_table(word);
+  } else if (schema_ != nullptr && word[0] == "ALTER") {
+    schema_->change(word.at(1), std::stoul(word.at(2)), std::stoi(word.at(3)));
+    complete("ALTER TABLE");
   } else if (word[0] == "COPYIN") {
     begin_copy();
   } else if (word[0] == "STREAM") {
@@ -366,7 +374,28 @@ PgSession::Outcome PgSession::run_data(const std::string& sql, bool extended, st
   return std::nullopt;
 }
 
+// A TABLE as it is parsed now: with the columns that it has, and whether they are certain.
+std::string PgSession::with_columns(const std::string& sql) const {
+  if (schema_ == nullptr || !sql.starts_with("TABLE ")) return sql;
+  const std::string table = words(sql).at(1);
+  return fmt::format("TABLE {} {} {}", table, schema_->columns(table), schema_->certain(table, clock_()) ? 'y' : 'n');
+}
+
+PgSession::Outcome PgSession::revalidate(const std::string& sql) const {
+  if (schema_ == nullptr || !sql.starts_with("TABLE ")) return std::nullopt;
+  const std::vector<std::string> word = words(sql);
+  if (std::stoul(word.at(2)) == schema_->columns(word.at(1))) return std::nullopt;
+  return Failure{"0A000", "cached plan must not change result type"};
+}
+
+void PgSession::run_table(const std::vector<std::string>& word) {
+  const std::vector<std::optional<std::string_view>> values(std::stoul(word.at(2)), word.at(3));
+  protocol::append_data_row(held_, values);
+  complete("SELECT 1");
+}
+
 std::size_t PgSession::columns_of(const std::string& sql) const {
+  if (sql.starts_with("TABLE ")) return std::stoul(words(sql).at(2));
   const auto columns = data_ != nullptr ? data_->columns(sql) : std::nullopt;
   return columns ? *columns : returns_rows(sql) ? 1 : 0;
 }
@@ -530,7 +559,7 @@ void PgSession::parse(std::string_view body) {
   if (name.empty()) statements_.erase("");
   if (sql.substr(0, 6) == "SYNTAX") return fail_extended({"42601", "syntax error"});
   if (statements_.contains(name)) return fail_extended({"42P05", "prepared statement already exists"});
-  statements_[name] = sql;
+  statements_[name] = with_columns(sql);
   protocol::append_parse_complete(held_);
 }
 
@@ -540,6 +569,7 @@ void PgSession::bind(std::string_view body) {
   const auto it = statements_.find(std::string(view->statement));
   if (it == statements_.end()) return fail_extended({"26000", "prepared statement does not exist"});
   if (status_ == 'E' && it->second != "ROLLBACK" && it->second != "COMMIT") return fail_extended({"25P02", "aborted"});
+  if (const Outcome outcome = revalidate(it->second)) return fail_extended(*outcome);
   portals_[std::string(view->portal)] = with_values(it->second, bound_values(body, view->rest_offset));
   protocol::append_bind_complete(held_);
 }
@@ -553,9 +583,11 @@ void PgSession::describe(std::string_view body) {
   if (it == map.end()) return fail_extended({view->kind == 'S' ? "26000" : "34000", "does not exist"});
   const std::size_t columns = columns_of(it->second);
   if (status_ == 'E' && columns > 0) return fail_extended({"25P02", "aborted"});
+  const Outcome changed = view->kind == 'S' ? revalidate(it->second) : std::nullopt;
+  if (changed) return fail_extended(*changed);
   if (view->kind == 'S') held_.append("t\0\0\0\6\0\0", 7);
   if (columns > 0) {
-    append_row_type(held_, columns);
+    append_row_type(held_, columns, schema_ == nullptr || !it->second.ends_with(" n"));
   } else {
     protocol::append_no_data(held_);
   }

@@ -7,18 +7,25 @@
 // SELECT pg_catalog.set_config(...) ; several separated by semicolons run as one implicit transaction. STREAM begins
 // CopyBoth mode as START_REPLICATION does; it sends back what it gets.
 //
-// What is about data is left to a Data.
+// What is about data is left to a Data. Where there is a Schema, TABLE name returns as many columns as the table has
+// and ALTER name columns number changes that. Like a plan that PostgreSQL keeps, a prepared TABLE must not return
+// others than when it was parsed.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "pool/time.hpp"
+
 namespace pgweir::sim {
 
 using Parameters = std::map<std::string, std::string>;
+
+class Schema;
 
 /// Why a statement fails.
 struct Failure {
@@ -60,6 +67,11 @@ class PgSession {
   PgSession();
   /// From now on there is data, and in_hot_standby is reported. The data must outlive the session.
   void attach(Data& data, bool in_hot_standby);
+  /// From now on there are the tables of this schema, which must outlive the session; `clock` says what time it is.
+  void know_schema(Schema& schema, std::function<pool::TimePoint()> clock) {
+    schema_ = &schema;
+    clock_ = std::move(clock);
+  }
   /// There is another parameter.
   void know(const std::string& name, const std::string& value) { defaults_[name] = values_[name] = value; }
   /// Another session's data, of a copy of the session.
@@ -130,6 +142,9 @@ class PgSession {
   void fail_copy(const Failure& failure);
   void take_stream(char type, std::string_view body);
   void begin_statement();
+  [[nodiscard]] std::string with_columns(const std::string& sql) const;
+  [[nodiscard]] Outcome revalidate(const std::string& sql) const;
+  void run_table(const std::vector<std::string>& word);
 
   Parameters defaults_, values_, saved_, told_;
   std::map<std::string, std::string> statements_;
@@ -142,6 +157,8 @@ class PgSession {
        cancel_next_ = false;
   bool data_copy_ = false;  ///< the COPY is about data
   Data* data_ = nullptr;
+  Schema* schema_ = nullptr;
+  std::function<pool::TimePoint()> clock_;
   bool read_only_ = false;  ///< of the transaction
   bool hot_standby_ = false, hot_standby_told_ = false;
   bool commit_wait_ = false, ready_due_ = false;

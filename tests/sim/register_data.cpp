@@ -30,6 +30,8 @@ std::string tag_of(const RegisterStatement& statement, const std::string& sql) {
 std::optional<std::size_t> RegisterData::columns(const std::string& sql) const {
   const auto statement = parse_register_statement(sql);
   if (!statement) return std::nullopt;
+  // Without its values a prepared one has the columns that it will have with them.
+  if (sql.find('$') != std::string::npos) return sql.starts_with("SELECT ") ? 2 : 0;
   return statement->returns_rows() ? 2 : 0;
 }
 

@@ -191,6 +191,7 @@ World::World(std::uint64_t seed, Plan plan)
     for (const auto& [name, entry] : plan_.settings->config->databases) names_.push_back(name);
   }
   start_process();
+  if (plan_.schema) schema_.emplace(plan_.network_max * 40 + plan_.mailbox_max * 4);
   if (plan_.cluster) {
     cluster_ = std::make_unique<Cluster>(*this, *plan_.cluster, plan_.databases);
     cluster_->begin();
@@ -209,6 +210,7 @@ void World::start_process() {
   pools_armed_ = pool::kNever;
   armed_.assign(plan_.workers, pool::kNever);
   batches_.assign(plan_.workers, 0);
+  keys_.schema += 0x9e3779b97f4a7c15;  // other than that of any process before
   for (pool::WorkerId id = 0; id < plan_.workers; ++id) {
     hosts_.push_back(std::make_unique<SimHost>(*this, id));
     cores_.push_back(std::make_unique<core::WorkerCore>(id, *hosts_.back(), settings_, keys_));

@@ -3,6 +3,9 @@
 
 #include <catch2/catch.hpp>
 #include <string>
+#include <vector>
+
+#include "protocol/message_builder.hpp"
 
 using namespace pgweir::protocol;
 using namespace std::chrono_literals;
@@ -79,6 +82,46 @@ TEST_CASE("a text that is prepared after a change of the schema is another state
   CHECK(table.intern("select * from t", kNoTypes, 5) == before);
   CHECK(other_worker.intern("select * from t", kNoTypes, 5, 77)->key() == after->key());
   CHECK(table.intern("select * from t", kNoTypes, 77, 5)->key() != after->key());
+}
+
+TEST_CASE("a result is known by the names and types of its columns", "[statements]") {
+  const auto description = [](const std::vector<Column>& columns) {
+    std::string message;
+    append_row_description(message, columns);
+    return message.substr(kHeaderSize);
+  };
+  const std::string usual = description({{.name = "a", .type_oid = 23}, {.name = "b", .type_oid = 25}});
+  const std::uint64_t shape = result_shape(usual);
+  CHECK(shape != 0);
+  CHECK(result_shape(description({{.name = "a", .type_oid = 23}})) != shape);
+  CHECK(result_shape(description({{.name = "b", .type_oid = 23}, {.name = "a", .type_oid = 25}})) != shape);
+  CHECK(result_shape(description({{.name = "a", .type_oid = 20}, {.name = "b", .type_oid = 25}})) != shape);
+  CHECK(result_shape(description({{.name = "ab", .type_oid = 23}, {.name = "", .type_oid = 25}})) != shape);
+  const std::size_t first = 2 + 2;  // behind the number of columns and the first one's name
+  const auto with = [&](std::size_t offset) {
+    std::string changed = usual;
+    changed.at(first + offset) = 1;
+    return result_shape(changed);
+  };
+  CHECK(with(13) != shape);  // type modifier
+  CHECK(with(3) == shape);   // table
+  CHECK(with(5) == shape);   // its column
+  CHECK(with(17) == shape);  // format
+  const std::uint64_t none = result_shape({}), empty = result_shape(description({}));
+  CHECK(none != 0);
+  CHECK(empty != 0);
+  CHECK(none != empty);
+  for (std::size_t size = 1; size < usual.size(); ++size) CHECK(result_shape(usual.substr(0, size)) == 0);
+  CHECK(result_shape(usual + "x") == 0);
+}
+
+TEST_CASE("the types of parameters are found out once", "[statements]") {
+  StatementTable table(kKey);
+  const StatementPtr statement = table.intern("select $1", kNoTypes, 5, 77);
+  CHECK(statement->parameter_types_for(78) == kNoTypes);
+  statement->told_types = "types";
+  CHECK(statement->parameter_types_for(77) == kNoTypes);
+  CHECK(statement->parameter_types_for(78) == "types");
 }
 
 TEST_CASE("an outdated statement gets a new name for those who prepare it later", "[statements]") {
@@ -186,24 +229,60 @@ TEST_CASE("DISCARD ALL spares statements whose Parse came behind it", "[statemen
 TEST_CASE("a server's statements leave in the order of their last use", "[statements]") {
   ServerStatements server;
   CHECK_FALSE(server.touch(number(1)));
-  for (std::uint64_t n = 1; n <= 3; ++n) server.add(number(n));
+  for (std::uint64_t n = 1; n <= 3; ++n) server.add(number(n), 0, 1s);
   CHECK(server.size() == 3);
   CHECK_FALSE(server.evict_over(3));
   CHECK(server.touch(number(1)));
-  server.add(number(4));
+  server.add(number(4), 0, 1s);
   CHECK(server.evict_over(3) == number(2));
   CHECK_FALSE(server.evict_over(3));
-  server.add(number(3));  // adding again is a use
+  server.add(number(3), 0, 1s);  // adding again is a use
   CHECK(server.evict_over(2) == number(1));
   CHECK(server.evict_over(0) == number(4));
   CHECK(server.evict_over(0) == number(3));
   CHECK_FALSE(server.evict_over(0));
 }
 
+TEST_CASE("a server's statements have the results that are known of them", "[statements]") {
+  ServerStatements server;
+  server.add(number(1), 7, 1s);
+  server.add(number(1), 8, 1s);  // is there already
+  server.add_oldest(number(2));
+  REQUIRE(server.touch(number(1)) != nullptr);
+  CHECK(*server.touch(number(1)) == 7);
+  CHECK(*server.touch(number(2)) == kAnyShape);
+  CHECK(server.describe(number(2), 9) == kAnyShape);
+  CHECK(*server.touch(number(2)) == 9);
+  CHECK_FALSE(server.describe(number(3), 9));
+}
+
+TEST_CASE("what a server parsed just before the schema changed may have been parsed after", "[statements]") {
+  ServerStatements server;
+  server.add(number(1), 7, 1s);
+  server.add(number(2), 7, 10s);
+  server.add(number(3), 7, 11500ms);
+  server.add(number(4), 7, 12s);
+  server.doubt_recent(12s);
+  CHECK(*server.touch(number(1)) == 7);
+  CHECK(*server.touch(number(2)) == kAnyShape);
+  CHECK(*server.touch(number(3)) == kAnyShape);
+  CHECK(*server.touch(number(4)) == kAnyShape);
+  CHECK(server.describe(number(4), 8) == kAnyShape);
+  server.doubt_recent(12s);
+  CHECK(*server.touch(number(4)) == 8);
+  server.add(number(6), 0, 12s);
+  CHECK(server.describe(number(6), 8) == 0U);
+  server.doubt_recent(12s);
+  CHECK(*server.touch(number(6)) == 8);  // which is what the server has said
+  server.add(number(5), 7, 13s);
+  server.doubt_recent(20s);
+  CHECK(*server.touch(number(5)) == 7);
+}
+
 TEST_CASE("a statement that was not closed after all goes first", "[statements]") {
   ServerStatements server;
-  server.add(number(1));
-  server.add(number(2));
+  server.add(number(1), 0, 1s);
+  server.add(number(2), 0, 1s);
   CHECK(server.evict_over(1) == number(1));
   server.add_oldest(number(1));
   server.add_oldest(number(2));  // present already: keeps its place
@@ -212,7 +291,7 @@ TEST_CASE("a statement that was not closed after all goes first", "[statements]"
   server.remove(number(2));
   server.remove(number(2));
   CHECK(server.size() == 0);
-  server.add(number(5));
+  server.add(number(5), 0, 1s);
   server.clear();
   CHECK_FALSE(server.touch(number(5)));
 }

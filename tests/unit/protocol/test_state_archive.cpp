@@ -78,6 +78,9 @@ TEST_CASE("statements keep their server-side names in another table", "[archive]
   REQUIRE(fresh->key() != outdated->key());
   client.confirm("a", client.add("a", outdated));
   client.add("b", fresh);
+  fresh->told_types = "types";
+  fresh->result = {6, 7};
+  client.find("b")->shape = 5;
   StateArchive out;
   client.transfer(out, before);
   const std::string bytes = out.take();
@@ -89,9 +92,31 @@ TEST_CASE("statements keep their server-side names in another table", "[archive]
   CHECK(taken.find("a")->confirmed);
   CHECK(taken.find("b")->statement->server_name() == fresh->server_name());
   CHECK_FALSE(taken.find("b")->confirmed);
+  CHECK(taken.find("a")->shape == 0);
+  CHECK(taken.find("b")->shape == 5);
+  CHECK(taken.find("b")->statement->told_types == "types");
+  CHECK(taken.find("b")->statement->result.schema == 0);  // which is for the other process to find out
   CHECK(taken.find("b")->serial == client.find("b")->serial);
   CHECK(taken.add("c", after.intern("SELECT 2", "")) == client.add("c", before.intern("SELECT 2", "")));
   CHECK(after.size() == 3);
+}
+
+TEST_CASE("what one worker was told of a statement, another one of the process before need not know", "[archive]") {
+  StatementTable one(kKey), other(kKey), after(kKey);
+  StatementPtr unknown = one.intern("SELECT 1", "");
+  StatementPtr known = other.intern("SELECT 1", "");
+  known->told_types = "types";
+  StateArchive out;
+  one.transfer(out, unknown);
+  other.transfer(out, known);
+  const std::string bytes = out.take();
+  StateArchive in(bytes);
+  StatementPtr first, second;
+  after.transfer(in, first);
+  after.transfer(in, second);
+  REQUIRE(in.complete());
+  CHECK(first == second);
+  CHECK(first->told_types == "types");
 }
 
 TEST_CASE("a ledger goes on with what it owes", "[archive]") {
@@ -131,7 +156,7 @@ TEST_CASE("a ledger goes on with what it owes", "[archive]") {
 
 TEST_CASE("servers' statements keep their order of use", "[archive]") {
   ServerStatements before, after;
-  for (std::uint64_t i = 1; i <= 3; ++i) before.add({i, i});
+  for (std::uint64_t i = 1; i <= 3; ++i) before.add({i, i}, i + 1, {});
   CHECK(before.touch({1, 1}));
   StateArchive out;
   before.transfer(out);
@@ -139,6 +164,8 @@ TEST_CASE("servers' statements keep their order of use", "[archive]") {
   StateArchive in(bytes);
   after.transfer(in);
   REQUIRE(in.complete());
+  REQUIRE(after.touch({1, 1}) != nullptr);
+  CHECK(*after.touch({1, 1}) == 2);
   CHECK(after.evict_over(2) == Hash128{2, 2});
   CHECK(after.evict_over(1) == Hash128{3, 3});
 }
