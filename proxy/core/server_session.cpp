@@ -294,8 +294,9 @@ void ServerSession::close(std::string_view reason, pool::CloseKind kind, std::st
   }
   if (client_ != nullptr && client_->guarded()) take_back_request();
   // Between two transactions it is none of the client's business, even if it has not been given back yet.
-  const bool has_had_all = client_ != nullptr && was_logged_in && status_ == 'I' && ledger_.idle() && !mid_message() &&
-                           !mid_request_ && client_->releases_server();
+  const bool is_over = client_ != nullptr && (finish_ || client_->releases_server());
+  const bool has_had_all =
+      is_over && was_logged_in && status_ == 'I' && ledger_.idle() && !mid_message() && !mid_request_;
   if (was_logged_in && hung_up_) core_->witness(*context_, router::Witness::ConnectionLost);
   ClientSession* client = client_;
   client_ = nullptr;
