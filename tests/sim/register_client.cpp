@@ -427,9 +427,9 @@ void RegisterClient::check_deadline() const {
   if (waits && world_.now() - since_ > plan_.host_wait + plan_.server_wait + kServerPatience) {
     world_.fail(describe() + ": waits for a server beyond its deadline");
   }
-  // What writes is not held up by anything but the missing primary.
+  // What writes is not held up by anything but the missing primary, once it is there.
   const auto without = waits ? cluster_.history().without_primary_since(link_->worker()) : std::nullopt;
-  if (!without || own_.empty() || !writes() || world_.plan().operations > 0) return;
+  if (!without || own_.empty() || !writes() || world_.plan().operations > 0 || link_->still_arrives()) return;
   if (world_.now() - std::max(since_, *without) > plan_.host_wait + kHostPatience) {
     world_.fail(describe() + ": waits for a primary beyond its deadline");
   }

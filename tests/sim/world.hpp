@@ -18,6 +18,7 @@
 #include "tests/sim/cluster.hpp"
 #include "tests/sim/pg_session.hpp"
 #include "tests/sim/rng.hpp"
+#include "tests/sim/schema.hpp"
 
 namespace pgweir::sim {
 
@@ -68,6 +69,8 @@ class Link : public std::enable_shared_from_this<Link> {
   void set_host(int host) { host_ = host; }
   /// How often the proxy has got only the first part of what was there.
   [[nodiscard]] std::uint64_t split_deliveries() const { return split_deliveries_; }
+  /// The proxy would take more, and there is more to come.
+  [[nodiscard]] bool still_arrives() const { return read_ && !to_proxy_.empty(); }
   /// Whatever held up the bytes is over.
   void resume();
 
@@ -254,6 +257,7 @@ struct Plan {
   bool scram = false;                    ///< clients and servers log in by SCRAM
   std::optional<ClusterPlan> cluster;    ///< none: one server that never changes
   std::vector<std::string> databases{};  ///< that are spread over the hosts of the cluster: names on the servers
+  bool schema = false;                   ///< there are tables whose columns change
 };
 
 class World {
@@ -293,6 +297,8 @@ class World {
   void tell(pool::WorkerId to, core::Task task) { deliver(-1, to, std::move(task)); }
   /// Null: there is none.
   [[nodiscard]] Cluster* cluster() { return cluster_.get(); }
+  /// Null: there is none.
+  [[nodiscard]] Schema* schema() { return schema_ ? &*schema_ : nullptr; }
   /// What the worker knows of the hosts of the cluster; null: nothing.
   [[nodiscard]] std::shared_ptr<const router::HostTable> known_hosts(pool::WorkerId worker) const;
 
@@ -367,6 +373,7 @@ class World {
   TimePoint pools_armed_ = pool::kNever;
   std::map<std::pair<int, int>, TimePoint> last_delivery_;
   std::unique_ptr<Cluster> cluster_;
+  std::optional<Schema> schema_;
   std::map<std::string, std::shared_ptr<core::SharedWriteToken>> shared_writes_;
   std::uint64_t numbers_ = 0;  ///< of connections, given so far
   std::vector<std::unique_ptr<Backend>> backends_;
