@@ -416,9 +416,7 @@ void Console::reconnect(const AdminCommand& command) {
     PoolLock pools(core.host());
     pools->reconnect(command.argument, core.now(), core.actions());
   }
-  for (pool::WorkerId worker = 0; worker < core.host().worker_count(); ++worker) {
-    core.host().post(worker, [database = command.argument](WorkerCore& there) { there.forget_reports(database); });
-  }
+  core.post_to_all([database = command.argument](WorkerCore& there) { there.forget_reports(database); });
   done("RECONNECT");
 }
 

@@ -38,15 +38,13 @@ void Console::switchover(const AdminCommand& command) {
   switchover_->workers_to_tell = core.host().worker_count();
   core.schedule(client_, switchover_->deadline);
   core.watch_hosts(client_.id());
-  for (pool::WorkerId worker = 0; worker < core.host().worker_count(); ++worker) {
-    core.host().post(worker, [group, origin = core.id(), asker = client_.id()](WorkerCore& there) {
-      there.hold_writes(group, true);
-      there.host().post(origin, [group, asker](WorkerCore& here) {
-        ClientSession* client = here.find_client(asker);
-        if (client != nullptr && client->console() != nullptr) client->console()->writes_are_held(group);
-      });
+  core.post_to_all([group, origin = core.id(), asker = client_.id()](WorkerCore& there) {
+    there.hold_writes(group, true);
+    there.host().post(origin, [group, asker](WorkerCore& here) {
+      ClientSession* client = here.find_client(asker);
+      if (client != nullptr && client->console() != nullptr) client->console()->writes_are_held(group);
     });
-  }
+  });
 }
 
 void Console::writes_are_held(const std::string& group) {
@@ -132,13 +130,11 @@ void Console::end_switchover() {
   }
   token_ = 0;
   const std::shared_ptr<const router::HostTable> table = core.host_table(group);
-  for (pool::WorkerId worker = 0; worker < core.host().worker_count(); ++worker) {
-    core.host().post(worker, [group, table](WorkerCore& there) {
-      const auto known = there.host_table(group);
-      if (table && (!known || known->version < table->version)) there.set_host_table(group, table);
-      there.hold_writes(group, false);
-    });
-  }
+  core.post_to_all([group, table](WorkerCore& there) {
+    const auto known = there.host_table(group);
+    if (table && (!known || known->version < table->version)) there.set_host_table(group, table);
+    there.hold_writes(group, false);
+  });
 }
 
 }  // namespace pgweir::core

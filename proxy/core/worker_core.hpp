@@ -126,6 +126,9 @@ class WorkerCore {
   [[nodiscard]] TimePoint now() const { return now_; }
   [[nodiscard]] Host& host() { return host_; }
   [[nodiscard]] pool::WorkerId id() const { return id_; }
+  /// Runs a copy of the task on every worker, later; of this one too, or not.
+  void post_to_all(const Task& task);
+  void post_to_others(const Task& task);
   [[nodiscard]] const std::shared_ptr<const Settings>& settings() const { return settings_; }
   [[nodiscard]] const Config& config() const { return *settings_->config; }
   [[nodiscard]] protocol::StatementTable& statement_table() { return statement_table_; }

@@ -282,12 +282,9 @@ void WorkerCore::learn_serializable(PoolContext& context) {
 }
 
 void WorkerCore::learn_write(const PoolContext& context, const std::string& text) {
-  for (pool::WorkerId worker = 0; worker < host_.worker_count(); ++worker) {
-    if (worker == id_) continue;
-    host_.post(worker, [group = context.group->name, dbname = context.dbname, text](WorkerCore& there) {
-      there.learned(group, dbname, text);
-    });
-  }
+  post_to_others([group = context.group->name, dbname = context.dbname, text](WorkerCore& there) {
+    there.learned(group, dbname, text);
+  });
   // Here at once: the statement is about to be looked at again.
   learned(context.group->name, context.dbname, text);
 }

@@ -12,14 +12,22 @@ namespace {
 constexpr std::chrono::seconds kSchemaSettles{60};
 }  // namespace
 
+void WorkerCore::post_to_all(const Task& task) {
+  for (pool::WorkerId worker = 0; worker < host_.worker_count(); ++worker) host_.post(worker, task);
+}
+
+void WorkerCore::post_to_others(const Task& task) {
+  for (pool::WorkerId worker = 0; worker < host_.worker_count(); ++worker) {
+    if (worker != id_) host_.post(worker, task);
+  }
+}
+
 void WorkerCore::share_knowledge(PoolContext& context, const std::shared_ptr<const ServerReport>& report,
                                  const ParameterList& accepted) {
   remember(context, report, accepted);
-  for (pool::WorkerId worker = 0; worker < host_.worker_count(); ++worker) {
-    host_.post(worker, [database = context.database, user = context.user, report, accepted](WorkerCore& there) {
-      there.learn(database, user, report, accepted);
-    });
-  }
+  post_to_all([database = context.database, user = context.user, report, accepted](WorkerCore& there) {
+    there.learn(database, user, report, accepted);
+  });
 }
 
 void WorkerCore::remember(PoolContext& context, const std::shared_ptr<const ServerReport>& report,
@@ -44,10 +52,7 @@ void WorkerCore::learn(const std::string& database, const std::string& user,
 
 void WorkerCore::share_credentials(const std::string& database, const std::string& user, const Credentials& what) {
   learn_credentials(database, user, what);
-  for (pool::WorkerId worker = 0; worker < host_.worker_count(); ++worker) {
-    if (worker == id_) continue;
-    host_.post(worker, [=](WorkerCore& there) { there.learn_credentials(database, user, what); });
-  }
+  post_to_others([=](WorkerCore& there) { there.learn_credentials(database, user, what); });
 }
 
 void WorkerCore::learn_credentials(const std::string& database, const std::string& user, const Credentials& what) {
@@ -67,10 +72,7 @@ void WorkerCore::learn_credentials(const std::string& database, const std::strin
 void WorkerCore::schema_changed(const std::string& dbname) {
   const std::uint64_t change = random();
   note_schema_change(dbname, change);
-  for (pool::WorkerId id = 0; id < host_.worker_count(); ++id) {
-    if (id == id_) continue;
-    host_.post(id, [dbname, change](WorkerCore& there) { there.note_schema_change(dbname, change); });
-  }
+  post_to_others([dbname, change](WorkerCore& there) { there.note_schema_change(dbname, change); });
 }
 
 void WorkerCore::note_schema_change(const std::string& dbname, std::uint64_t change) {
