@@ -121,9 +121,10 @@ ClientStatements::Registration* ClientStatements::find(std::string_view name) {
   return it == names_.end() ? nullptr : &it->second;
 }
 
-std::uint64_t ClientStatements::add(std::string_view name, StatementPtr statement) {
+std::uint64_t ClientStatements::add(std::string_view name, StatementPtr statement, std::uint32_t segment) {
   const std::uint64_t serial = next_serial_++;
-  names_.emplace(std::string(name), Registration{.statement = std::move(statement), .serial = serial});
+  names_.emplace(std::string(name),
+                 Registration{.statement = std::move(statement), .serial = serial, .segment = segment});
   return serial;
 }
 
@@ -187,12 +188,14 @@ std::optional<std::uint64_t> ServerStatements::describe(const Hash128& key, std:
 void ServerStatements::doubt_recent(std::chrono::microseconds now) {
   note_time(now);
   for (std::vector<Hash128>* keys : {&recent_, &less_recent_}) {
-    for (const Hash128& key : *keys) {
-      const auto it = index_.find(key);
-      if (it != index_.end() && !it->second.described) it->second.shape = kAnyShape;
-    }
+    for (const Hash128& key : *keys) doubt(key);
     keys->clear();
   }
+}
+
+void ServerStatements::doubt(const Hash128& key) {
+  const auto it = index_.find(key);
+  if (it != index_.end() && !it->second.described) it->second.shape = kAnyShape;
 }
 
 void ServerStatements::note_time(std::chrono::microseconds now) {

@@ -59,10 +59,8 @@ class Statement : public boost::intrusive_ref_counter<Statement, boost::thread_u
   [[nodiscard]] std::uint64_t reading() const { return reading_; }
   /// A number for the schema that it was prepared with; 0: that of another process.
   [[nodiscard]] std::uint64_t schema() const { return schema_; }
-  /// Those for a server that is to parse it with this schema: once they have been told, they are not found out anew.
-  [[nodiscard]] const std::string& parameter_types_for(std::uint64_t schema) const {
-    return schema == schema_ || told_types.empty() ? parameter_types_ : told_types;
-  }
+  /// Those that its clients go by: once they have been told, they are not found out anew.
+  [[nodiscard]] const std::string& known_types() const { return told_types.empty() ? parameter_types_ : told_types; }
   /// A server that parses it with this schema makes what its clients prepared, as far as is known.
   [[nodiscard]] bool is_fresh(std::uint64_t schema) const { return schema == schema_ && !outdated_; }
 
@@ -144,9 +142,10 @@ class ClientStatements {
  public:
   struct Registration {
     StatementPtr statement;
-    std::uint64_t serial = 0;  ///< distinguishes this registration of the name from earlier and later ones
-    bool confirmed = false;    ///< ParseComplete was seen
-    std::uint64_t shape = 0;   ///< of the result that its client was told of; 0: of none
+    std::uint64_t serial = 0;   ///< distinguishes this registration of the name from earlier and later ones
+    bool confirmed = false;     ///< ParseComplete was seen
+    std::uint32_t segment = 0;  ///< the part of the client's pipeline in which it was made
+    std::uint64_t shape = 0;    ///< of the result that its client was told of; 0: of none
     void transfer(StateArchive& archive, StatementTable& table);
   };
 
@@ -154,7 +153,7 @@ class ClientStatements {
   /// The name of this registration; null if it is gone. Looks at all of them: for errors.
   [[nodiscard]] const std::string* name_of(std::uint64_t serial) const;
   /// The name must be free. Returns the serial of the registration.
-  std::uint64_t add(std::string_view name, StatementPtr statement);
+  std::uint64_t add(std::string_view name, StatementPtr statement, std::uint32_t segment = 0);
   /// Takes a registration back out of the map; nullopt if the name is unknown.
   [[nodiscard]] std::optional<Registration> remove(std::string_view name);
   /// Undoes add() if that registration is still the current one.
@@ -188,6 +187,8 @@ class ServerStatements {
   void add(const Hash128& key, std::uint64_t shape, std::chrono::microseconds now);
   /// The server has said what its result is. Returns the shape that was known before; nullopt: it does not have it.
   std::optional<std::uint64_t> describe(const Hash128& key, std::uint64_t shape);
+  /// This one may have been parsed with another schema than was thought, unless it was described since.
+  void doubt(const Hash128& key);
   /// The schema has changed, nobody knows just when: what was added of late, and not described since, may have been
   /// parsed with the new one.
   void doubt_recent(std::chrono::microseconds now);

@@ -54,7 +54,7 @@ struct StatementChange {
   bool server_removed = false;               ///< key was removed from those present
   std::string sqlstate{};                    ///< Mistake: what the server is going to say
   std::string error{};                       ///< Mistake: the complete ErrorResponse message for the client
-  std::uint64_t schema = 0;                  ///< HiddenDescribe: number of the schema when it was sent
+  std::uint64_t schema = 0;                  ///< Parse, HiddenDescribe: number of the schema when it was sent
 };
 
 struct ReplyEntry {
@@ -62,7 +62,7 @@ struct ReplyEntry {
   bool quiet = false;    ///< HiddenParse: its error is swallowed too
   bool flushed = false;  ///< a Flush was sent behind it
   /// HiddenQuery: what it is for. Query, Execute: which parameters it may reset. Bind: which portal it makes, if that
-  /// matters. The owner's own numbers; 0: none.
+  /// matters. Describe: which unnamed statement of the client it is about. The owner's own numbers; 0: none.
   std::uint32_t purpose = 0;
   /// Parse of the unnamed statement: which one of the client's. Query, Close: what stands for there being none from
   /// here on. 0: has nothing to do with it.

@@ -32,6 +32,10 @@ struct StatementNameUse {
   switch (lower(pos)) {
     case 's':  // SAVEPOINT name; EXECUTE ..., but not SELECT
       return lower(pos + 1) == 'a';
+    case 'a':  // ALTER
+      return lower(pos + 1) == 'l';
+    case 'c':  // CREATE
+      return lower(pos + 1) == 'r';
     case 'b':
     case 'd':
     case 'e':
@@ -65,6 +69,9 @@ struct StatementNameUse {
       return false;
   }
 }
+
+/// True if a text begins with ALTER, CREATE or DROP: the schema may change soon.
+[[nodiscard]] bool may_change_schema(std::string_view sql);
 
 /// nullopt for every other text and for `DEALLOCATE ALL`. Linear in the length of what comes before the name; looks
 /// hardly further.

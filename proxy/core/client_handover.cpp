@@ -73,6 +73,7 @@ void ClientSession::transfer(protocol::StateArchive& archive) {
   if (archive.reading()) unnamed_.resize(unnamed);
   for (Unnamed& one : unnamed_) {
     archive(one.query, one.parameter_types, one.segment, one.serial, one.kept, one.parsed, one.deallocates, one.uses);
+    archive(one.told_types, one.shape, one.changed);
   }
   transfer_route(archive);
   transfer_buffers(archive);

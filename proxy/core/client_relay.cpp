@@ -469,6 +469,7 @@ ClientSession::Step ClientSession::take_query(const protocol::FrameHeader& heade
     if (const auto step = take_statement_sql(body, out)) return *step;
   }
   if (concerns_session && tracks_ && router::may_clear_statements(glance)) names_cleared_ = true;
+  if (concerns_session && router::may_change_schema(glance)) core_->schema_may_change(context_->dbname);
   settings_open_ = true;
   const std::uint32_t resets = message.size() == header.total() ? resets_of(body.substr(0, body.size() - 1)) : 0;
   const std::uint32_t dropped = drop_unnamed_unless_skipped();  // as the server does for a simple query

@@ -155,6 +155,9 @@ class ClientSession final : public Connection {
   void prepare_retry(router::Retry retry);
   /// It is told an error by a server that was only asked something for it: that is the answer to its request.
   void question_failed() { asks_first_ = false; }
+  /// What the server has kept of a statement is out of date. If the client prepares it in this very pipeline, its
+  /// Parse, which was answered without the server, has failed after all, and the name is free.
+  void forget_untold(std::uint64_t serial);
   /// A Parse of the guarded request has succeeded.
   void note_prepared(const std::string& name, std::uint64_t serial);
   /// ReadyForQuery says that a transaction is over. `wrote`: the server has said so of one of its statements, whatever
@@ -183,6 +186,9 @@ class ClientSession final : public Connection {
     settings_open_ = settings_open_ && !all;
   }
   void unnamed_parsed(std::uint32_t serial);
+  /// What a server says of it: the types of its parameters, or its result. `schema`: it was asked by us, at that time.
+  void unnamed_described(std::uint32_t serial, std::string types);
+  void unnamed_described(std::uint32_t serial, std::uint64_t shape, std::optional<std::uint64_t> schema);
   void unnamed_failed(std::uint32_t serial);
   void unnamed_skipped(std::uint32_t serial);
   void count_query_end(TimePoint now, bool transaction_over, Latencies* latencies);
@@ -292,7 +298,6 @@ class ClientSession final : public Connection {
   void add_mistake(OutBatch& out, const protocol::ErrorText& error);
   void add_mistake(OutBatch& out, std::string_view sqlstate, std::string_view text);
   [[nodiscard]] std::uint64_t reading_now();
-  [[nodiscard]] std::uint64_t schema_now() const;
   [[nodiscard]] protocol::StatementPtr as_read_now(const protocol::StatementPtr& statement);
   /// `statement` is another one afterwards if it has to be made under other settings than it was prepared under.
   bool ensure_on_server(protocol::StatementPtr& statement, OutBatch& out, bool quiet);
@@ -300,6 +305,9 @@ class ClientSession final : public Connection {
   std::optional<Step> make_usable(protocol::ClientStatements::Registration& known, bool& told, OutBatch& out);
   std::optional<Step> check_result(const protocol::ClientStatements::Registration& known, const std::uint64_t* there,
                                    OutBatch& out);
+  std::optional<Step> make_unnamed(const ServerSession::UnnamedOwner& mine, OutBatch& out);
+  Step describe_hidden(std::string_view name, protocol::ReplyEntry entry, bool first, OutBatch& out);
+  Step refuse_result(OutBatch& out);
   Step ask_for_result(const protocol::StatementPtr& statement, const std::uint64_t* there, OutBatch& out);
   [[nodiscard]] bool will_be_skipped() const;
   void make_on_server(const protocol::Statement& statement, std::uint64_t shape, OutBatch& out, bool quiet);
@@ -362,12 +370,15 @@ class ClientSession final : public Connection {
 
   /// An unnamed statement of the client, kept so that it can follow to another server.
   struct Unnamed {
-    std::string query, parameter_types;
+    std::string query, parameter_types, told_types;
     std::uint64_t segment = 0;
+    std::uint64_t shape = 0;   ///< of the result that the client was told of; 0: of none
+    std::uint64_t schema = 0;  ///< the number of one with which it has this result
     std::uint32_t serial = 0;
     bool kept = false;         ///< false: too long to be kept, or there is none
     bool parsed = false;       ///< ParseComplete was seen
     bool deallocates = false;  ///< it is a DEALLOCATE ...
+    bool changed = false;      ///< the server has it with another result than the client was told of
     std::string uses{};        ///< ... or else an EXECUTE, of the client's statement of this name
   };
   /// The latest is the one that counts. Those before it are there while its Parse may still be skipped.

@@ -73,7 +73,9 @@ std::optional<ClientSession::Step> ClientSession::take_statement_sql(ByteView bo
   auto* known = use ? statements_->find(use->name) : nullptr;
   protocol::ReplyLedger& ledger = server_->ledger();
   if (known == nullptr || ledger.copying_in()) return std::nullopt;
-  if (use->kind == router::StatementNameUse::Kind::Deallocate && !use->alone) {
+  // Where the server does not have it, nothing is parsed to be dropped: that might fail, or wait for a lock.
+  const bool there = server_->statements().touch(known->statement->key()) != nullptr;
+  if (use->kind == router::StatementNameUse::Kind::Deallocate && (!use->alone || !(there || ledger.may_skip()))) {
     return take_deallocate_among(query->sql, *use, out);
   }
   bool made = false;
@@ -108,7 +110,7 @@ std::optional<ClientSession::Step> ClientSession::take_statement_sql(ByteView bo
 }
 
 // A simple query in which a DEALLOCATE is one of several statements, so that nobody can tell what was run should the
-// query fail. Then the client's name remains.
+// query fail: then the client's name remains. Or the server does not have what is to be dropped.
 std::optional<ClientSession::Step> ClientSession::take_deallocate_among(ByteView sql,
                                                                         const router::StatementNameUse& use,
                                                                         OutBatch& out) {

@@ -60,6 +60,7 @@ ClientSession::Step ClientSession::take_parse(const protocol::FrameHeader& heade
     fatal("broken Parse packet");
     return Step::Hold;
   }
+  if (view && router::may_change_schema(view->query)) core_->schema_may_change(context_->dbname);
   if (!named) {
     if (view && tracks_ && router::may_name_statement(view->query)) {
       if (const auto step = take_statement_sql_parse(*view, out)) return *step;
@@ -76,6 +77,7 @@ void ClientSession::take_unnamed_parse(const protocol::ParseView* view) {
   statement.serial = next_unnamed_serial();
   statement.segment = segment_;
   statement.kept = view != nullptr;
+  statement.schema = server_->schema_now();
   if (view != nullptr) {
     statement.query.swap(core_->spare_text());
     statement.query.assign(view->query);
@@ -112,12 +114,12 @@ ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& v
     return Step::Done;
   }
   const protocol::StatementPtr statement =
-      core_->statement_table().intern(view.query, view.parameter_types_raw, reading_now(), schema_now());
+      core_->statement_table().intern(view.query, view.parameter_types_raw, reading_now(), server_->schema_now());
   ReplyEntry entry;
   entry.kind = ReplyKind::Parse;
   entry.change = std::make_unique<protocol::StatementChange>();
   entry.change->client_name = std::string(view.statement);
-  entry.change->added_serial = statements_->add(view.statement, statement);
+  entry.change->added_serial = statements_->add(view.statement, statement, segment_);
   entry.change->key = statement->key();
   note_names_changing();
   ++context_->stats.client_parse_count;
@@ -132,6 +134,7 @@ ClientSession::Step ClientSession::take_named_parse(const protocol::ParseView& v
     }
   } else {
     entry.change->server_added = true;
+    entry.change->schema = server_->schema_now();
     server_->statements().add(statement->key(), 0, core_->now().time_since_epoch());
     evict_statements(out);
     protocol::append_parse(out.begin_own(), statement->server_name(), view.query, view.parameter_types_raw);
@@ -230,6 +233,7 @@ ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView mes
   }
   ReplyEntry entry;
   entry.kind = kind;
+  if (kind == ReplyKind::Describe) entry.purpose = mine.serial;
   bool made = false;
   if (!unnamed_.back().uses.empty()) {
     if (!names_settled()) return Step::Hold;
@@ -238,19 +242,57 @@ ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView mes
   const bool there = made || server_->unnamed == mine;
   if (kind == ReplyKind::Bind && unnamed_.back().kept && unnamed_.back().uses.empty()) note_text(unnamed_.back().query);
   if (!there && !PGWEIR_MUTANT(8)) {
-    protocol::append_parse(out.begin_own(), "", unnamed_.back().query, unnamed_.back().parameter_types);
-    unnamed_hidden_ = true;
-    unnamed_hidden_segment_ = segment_;
-    out.end_own();
-    ReplyEntry hidden;
-    hidden.kind = ReplyKind::HiddenParse;
-    hidden.unnamed_serial = mine.serial;
-    server_->unnamed = mine;
-    push_entry(std::move(hidden));
+    if (const auto step = make_unnamed(mine, out)) return *step;
+  } else if (std::exchange(unnamed_.back().changed, false)) {
+    server_->unnamed = {};
+    asks_first_ = false;
+    return refuse_result(out);
   }
+  asks_first_ = false;
   push_entry(std::move(entry));
   pass(message, out);
   return Step::Done;
+}
+
+// The server gets the unnamed statement of the client, `mine`. Not nullopt: what to do with the message that uses it,
+// as long as it is not known whether the result is still what the client was told.
+std::optional<ClientSession::Step> ClientSession::make_unnamed(const ServerSession::UnnamedOwner& mine, OutBatch& out) {
+  if (server_->is_asked()) return Step::Hold;
+  const Unnamed& unnamed = unnamed_.back();
+  const bool asks = unnamed.shape != 0 && unnamed.schema != server_->schema_now() && !will_be_skipped() &&
+                    server_->transaction_status() != 'E';
+  const bool first = server_->ledger().idle() && server_->transaction_status() == 'I';
+  if (asks && !first && !replies_known()) return Step::Hold;
+  const std::string& types = unnamed.told_types.empty() ? unnamed.parameter_types : unnamed.told_types;
+  protocol::append_parse(out.begin_own(), "", unnamed.query, types);
+  unnamed_hidden_ = true;
+  unnamed_hidden_segment_ = segment_;
+  out.end_own();
+  ReplyEntry hidden;
+  hidden.kind = ReplyKind::HiddenParse;
+  hidden.unnamed_serial = mine.serial;
+  server_->unnamed = mine;
+  push_entry(std::move(hidden));
+  if (!asks) return std::nullopt;
+  ReplyEntry entry;
+  entry.purpose = mine.serial;
+  return describe_hidden("", std::move(entry), first, out);
+}
+
+void ClientSession::unnamed_described(std::uint32_t serial, std::string types) {
+  if (!unnamed_.empty() && unnamed_.back().serial == serial) unnamed_.back().told_types = std::move(types);
+}
+
+void ClientSession::unnamed_described(std::uint32_t serial, std::uint64_t shape, std::optional<std::uint64_t> schema) {
+  if (unnamed_.empty() || unnamed_.back().serial != serial) return;
+  Unnamed& unnamed = unnamed_.back();
+  if (!schema) {
+    unnamed.shape = shape;
+  } else if (shape == unnamed.shape) {
+    unnamed.schema = *schema;
+  } else {
+    unnamed.changed = true;
+  }
 }
 
 // Describe and Close.
@@ -328,6 +370,14 @@ ClientSession::Step ClientSession::take_named_describe(ByteView name, OutBatch& 
   return Step::Done;
 }
 
+void ClientSession::forget_untold(std::uint64_t serial) {
+  const std::string* found = statements_ ? statements_->name_of(serial) : nullptr;
+  if (found == nullptr) return;
+  const std::string name = *found;
+  const auto* known = statements_->find(name);
+  if (known->shape == 0 && known->segment >= segments_done_) (void)statements_->remove(name);
+}
+
 // Never forwarded: other clients may use the same statement on that server.
 ClientSession::Step ClientSession::take_named_close(ByteView name) {
   ReplyEntry entry;
@@ -401,170 +451,6 @@ std::uint64_t ClientSession::reading_now() {
   if (PGWEIR_MUTANT(34)) return 0;
   settings_open_ = settings_open_ && !server_->ledger().idle();
   return settings_open_ ? core_->random() : core_->settings_hash(parameters_);
-}
-
-// For the schema that a text which is sent now meets on this server, as far as is known. What a transaction has changed
-// nobody else sees before it ends, and what was changed on the primary a standby sees later: then the number is one of
-// this server alone.
-std::uint64_t ClientSession::schema_now() const {
-  constexpr std::uint64_t spread = 0x9e3779b97f4a7c15;
-  const bool behind = server_->role() == HostRole::Standby && !core_->schema_settled(context_->dbname);
-  const std::uint64_t own = behind || server_->changes_schema() ? (server_->number() + 1) * spread : 0;
-  return core_->schema_of(context_->dbname) + own;
-}
-
-// The statement that stands for this one under the settings of now: what is parsed now is read by them, and others
-// would find it under those of then.
-protocol::StatementPtr ClientSession::as_read_now(const protocol::StatementPtr& statement) {
-  const std::uint64_t reading = reading_now();
-  if (reading == statement->reading()) return statement;
-  protocol::StatementPtr other =
-      core_->statement_table().intern(statement->query(), statement->parameter_types(), reading, statement->schema());
-  if (other->told_types.empty()) other->told_types = statement->told_types;
-  return other;
-}
-
-// Before a message that uses a named statement of the client: the server has it, or gets it, with the result that the
-// client was told of. nullopt: the message may go. `told`: unless something is to be learnt from a description.
-std::optional<ClientSession::Step> ClientSession::prepare_use(protocol::ClientStatements::Registration& known,
-                                                              bool& told, OutBatch& out) {
-  const std::uint64_t* shape = server_->statements().touch(known.statement->key());
-  const bool serves = shape != nullptr && *shape == known.shape && known.shape != 0;
-  const std::optional<Step> step = serves ? std::nullopt : make_usable(known, told, out);
-  if (step != Step::Hold) asks_first_ = false;
-  return step;
-}
-
-std::optional<ClientSession::Step> ClientSession::make_usable(protocol::ClientStatements::Registration& known,
-                                                              bool& told, OutBatch& out) {
-  const bool settled = core_->schema_settled(context_->dbname);
-  const auto serves = [&](const std::uint64_t* there) {
-    return there != nullptr && (*there == known.shape || known.shape == 0 || (*there == 0 && settled));
-  };
-  const std::uint64_t* there = server_->statements().touch(known.statement->key());
-  if (known.shape == 0 || serves(there)) {
-    if (there == nullptr) (void)ensure_on_server(known.statement, out, false);
-    told = false;
-    return std::nullopt;
-  }
-  // In a failed transaction the server refuses whatever has a result.
-  if (will_be_skipped() || server_->transaction_status() == 'E' || PGWEIR_MUTANT(35)) {
-    if (there == nullptr) make_on_server(*known.statement, known.shape, out, false);
-    return std::nullopt;
-  }
-  if (there == nullptr) {
-    known.statement = as_read_now(known.statement);
-    there = server_->statements().touch(known.statement->key());
-    if (serves(there)) return std::nullopt;
-  }
-  return check_result(known, there, out);
-}
-
-// The result on this server is the one that the client was told of: a request must not run that returns something else.
-// PostgreSQL, which knows what it has said, refuses it as well. `there`: null, or the shape of another result, or of
-// one that is not known.
-std::optional<ClientSession::Step> ClientSession::check_result(const protocol::ClientStatements::Registration& known,
-                                                               const std::uint64_t* there, OutBatch& out) {
-  const std::uint64_t schema = schema_now();
-  const protocol::Statement::Result& result = known.statement->result;
-  if (result.schema == schema && result.shape != known.shape) {
-    // Drivers know it by the routine, or by the text.
-    add_mistake(out, {.severity = "ERROR",
-                      .sqlstate = "0A000",
-                      .message = "cached plan must not change result type",
-                      .add_v = true,
-                      .routine = "RevalidateCachedQuery"});
-    stream_forward_ = false;
-    return Step::Done;
-  }
-  // Changes come in series, and each is known a moment after it was made: for some time nothing is taken for granted.
-  if (there == nullptr && result.schema == schema && core_->schema_settled(context_->dbname)) {
-    make_on_server(*known.statement, known.shape, out, false);
-    return std::nullopt;
-  }
-  return ask_for_result(known.statement, there, out);
-}
-
-// The server is given the statement to parse and says what the result is.
-ClientSession::Step ClientSession::ask_for_result(const protocol::StatementPtr& statement, const std::uint64_t* there,
-                                                  OutBatch& out) {
-  if (server_->is_asked()) return Step::Hold;
-  // What is asked before a transaction begins leaves it free to be sent elsewhere.
-  const bool first = server_->ledger().idle() && server_->transaction_status() == 'I';
-  if (!first && !replies_known()) return Step::Hold;
-  if (there != nullptr) {  // it may be one of a time that has passed
-    server_->statements().remove(statement->key());
-    push_close_on_server(statement->key(), out);
-  }
-  make_on_server(*statement, protocol::kAnyShape, out, false);
-  ReplyEntry entry;
-  entry.kind = ReplyKind::HiddenDescribe;
-  entry.statement = statement;
-  entry.change = std::make_unique<protocol::StatementChange>();
-  entry.change->schema = schema_now();
-  push_entry(std::move(entry));
-  protocol::append_describe(out.begin_own(), 'S', statement->server_name());
-  out.end_own();
-  asks_first_ = first;
-  if (!first && guarded()) end_guard();
-  ask_for_replies();
-  return Step::Hold;
-}
-
-// The server does not come to what is sent now.
-bool ClientSession::will_be_skipped() const {
-  return server_->ledger().skipping() || server_->ledger().copying_in();
-}
-
-// True if a hidden Parse was needed. `quiet`: the client does not hear if that fails. For those who were told nothing,
-// or are told again: what the result is with the schema of now does not matter.
-bool ClientSession::ensure_on_server(protocol::StatementPtr& statement, OutBatch& out, bool quiet) {
-  if (server_->statements().touch(statement->key()) != nullptr) return false;
-  if (!will_be_skipped()) {
-    statement = as_read_now(statement);
-    if (server_->statements().touch(statement->key()) != nullptr) return false;
-  }
-  make_on_server(*statement, statement->is_fresh(schema_now()) ? 0 : protocol::kAnyShape, out, quiet);
-  return true;
-}
-
-// `shape`: of the result that it will have.
-void ClientSession::make_on_server(const protocol::Statement& statement, std::uint64_t shape, OutBatch& out,
-                                   bool quiet) {
-  server_->statements().add(statement.key(), shape, core_->now().time_since_epoch());
-  evict_statements(out);
-  protocol::append_parse(out.begin_own(), statement.server_name(), statement.query(),
-                         statement.parameter_types_for(schema_now()));
-  out.end_own();
-  ReplyEntry entry;
-  entry.kind = ReplyKind::HiddenParse;
-  entry.change = std::make_unique<protocol::StatementChange>();
-  entry.change->key = statement.key();
-  entry.change->server_added = true;
-  entry.quiet = quiet;
-  note_names_changing();
-  ++context_->stats.server_parse_count;
-  push_entry(std::move(entry));
-}
-
-void ClientSession::evict_statements(OutBatch& out) {
-  if (server_->ledger().skipping()) return;  // the Close would be skipped too, and so would the Parse it makes room for
-  // Not the one that room is made for, even where a reload has switched all this off for later clients.
-  const std::size_t limit = std::max<std::size_t>(context_->max_prepared_statements, 1);
-  while (const auto key = server_->statements().evict_over(limit)) push_close_on_server(*key, out);
-}
-
-// The server is to have it no more; the key has been removed from those that it has.
-void ClientSession::push_close_on_server(const protocol::Hash128& key, OutBatch& out) {
-  protocol::append_close(out.begin_own(), 'S', protocol::statement_server_name(key));
-  out.end_own();
-  ReplyEntry entry;
-  entry.kind = ReplyKind::HiddenClose;
-  entry.change = std::make_unique<protocol::StatementChange>();
-  entry.change->key = key;
-  entry.change->server_removed = true;
-  note_names_changing();
-  push_entry(std::move(entry));
 }
 
 }  // namespace pgweir::core

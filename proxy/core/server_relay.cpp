@@ -83,6 +83,12 @@ bool tells_of_schema(ByteView tag) {
   return tag.starts_with("CREATE ") || tag.starts_with("ALTER ") || tag.starts_with("DROP ");
 }
 
+/// English text as well as the routine, because lc_messages may translate the former.
+bool is_changed_result(const protocol::ErrorFields& error) {
+  return error.sqlstate == "0A000" &&
+         (error.routine == "RevalidateCachedQuery" || error.message == "cached plan must not change result type");
+}
+
 /// Comes at any time, whatever is owed.
 bool asynchronous(char type) {
   return type == backend::NoticeResponse || type == backend::NotificationResponse || type == backend::ParameterStatus;
@@ -251,8 +257,9 @@ ServerSession::Step ServerSession::take_reply(const protocol::FrameHeader& heade
     case backend::ParameterDescription:
     case backend::RowDescription:
     case backend::NoData:
-      if (ledger_.front().statement && front != ReplyKind::Query) [[unlikely]]
+      if (front != ReplyKind::Query && (ledger_.front().statement || ledger_.front().purpose != 0)) [[unlikely]] {
         return take_description(header, message);
+      }
       if (front == ReplyKind::Describe && type != backend::ParameterDescription) ledger_.drop_front();
       return Step::Forward;
     case backend::EmptyQueryResponse:
@@ -373,9 +380,9 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
       if (error->sqlstate == "26000" && error->message.find(front.statement->server_name()) != ByteView::npos) {
         statements_.remove(front.statement->key());
       }
-      // English text as well as the routine, because lc_messages may translate the former.
-      if (error->sqlstate == "0A000" &&
-          (error->routine == "RevalidateCachedQuery" || error->message == "cached plan must not change result type")) {
+      if (is_changed_result(*error)) {
+        // What was thought to be of today is not: the schema was changed past us.
+        if (front.statement->is_fresh(schema_now())) core_->schema_changed(context_->dbname);
         core_->statement_table().outdate(*front.statement, core_->now().time_since_epoch());
       }
     }
@@ -395,9 +402,11 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
   const bool quiet = front.quiet;
   const protocol::StatementPtr statement = front.statement;
   const std::uint64_t name_serial = front.name_serial;
+  const bool changed = statement && error && is_changed_result(*error);
   ledger_.fail(undo_entry);
   if (ledger_.uncertain() && dirty_.empty()) dirty_ = "COPY failed while a Sync was under way";
   if (quiet) return Step::Drop;
+  if (changed) client_->forget_untold(name_serial);
   return statement && tell_renamed(body, *statement, name_serial, out) ? Step::Drop : Step::Forward;
 }
 
@@ -498,6 +507,10 @@ void ServerSession::note_reset(std::uint32_t possibly, std::uint32_t surely) {
 void ServerSession::confirm_change(const ReplyEntry& entry) {
   if (entry.unnamed_serial != 0 && client_ != nullptr) {
     client_->unnamed_parsed(entry.unnamed_serial);
+  }
+  // The server may have waited for a lock until the schema had changed.
+  if (entry.change && entry.change->server_added && entry.change->schema != schema_now()) {
+    statements_.doubt(entry.change->key);
   }
   if (entry.change && client_ != nullptr && client_->statements() != nullptr && entry.change->added_serial != 0) {
     client_->statements()->confirm(entry.change->client_name, entry.change->added_serial);

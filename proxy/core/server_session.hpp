@@ -157,8 +157,8 @@ class ServerSession final : public Connection {
   [[nodiscard]] bool is_asked() const {
     return !ledger_.empty() && ledger_.newest().kind == protocol::ReplyKind::HiddenDescribe;
   }
-  /// Its transaction has changed the schema; others do not see that yet.
-  [[nodiscard]] bool changes_schema() const { return catalog_seen_; }
+  /// A number for the schema that a text meets here which is sent now, as far as is known.
+  [[nodiscard]] std::uint64_t schema_now() const;
   [[nodiscard]] bool testing() const { return testing_; }
   /// CopyData goes both ways: replication.
   [[nodiscard]] bool streaming() const { return copy_both_; }

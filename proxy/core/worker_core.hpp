@@ -138,6 +138,8 @@ class WorkerCore {
   [[nodiscard]] const ProcessKeys& keys() const { return keys_; }
   /// A server has changed the schema of its database, or is about to: for all workers.
   void schema_changed(const std::string& dbname);
+  /// A statement is about to be sent that may change it: from now on it counts as unsettled, for all workers.
+  void schema_may_change(const std::string& dbname);
   /// One of those changes, told by the worker that saw it. Their order does not matter.
   void note_schema_change(const std::string& dbname, std::uint64_t change);
   /// A number for what is known of them: the same on all workers once each has been told. protocol::Statement::Source.

@@ -75,6 +75,13 @@ void WorkerCore::schema_changed(const std::string& dbname) {
   post_to_others([dbname, change](WorkerCore& there) { there.note_schema_change(dbname, change); });
 }
 
+void WorkerCore::schema_may_change(const std::string& dbname) {
+  const auto known = schemas_.find(dbname);
+  if (known != schemas_.end() && now_ - known->second.changed < kSchemaSettles / 2) return;  // they know
+  note_schema_change(dbname, 0);
+  post_to_others([dbname](WorkerCore& there) { there.note_schema_change(dbname, 0); });
+}
+
 void WorkerCore::note_schema_change(const std::string& dbname, std::uint64_t change) {
   constexpr std::size_t kSchemasMax = 10'000;
   for (const auto& [id, server] : servers_) {

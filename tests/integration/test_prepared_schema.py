@@ -6,7 +6,8 @@ import asyncio
 import asyncpg
 import pytest
 
-from wire import SYNC, bind, close, describe, execute, parse
+from harness import wait_until
+from wire import SYNC, Wire, bind, close, describe, execute, parse, query
 
 pytestmark = pytest.mark.pgweir
 
@@ -24,6 +25,17 @@ def admin(pooler):
     client.query("INSERT INTO schema_t VALUES (1, 10), (2, 20)")
     yield client
     client.query("DROP TABLE schema_t")
+
+
+@pytest.fixture
+def direct(cluster):
+    """A connection past the pooler."""
+    with Wire(cluster.port) as client:
+        client.login("postgres", "app")
+        yield client
+
+
+LOCKS_WAITED_FOR = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
 
 
 def parameter_types(result):
@@ -91,6 +103,15 @@ class TestWhoPreparesAfterwards:
         for client in clients:
             prepared(client, "q", ALL)
         assert admin.value(count) == "1"
+
+
+    def test_may_prepare_again_under_the_name_when_servers_were_found_out_of_date(self, pooler, admin, direct):
+        prepared(pooler.wire(), "q", ALL)
+        direct.query("ALTER TABLE schema_t ADD COLUMN c int")
+        client, other = pooler.wire(), pooler.wire()
+        assert client.extended(parse("q", ALL), describe("S", "q")).error["C"] == "0A000"
+        assert prepared(client, "q", ALL).columns == ["a", "b", "c"]
+        assert other.extended(parse("q", ALL), bind("q", ["1"]), describe("P"), execute()).rows == [["1", "10", None]]
 
 
 class TestWhoPreparedBefore:
@@ -245,6 +266,65 @@ class TestWhoPreparedBefore:
         pooler.admin("RECONNECT app")
         assert client.extended(bind("q", ["2"]), execute()).error["C"] == "0A000"
         assert client.extended(bind("i"), execute()).rows == [["2"]]
+
+    @pytest.mark.parametrize("wait", (0.3, 2.5))
+    def test_gets_no_other_result_when_the_change_waits_for_a_lock(self, make_pooler, admin, direct, wait):
+        """Nor when nothing has changed before."""
+        pooler = make_pooler(settings={"default_pool_size": 2})
+        client, changing = pooler.wire(), pooler.wire()
+        prepared(client, "q", ALL)
+        pooler.admin("RECONNECT app")
+        direct.query("BEGIN; SELECT * FROM schema_t")
+        changing.send(query("ALTER TABLE schema_t ADD COLUMN c int"))
+        wait_until(lambda: direct.value(LOCKS_WAITED_FOR) == "1")
+        client.send(bind("q", ["2"]), execute(), SYNC)
+        wait_until(lambda: direct.value(LOCKS_WAITED_FOR) == "2")
+        assert client.quiet_for(wait)
+        direct.query("COMMIT")
+        assert changing.collect().errors == []
+        assert client.collect().error["C"] == "0A000"
+        for _ in range(3):
+            assert client.extended(bind("q", ["2"]), execute()).error["C"] == "0A000"
+
+    def test_parameters_keep_their_types_when_the_change_is_made_past_the_pooler(self, pooler, admin, direct):
+        client = pooler.wire()
+        assert parameter_types(prepared(client, "i", "INSERT INTO schema_t (a) VALUES ($1)")) == [23]
+        direct.query("ALTER TABLE schema_t ALTER a TYPE float8")
+        pooler.admin("RECONNECT app")
+        assert client.extended(bind("i", [b"\0\0\0\x11"], formats=[1]), execute()).tags == ["INSERT 0 1"]
+        assert admin.value("SELECT max(a) FROM schema_t") == "17"
+
+    def test_unnamed_statement_keeps_its_types_and_its_result(self, pooler, admin):
+        client = pooler.wire()
+        insert = "INSERT INTO schema_t (a) VALUES ($1) RETURNING a::text"
+        assert parameter_types(prepared(client, "", insert)) == [23]
+        admin.query("ALTER TABLE schema_t ALTER a TYPE float8")
+        admin.extended(parse("", "SELECT 1"), bind(), execute())
+        result = client.extended(bind("", [b"\0\0\0\x11"], formats=[1]), execute())
+        assert result.errors == [] and result.rows == [["17"]]
+        prepared(client, "", "SELECT * FROM schema_t")
+        admin.query("ALTER TABLE schema_t ADD COLUMN c int")
+        admin.extended(parse("", "SELECT 1"), bind(), execute())
+        for _ in range(2):
+            assert client.extended(bind(), execute()).error["C"] == "0A000"
+        admin.query("ALTER TABLE schema_t DROP COLUMN c")
+        admin.extended(parse("", "SELECT 1"), bind(), execute())
+        assert len(client.extended(bind(), execute()).rows) == 3
+
+    def test_may_drop_what_cannot_be_parsed_any_more(self, pooler, admin, direct):
+        client = pooler.wire()
+        for name in ("q", "r", "s"):
+            prepared(client, name, "SELECT b FROM schema_t")
+        admin.query("ALTER TABLE schema_t DROP COLUMN b")
+        pooler.admin("RECONNECT app")
+        assert client.query("DEALLOCATE q").tags == ["DEALLOCATE"]
+        assert client.query("BEGIN; DEALLOCATE r; SELECT 1").errors == []
+        assert client.query("COMMIT").tags == ["COMMIT"]
+        direct.query("BEGIN; LOCK TABLE schema_t")
+        assert client.query("DEALLOCATE s").tags == ["DEALLOCATE"]  # without waiting for it
+        direct.query("COMMIT")
+        for name in ("q", "r", "s"):
+            assert prepared(client, name, "SELECT a FROM schema_t").columns == ["a"]
 
     def test_asyncpg_prepares_again(self, pooler, admin):
         async def work():

@@ -436,8 +436,8 @@ TEST_CASE("a DEALLOCATE that fails with what was made for it leaves nothing behi
   client->written.clear();
   server->written.clear();
   world.feed(client, query("DEALLOCATE s"));
-  CHECK(types(server->take()) == "PSQ");
-  world.feed(server, server_error("25P02", "aborted") + ready('E') + server_error("25P02", "aborted") + ready('E'));
+  CHECK(types(server->take()) == "CPSQ");
+  world.feed(server, closed() + parsed() + ready('E') + server_error("25P02", "aborted") + ready('E'));
   CHECK(types(client->take()) == "EZ");
   world.feed(client, query("rollback"));
   world.feed(server, complete("ROLLBACK") + ready());

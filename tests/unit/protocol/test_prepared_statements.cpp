@@ -118,10 +118,9 @@ TEST_CASE("a result is known by the names and types of its columns", "[statement
 TEST_CASE("the types of parameters are found out once", "[statements]") {
   StatementTable table(kKey);
   const StatementPtr statement = table.intern("select $1", kNoTypes, 5, 77);
-  CHECK(statement->parameter_types_for(78) == kNoTypes);
+  CHECK(statement->known_types() == kNoTypes);
   statement->told_types = "types";
-  CHECK(statement->parameter_types_for(77) == kNoTypes);
-  CHECK(statement->parameter_types_for(78) == "types");
+  CHECK(statement->known_types() == "types");
 }
 
 TEST_CASE("an outdated statement gets a new name for those who prepare it later", "[statements]") {
