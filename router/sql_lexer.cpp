@@ -234,8 +234,7 @@ bool may_name_statement(std::string_view sql) {
          (first == 'b' && second == 'e');
 }
 
-bool may_change_schema(std::string_view sql) {
-  if (!may_begin_with(sql, 'a') && !may_begin_with(sql, 'c') && !may_begin_with(sql, 'd')) return false;
+bool changes_schema(std::string_view sql) {
   const Identifier keyword = read_identifier(sql, skip_blank(sql, 0));
   return !keyword.quoted && (keyword.text == "alter" || keyword.text == "create" || keyword.text == "drop");
 }

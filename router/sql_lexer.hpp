@@ -71,7 +71,15 @@ struct StatementNameUse {
 }
 
 /// True if a text begins with ALTER, CREATE or DROP: the schema may change soon.
-[[nodiscard]] bool may_change_schema(std::string_view sql);
+[[nodiscard]] bool changes_schema(std::string_view sql);
+/// The same; the first letter is enough for nearly all texts.
+[[nodiscard]] inline bool may_change_schema(std::string_view sql) {
+  std::size_t pos = 0;
+  while (pos < sql.size() && (sql[pos] == ' ' || (sql[pos] >= '\t' && sql[pos] <= '\r'))) ++pos;
+  if (pos == sql.size()) return false;
+  const char first = static_cast<char>(sql[pos] | 0x20);
+  return (first == 'a' || first == 'c' || first == 'd' || first == '/' || first == '-') && changes_schema(sql);
+}
 
 /// nullopt for every other text and for `DEALLOCATE ALL`. Linear in the length of what comes before the name; looks
 /// hardly further.

@@ -73,7 +73,9 @@ void ClientSession::transfer(protocol::StateArchive& archive) {
   if (archive.reading()) unnamed_.resize(unnamed);
   for (Unnamed& one : unnamed_) {
     archive(one.query, one.parameter_types, one.segment, one.serial, one.kept, one.parsed, one.deallocates, one.uses);
-    archive(one.told_types, one.shape, one.changed);
+    UnnamedTold told = one.told ? *one.told : UnnamedTold{};
+    archive(told.types, told.shape, told.changed);
+    if (archive.reading() && (told.shape != 0 || !told.types.empty())) one.told = std::make_unique<UnnamedTold>(told);
   }
   transfer_route(archive);
   transfer_buffers(archive);

@@ -368,19 +368,25 @@ class ClientSession final : public Connection {
   std::unique_ptr<protocol::ClientStatements> statements_;
   protocol::SessionParameters parameters_;
 
+  /// What the client was told of an unnamed statement.
+  struct UnnamedTold {
+    std::string types;         ///< of its parameters; empty: nothing
+    std::uint64_t shape = 0;   ///< of its result; 0: nothing
+    std::uint64_t schema = 0;  ///< the number of one with which it has this result
+    bool changed = false;      ///< the server has it with another one
+  };
   /// An unnamed statement of the client, kept so that it can follow to another server.
   struct Unnamed {
-    std::string query, parameter_types, told_types;
+    std::string query, parameter_types;
     std::uint64_t segment = 0;
-    std::uint64_t shape = 0;   ///< of the result that the client was told of; 0: of none
-    std::uint64_t schema = 0;  ///< the number of one with which it has this result
     std::uint32_t serial = 0;
-    bool kept = false;         ///< false: too long to be kept, or there is none
-    bool parsed = false;       ///< ParseComplete was seen
-    bool deallocates = false;  ///< it is a DEALLOCATE ...
-    bool changed = false;      ///< the server has it with another result than the client was told of
-    std::string uses{};        ///< ... or else an EXECUTE, of the client's statement of this name
+    bool kept = false;                    ///< false: too long to be kept, or there is none
+    bool parsed = false;                  ///< ParseComplete was seen
+    bool deallocates = false;             ///< it is a DEALLOCATE ...
+    std::string uses{};                   ///< ... or else an EXECUTE, of the client's statement of this name
+    std::unique_ptr<UnnamedTold> told{};  ///< null: nothing, so far
   };
+  [[nodiscard]] UnnamedTold* told_of_unnamed(std::uint32_t serial);
   /// The latest is the one that counts. Those before it are there while its Parse may still be skipped.
   std::vector<Unnamed> unnamed_;
   std::uint64_t unnamed_hidden_segment_ = 0;  ///< in which part of the pipeline a hidden Parse of it was sent

@@ -77,7 +77,6 @@ void ClientSession::take_unnamed_parse(const protocol::ParseView* view) {
   statement.serial = next_unnamed_serial();
   statement.segment = segment_;
   statement.kept = view != nullptr;
-  statement.schema = server_->schema_now();
   if (view != nullptr) {
     statement.query.swap(core_->spare_text());
     statement.query.assign(view->query);
@@ -233,7 +232,11 @@ ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView mes
   }
   ReplyEntry entry;
   entry.kind = kind;
-  if (kind == ReplyKind::Describe) entry.purpose = mine.serial;
+  if (kind == ReplyKind::Describe) {
+    entry.purpose = mine.serial;
+    if (!unnamed_.back().told) unnamed_.back().told = std::make_unique<UnnamedTold>();
+    if (unnamed_.back().told->shape == 0) unnamed_.back().told->schema = server_->schema_now();
+  }
   bool made = false;
   if (!unnamed_.back().uses.empty()) {
     if (!names_settled()) return Step::Hold;
@@ -243,7 +246,7 @@ ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView mes
   if (kind == ReplyKind::Bind && unnamed_.back().kept && unnamed_.back().uses.empty()) note_text(unnamed_.back().query);
   if (!there && !PGWEIR_MUTANT(8)) {
     if (const auto step = make_unnamed(mine, out)) return *step;
-  } else if (std::exchange(unnamed_.back().changed, false)) {
+  } else if (unnamed_.back().told && std::exchange(unnamed_.back().told->changed, false)) {
     server_->unnamed = {};
     asks_first_ = false;
     return refuse_result(out);
@@ -259,11 +262,12 @@ ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView mes
 std::optional<ClientSession::Step> ClientSession::make_unnamed(const ServerSession::UnnamedOwner& mine, OutBatch& out) {
   if (server_->is_asked()) return Step::Hold;
   const Unnamed& unnamed = unnamed_.back();
-  const bool asks = unnamed.shape != 0 && unnamed.schema != server_->schema_now() && !will_be_skipped() &&
-                    server_->transaction_status() != 'E';
+  const UnnamedTold* told = unnamed.told.get();
+  const bool asks = told != nullptr && told->shape != 0 && told->schema != server_->schema_now() &&
+                    !will_be_skipped() && server_->transaction_status() != 'E';
   const bool first = server_->ledger().idle() && server_->transaction_status() == 'I';
   if (asks && !first && !replies_known()) return Step::Hold;
-  const std::string& types = unnamed.told_types.empty() ? unnamed.parameter_types : unnamed.told_types;
+  const std::string& types = told == nullptr || told->types.empty() ? unnamed.parameter_types : told->types;
   protocol::append_parse(out.begin_own(), "", unnamed.query, types);
   unnamed_hidden_ = true;
   unnamed_hidden_segment_ = segment_;
@@ -279,19 +283,23 @@ std::optional<ClientSession::Step> ClientSession::make_unnamed(const ServerSessi
   return describe_hidden("", std::move(entry), first, out);
 }
 
+ClientSession::UnnamedTold* ClientSession::told_of_unnamed(std::uint32_t serial) {
+  return !unnamed_.empty() && unnamed_.back().serial == serial ? unnamed_.back().told.get() : nullptr;
+}
+
 void ClientSession::unnamed_described(std::uint32_t serial, std::string types) {
-  if (!unnamed_.empty() && unnamed_.back().serial == serial) unnamed_.back().told_types = std::move(types);
+  if (UnnamedTold* told = told_of_unnamed(serial)) told->types = std::move(types);
 }
 
 void ClientSession::unnamed_described(std::uint32_t serial, std::uint64_t shape, std::optional<std::uint64_t> schema) {
-  if (unnamed_.empty() || unnamed_.back().serial != serial) return;
-  Unnamed& unnamed = unnamed_.back();
+  UnnamedTold* told = told_of_unnamed(serial);
+  if (told == nullptr) return;
   if (!schema) {
-    unnamed.shape = shape;
-  } else if (shape == unnamed.shape) {
-    unnamed.schema = *schema;
+    told->shape = shape;
+  } else if (shape == told->shape) {
+    told->schema = *schema;
   } else {
-    unnamed.changed = true;
+    told->changed = true;
   }
 }
 

@@ -2,9 +2,11 @@
 
 #include "router/sql_lexer.hpp"
 
+using pgweir::router::changes_schema;
 using pgweir::router::find_parameter_changes;
 using pgweir::router::find_statement_name;
 using pgweir::router::may_change_parameters;
+using pgweir::router::may_change_schema;
 using pgweir::router::may_clear_statements;
 using pgweir::router::may_concern_session;
 using pgweir::router::may_name_statement;
@@ -63,6 +65,23 @@ TEST_CASE("what takes all prepared statements away") {
     INFO(sql);
     CHECK_FALSE(may_clear_statements(sql));
   }
+}
+
+TEST_CASE("what may change the schema") {
+  for (const char* text :
+       {"ALTER TABLE t ADD c int", " create table t ()", "/* c */ drop view v", "-- c\nDROP TABLE t"}) {
+    CAPTURE(text);
+    CHECK(may_change_schema(text));
+    CHECK(changes_schema(text));
+  }
+  for (const char* text : {"", "  ", "select 1", "commit", "copy t to stdout", "deallocate q", "do $$ $$", "alt",
+                           "\"alter\"", "/* drop */ select 1", "call f()"}) {
+    CAPTURE(text);
+    CHECK_FALSE(may_change_schema(text));
+  }
+  CHECK(may_concern_session("alter table t"));
+  CHECK(may_concern_session("create table t"));
+  CHECK_FALSE(may_concern_session("commit"));
 }
 
 TEST_CASE("what RESET and SET are about") {
