@@ -73,9 +73,11 @@ void ClientSession::transfer(protocol::StateArchive& archive) {
   if (archive.reading()) unnamed_.resize(unnamed);
   for (Unnamed& one : unnamed_) {
     archive(one.query, one.parameter_types, one.segment, one.serial, one.kept, one.parsed, one.deallocates, one.uses);
-    UnnamedTold told = one.told ? *one.told : UnnamedTold{};
-    archive(told.types, told.shape, told.changed);
-    if (archive.reading() && (told.shape != 0 || !told.types.empty())) one.told = std::make_unique<UnnamedTold>(told);
+    bool told = one.told != nullptr;
+    archive(told);
+    if (!told) continue;
+    if (archive.reading()) one.told = std::make_unique<UnnamedTold>();
+    archive(one.told->types, one.told->shape, one.told->changed);
   }
   transfer_route(archive);
   transfer_buffers(archive);

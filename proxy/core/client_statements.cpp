@@ -223,6 +223,7 @@ ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView mes
   const auto open = [this](std::uint64_t segment) { return segment != segment_ && segments_done_ <= segment; };
   if (!unnamed_.empty() && !unnamed_.back().parsed && open(unnamed_.back().segment)) return Step::Hold;
   if (unnamed_hidden_ && open(unnamed_hidden_segment_)) return Step::Hold;
+  if (server_->is_asked()) return Step::Hold;
   const ServerSession::UnnamedOwner mine{id_, unnamed_.empty() ? 0 : unnamed_.back().serial};
   if (unnamed_.empty() || (server_->unnamed != mine && !unnamed_.back().kept)) {
     // Whatever unnamed statement the server has, it is not this client's.
@@ -260,7 +261,6 @@ ClientSession::Step ClientSession::take_unnamed_use(ReplyKind kind, ByteView mes
 // The server gets the unnamed statement of the client, `mine`. Not nullopt: what to do with the message that uses it,
 // as long as it is not known whether the result is still what the client was told.
 std::optional<ClientSession::Step> ClientSession::make_unnamed(const ServerSession::UnnamedOwner& mine, OutBatch& out) {
-  if (server_->is_asked()) return Step::Hold;
   const Unnamed& unnamed = unnamed_.back();
   const UnnamedTold* told = unnamed.told.get();
   const bool asks = told != nullptr && told->shape != 0 && told->schema != server_->schema_now() &&

@@ -128,19 +128,20 @@ void ShapeClient::next_request() {
 
 void ShapeClient::choose_request() {
   Rng& rng = world_.rng();
-  table_ = static_cast<int>(rng.below(kTables));
+  which_ = static_cast<int>(rng.below(kStatements));
   uses_.clear();
   asked_ = {
-      .columns = 0, .certain = schema_.certain(table(table_), world_.now()), .changes = schema_.changes(table(table_))};
+      .columns = 0, .certain = schema_.certain(table(which_), world_.now()), .changes = schema_.changes(table(which_))};
   if (failed_ || (block_ && rng.chance(30)) || (!block_ && rng.chance(10))) {
     request_ = Request::Block;
     request_text_ = block_ ? rng.chance(50) ? "ROLLBACK" : "COMMIT" : "BEGIN";
+    known_.back() = {};  // a simple query drops the unnamed statement
     std::string bytes;
     protocol::append_query(bytes, request_text_);
     return send(std::move(bytes));
   }
   if (!block_ && rng.chance(3)) return alter();
-  if (known_[table_].columns == 0) return prepare();
+  if (known_[which_].columns == 0) return prepare();
   if (rng.chance(5)) return close();
   use();
 }
@@ -148,18 +149,18 @@ void ShapeClient::choose_request() {
 // Drivers ask for the result of the statement, or of the portal when they use it for the first time.
 void ShapeClient::prepare() {
   request_ = Request::Prepare;
-  request_text_ = "prepare " + table(table_);
+  request_text_ = "prepare " + table(which_);
   std::string bytes;
-  protocol::append_close(bytes, 'S', statement(table_));
-  protocol::append_parse(bytes, statement(table_), "TABLE " + table(table_), {});
-  if (world_.rng().chance(50)) {
-    protocol::append_describe(bytes, 'S', statement(table_));
+  protocol::append_close(bytes, 'S', statement(which_));
+  protocol::append_parse(bytes, statement(which_), "TABLE " + table(which_), {});
+  if (is_unnamed(which_) || world_.rng().chance(50)) {
+    protocol::append_describe(bytes, 'S', statement(which_));
   } else {
     const std::string portal = world_.rng().chance(50) ? "" : "p";
-    protocol::append_bind_text(bytes, portal, statement(table_), {});
+    protocol::append_bind_text(bytes, portal, statement(which_), {});
     protocol::append_describe(bytes, 'P', portal);
     protocol::append_execute(bytes, portal, 0);
-    uses_ = {table_};
+    uses_ = {which_};
   }
   protocol::append_sync(bytes);
   send(std::move(bytes));
@@ -170,8 +171,8 @@ void ShapeClient::use() {
   request_text_ = "use";
   std::string bytes;
   for (std::uint64_t left = world_.rng().chance(30) ? 3 : 1; left > 0; --left) {
-    int which = static_cast<int>(world_.rng().below(kTables));
-    if (known_[which].columns == 0) which = table_;
+    int which = static_cast<int>(world_.rng().below(kStatements));
+    if (known_[which].columns == 0) which = which_;
     uses_.push_back(which);
     protocol::append_bind_text(bytes, "", statement(which), {});
     protocol::append_execute(bytes, "", 0);
@@ -183,9 +184,9 @@ void ShapeClient::use() {
 
 void ShapeClient::close() {
   request_ = Request::Close;
-  request_text_ = "close " + table(table_);
+  request_text_ = "close " + table(which_);
   std::string bytes, rest;
-  protocol::append_close(bytes, 'S', statement(table_));
+  protocol::append_close(bytes, 'S', statement(which_));
   protocol::append_sync(rest);
   if (world_.rng().chance(50)) {
     send(bytes + rest);
@@ -198,7 +199,8 @@ void ShapeClient::close() {
 void ShapeClient::alter() {
   request_ = Request::Alter;
   alters_ = number_ * 10'000 + ++changes_;
-  request_text_ = fmt::format("ALTER {} {} {}", table(table_), world_.rng().between(1, 3), *alters_);
+  known_.back() = {};
+  request_text_ = fmt::format("ALTER {} {} {}", table(which_), world_.rng().between(1, 3), *alters_);
   std::string bytes;
   protocol::append_query(bytes, request_text_);
   send(std::move(bytes));
@@ -210,9 +212,9 @@ const Message* ShapeClient::find(char type) const {
 }
 
 // The table, or what was known of it, is not what it was when the statement was prepared.
-void ShapeClient::check_error(const Message& error, const Known& before, int table_number) const {
+void ShapeClient::check_error(const Message& error, const Known& before, int number) const {
   const std::string sqlstate = sqlstate_of(error.body);
-  const bool changed = !before.certain || schema_.changes(table(table_number)) != before.changes;
+  const bool changed = !before.certain || schema_.changes(table(number)) != before.changes;
   if (sqlstate != "0A000" || !changed) world_.fail(fmt::format("{}: error {}", describe(), sqlstate));
 }
 
@@ -225,16 +227,16 @@ void ShapeClient::take_answer() {
       break;
     case Request::Alter:
       if (error != nullptr) world_.fail(describe() + " failed");
-      schema_.told(table(table_), *alters_, world_.now());
+      schema_.told(table(which_), *alters_, world_.now());
       alters_.reset();
       break;
     case Request::Close:
       if (got_.size() != 2 || got_.front().type != '3') world_.fail(describe() + ": something else came");
-      known_[table_] = {};
+      known_[which_] = {};
       break;
     case Request::Prepare:
       if (error != nullptr) {
-        check_error(*error, asked_, table_);
+        check_error(*error, asked_, which_);
       } else {
         take_prepared();
       }
@@ -250,7 +252,7 @@ void ShapeClient::take_answer() {
 void ShapeClient::take_prepared() {
   const Message* description = find('T');
   if (description == nullptr) world_.fail(describe() + ": it was not described");
-  Known& known = known_[table_];
+  Known& known = known_[which_];
   known = asked_;
   known.columns = protocol::parse_row_description(description->body).value_or(0);
   const std::string uncertain("\xff\xfe", 2);  // the size of the type, see PgSession

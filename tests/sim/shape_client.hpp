@@ -32,7 +32,8 @@ class ShapeClient final : public Far {
   [[nodiscard]] std::string describe() const;
 
  private:
-  static constexpr int kTables = 2;
+  /// The last one is the unnamed statement.
+  static constexpr int kStatements = 3;
   enum class Request { Prepare, Use, Close, Alter, Block };
   /// What it knows of the statement for a table.
   struct Known {
@@ -57,20 +58,25 @@ class ShapeClient final : public Far {
   void take_rows();
   [[nodiscard]] const Message* find(char type) const;
   void check_error(const Message& error, const Known& before, int table) const;
-  [[nodiscard]] static std::string table(int number) { return "t" + std::to_string(number); }
-  [[nodiscard]] static std::string statement(int number) { return "s" + std::to_string(number); }
+  [[nodiscard]] static bool is_unnamed(int number) { return number == kStatements - 1; }
+  [[nodiscard]] static std::string table(int number) {
+    return is_unnamed(number) ? "t0" : "t" + std::to_string(number);
+  }
+  [[nodiscard]] static std::string statement(int number) {
+    return is_unnamed(number) ? "" : "s" + std::to_string(number);
+  }
 
   World& world_;
   Schema& schema_;
   int number_;
   ShapePlan plan_;
   std::shared_ptr<Link> link_;
-  std::array<Known, kTables> known_;
+  std::array<Known, kStatements> known_;
   std::vector<Message> got_;
   std::string in_, request_text_;
   Request request_ = Request::Block;
-  int table_ = 0;
-  std::vector<int> uses_;      ///< the tables whose rows the request returns, in their order
+  int which_ = 0;              ///< statement
+  std::vector<int> uses_;      ///< the statements whose rows the request returns, in their order
   Known asked_;                ///< of the table, when the request was sent
   std::optional<int> alters_;  ///< the number of the change under way
   bool block_ = false;         ///< in a transaction block
