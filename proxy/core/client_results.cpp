@@ -36,16 +36,17 @@ std::optional<ClientSession::Step> ClientSession::prepare_use(protocol::ClientSt
 
 std::optional<ClientSession::Step> ClientSession::make_usable(protocol::ClientStatements::Registration& known,
                                                               bool& told, OutBatch& out) {
-  const bool settled = core_->schema_settled(context_->dbname);
-  const auto serves = [&](const std::uint64_t* there) {
-    return there != nullptr && (*there == known.shape || known.shape == 0 || (*there == 0 && settled));
-  };
-  const std::uint64_t* there = server_->statements().touch(known.statement->key());
-  if (known.shape == 0 || serves(there)) {
-    if (there == nullptr) (void)ensure_on_server(known.statement, out, false);
-    told = false;
+  told = false;
+  if (known.shape == 0) {
+    (void)ensure_on_server(known.statement, out, false);
     return std::nullopt;
   }
+  const auto serves = [&](const std::uint64_t* there) {
+    return there != nullptr && (*there == known.shape || (*there == 0 && core_->schema_settled(context_->dbname)));
+  };
+  const std::uint64_t* there = server_->statements().touch(known.statement->key());
+  if (serves(there)) return std::nullopt;
+  told = true;
   // In a failed transaction the server refuses whatever has a result.
   if (will_be_skipped() || server_->transaction_status() == 'E' || PGWEIR_MUTANT(35)) {
     if (there == nullptr) make_on_server(*known.statement, known.shape, out, false);
@@ -80,7 +81,7 @@ ClientSession::Step ClientSession::ask_for_result(const protocol::StatementPtr& 
                                                   OutBatch& out) {
   if (server_->is_asked()) return Step::Hold;
   // What is asked before a transaction begins leaves it free to be sent elsewhere.
-  const bool first = server_->ledger().idle() && server_->transaction_status() == 'I';
+  const bool first = server_->between_transactions();
   if (!first && !replies_known()) return Step::Hold;
   if (there != nullptr) {  // it may be one of a time that has passed
     server_->statements().remove(statement->key());

@@ -265,7 +265,7 @@ std::optional<ClientSession::Step> ClientSession::make_unnamed(const ServerSessi
   const UnnamedTold* told = unnamed.told.get();
   const bool asks = told != nullptr && told->shape != 0 && told->schema != server_->schema_now() &&
                     !will_be_skipped() && server_->transaction_status() != 'E';
-  const bool first = server_->ledger().idle() && server_->transaction_status() == 'I';
+  const bool first = server_->between_transactions();
   if (asks && !first && !replies_known()) return Step::Hold;
   const std::string& types = told == nullptr || told->types.empty() ? unnamed.parameter_types : told->types;
   protocol::append_parse(out.begin_own(), "", unnamed.query, types);
@@ -341,8 +341,7 @@ ClientSession::Step ClientSession::take_target(const protocol::FrameHeader& head
 }
 
 // True if it describes the portal of the Bind before it, of whose statement something is to be learnt: its entry is in
-// the ledger then. Drivers that keep what they are told of the portal know the statement's result from
-// that.
+// the ledger then. Drivers that keep what they are told of the portal know the statement's result from that.
 bool ClientSession::describe_bound(const protocol::TargetView& target) {
   protocol::ReplyLedger& ledger = server_->ledger();
   if (target.kind != 'P' || ledger.empty()) return false;

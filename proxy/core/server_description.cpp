@@ -36,8 +36,10 @@ ServerSession::Step ServerSession::take_description(const protocol::FrameHeader&
   const ByteView body = message.substr(protocol::kHeaderSize);
   const Step step = hidden ? Step::Drop : Step::Forward;
   if (header.type == backend::ParameterDescription) {
-    if (!hidden && complete && !front.statement) client_->unnamed_described(front.purpose, std::string(body));
-    if (!hidden && complete && front.statement && front.statement->told_types.empty()) {
+    if (hidden || !complete) return step;
+    if (!front.statement) {
+      client_->unnamed_described(front.purpose, std::string(body));
+    } else if (front.statement->told_types.empty()) {
       front.statement->told_types = std::string(body);
     }
     return step;

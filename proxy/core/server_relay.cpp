@@ -375,12 +375,13 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
     client_->unnamed_failed(front.unnamed_serial);
     unnamed = {};
   }
+  const bool changed = front.statement && error && is_changed_result(*error);
   if (error) {
     if (front.statement) {
       if (error->sqlstate == "26000" && error->message.find(front.statement->server_name()) != ByteView::npos) {
         statements_.remove(front.statement->key());
       }
-      if (is_changed_result(*error)) {
+      if (changed) {
         // What was thought to be of today is not: the schema was changed past us.
         if (front.statement->is_fresh(schema_now())) core_->schema_changed(context_->dbname);
         core_->statement_table().outdate(*front.statement, core_->now().time_since_epoch());
@@ -402,7 +403,6 @@ ServerSession::Step ServerSession::take_error(ByteView body, OutBatch& out) {
   const bool quiet = front.quiet;
   const protocol::StatementPtr statement = front.statement;
   const std::uint64_t name_serial = front.name_serial;
-  const bool changed = statement && error && is_changed_result(*error);
   ledger_.fail(undo_entry);
   if (ledger_.uncertain() && dirty_.empty()) dirty_ = "COPY failed while a Sync was under way";
   if (quiet) return Step::Drop;

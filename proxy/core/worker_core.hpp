@@ -306,6 +306,8 @@ class WorkerCore {
   Host& host_;
   std::shared_ptr<const Settings> settings_;
   ProcessKeys keys_;
+  void share_schema_change(const std::string& dbname, std::uint64_t change);
+
   struct Schema {
     std::uint64_t number = 0;  ///< the sum of its changes
     TimePoint changed{};       ///< the last of them

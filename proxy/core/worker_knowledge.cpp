@@ -70,16 +70,18 @@ void WorkerCore::learn_credentials(const std::string& database, const std::strin
 }
 
 void WorkerCore::schema_changed(const std::string& dbname) {
-  const std::uint64_t change = random();
-  note_schema_change(dbname, change);
-  post_to_others([dbname, change](WorkerCore& there) { there.note_schema_change(dbname, change); });
+  share_schema_change(dbname, random());
 }
 
 void WorkerCore::schema_may_change(const std::string& dbname) {
   const auto known = schemas_.find(dbname);
   if (known != schemas_.end() && now_ - known->second.changed < kSchemaSettles / 2) return;  // they know
-  note_schema_change(dbname, 0);
-  post_to_others([dbname](WorkerCore& there) { there.note_schema_change(dbname, 0); });
+  share_schema_change(dbname, 0);
+}
+
+void WorkerCore::share_schema_change(const std::string& dbname, std::uint64_t change) {
+  note_schema_change(dbname, change);
+  post_to_others([dbname, change](WorkerCore& there) { there.note_schema_change(dbname, change); });
 }
 
 void WorkerCore::note_schema_change(const std::string& dbname, std::uint64_t change) {
